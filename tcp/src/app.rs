@@ -1,0 +1,131 @@
+//! What an application sees of a connection.
+//!
+//! The stack calls an [`App`] once per connection and batch, with a [`Conn`] to act on:
+//!
+//! ```text
+//! opened ─→ ready* ─→ closed        ready: new bytes, the peer's FIN, room to send again, the timer
+//! ```
+//!
+//! Callbacks run on the connection's core and must not block. Payload never moves: [`Conn::recv`]
+//! gives the frame that the NIC wrote, [`Conn::send`] takes a frame over until it is acknowledged.
+//!
+//! Back-pressure: an application that can't send (`send_room() == 0`) stops calling `recv`; the
+//! receive window closes, and `ready` comes with `writable` once there is room again.
+
+use core::net::SocketAddr;
+
+use crate::counters::Counters;
+use crate::frame::Chunk;
+use crate::tcb::state::State;
+use crate::time::Instant;
+
+/// Names a connection of one stack. The generation tells a slot's tenants apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ConnId {
+    /// Slot, `< max_connections`; re-used after the connection is gone.
+    pub index: u32,
+    /// Which tenant of the slot.
+    pub generation: u32,
+}
+
+/// Why `ready` was called. Several can hold at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ready {
+    /// `recv` has something, or the peer's FIN arrived (`recv_finished`).
+    pub readable: bool,
+    /// `send_room` was used up and has grown again.
+    pub writable: bool,
+    /// The timer of [`Conn::set_timer`] went off.
+    pub timer: bool,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closed {
+    /// Both sides closed in order.
+    Finished,
+    /// The peer reset it; for an active open, "connection refused" (S1.5).
+    Reset,
+    /// The peer stopped answering: retransmission limit, keepalive or user timeout (S3.2).
+    TimedOut,
+    /// `Conn::abort` was called, or the stack is shutting down.
+    Aborted,
+}
+
+/// An application: one value per core, all its connections.
+pub trait App {
+    /// The handshake is complete, passive or active.
+    fn opened<C: Conn>(&mut self, conn: &mut C);
+    /// Something changed; see [`Ready`]. At most once per connection and batch.
+    fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready);
+    /// The connection is over: release every chunk kept for it. Called exactly once for each
+    /// connection that was `opened`, and for an active open that failed. `send` fails from here on.
+    fn closed<C: Conn>(&mut self, conn: &mut C, reason: Closed);
+}
+
+/// A connection, for the duration of a callback.
+pub trait Conn {
+    /// Its name.
+    fn id(&self) -> ConnId;
+    /// Our address and port.
+    fn local(&self) -> SocketAddr;
+    /// The peer's address and port.
+    fn peer(&self) -> SocketAddr;
+    /// The time of this batch.
+    fn now(&self) -> Instant;
+    /// Payload octets that fit into one segment to this peer.
+    fn mss(&self) -> usize;
+
+    /// The next received octets in order, in the frame they arrived in; this opens the window.
+    /// `None`: nothing there (yet). The caller owns the chunk.
+    fn recv(&mut self) -> Option<Chunk>;
+    /// The peer has sent FIN and everything before it has been taken by `recv`.
+    fn recv_finished(&self) -> bool;
+
+    /// The payload.
+    fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8];
+    /// The payload, to be changed in place.
+    fn bytes_mut<'a>(&'a mut self, chunk: &'a mut Chunk) -> &'a mut [u8];
+    /// An empty chunk with room for at least `mss` octets. `None` under memory pressure: stop, and
+    /// go on when `ready` says `writable`.
+    fn alloc(&mut self) -> Option<Chunk>;
+    /// Octets by which the chunk can grow at its end.
+    fn tailroom(&self, chunk: &Chunk) -> usize;
+    /// Lengthens the payload by `octets` stale octets, to be written. Panics past `tailroom`.
+    fn grow_back(&self, chunk: &mut Chunk, octets: usize);
+    /// Appends octets that the application makes. Panics past `tailroom`.
+    fn append(&mut self, chunk: &mut Chunk, octets: &[u8]);
+    /// Puts octets that the application makes in front. Panics past `chunk.headroom()`.
+    fn prepend(&mut self, chunk: &mut Chunk, octets: &[u8]);
+    /// Cuts the chunk after `at` octets; the shorter part is copied and counted. `None` under
+    /// memory pressure, with the chunk unchanged.
+    fn split_off(&mut self, chunk: &mut Chunk, at: usize) -> Option<Chunk>;
+    /// Gives a chunk back.
+    fn release(&mut self, chunk: Chunk);
+
+    /// How many more chunks `send` is ready to take. It takes more than that only as far as memory
+    /// allows: a callback should not start a message it has no room for.
+    fn send_room(&self) -> usize;
+    /// Queues a chunk; its frame is the stack's until acknowledged. A chunk longer than `mss` is
+    /// cut (and the tail copied and counted). An empty chunk is released.
+    ///
+    /// # Errors
+    /// The chunk comes back when the sending side is closed, or the connection has no room at all.
+    fn send(&mut self, chunk: Chunk) -> Result<(), Chunk>;
+    /// Whether everything sent has been acknowledged by the peer.
+    fn send_drained(&self) -> bool;
+    /// Closes the sending side: FIN follows what is queued (S2.2). Idempotent.
+    fn shutdown(&mut self);
+    /// Resets the connection now; `closed` follows with [`Closed::Aborted`]. Idempotent.
+    fn abort(&mut self);
+
+    /// Calls `ready` with `timer` at or after `at`; `None` stops it. One timer per connection.
+    fn set_timer(&mut self, at: Option<Instant>);
+    /// Sends small segments at once (true) or as Nagle says (false, the default) (S8.1).
+    fn set_nodelay(&mut self, on: bool);
+
+    /// The counters of this core's stack.
+    fn counters(&self) -> &Counters;
+    /// How many connections of this core's stack are in each state, by `State as usize`.
+    fn connections_by_state(&self) -> &[u32; State::COUNT];
+}

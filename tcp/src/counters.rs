@@ -1,0 +1,181 @@
+//! What happened, counted: plain `u64`s of one core, read by snapshot.
+//!
+//! Names are Linux's MIB names (`nstat`) where one exists, byway's own otherwise. Every discarded
+//! frame or segment raises exactly one [`DropReason`].
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
+        /// Counters of one stack, all from its start.
+        #[derive(Clone, Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: u64,)*
+            drops: [u64; DropReason::COUNT],
+        }
+
+        impl Counters {
+            /// Every counter with its name, drop reasons last.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                [$(($name, self.$field)),*]
+                    .into_iter()
+                    .chain(DropReason::ALL.iter().map(|&r| (r.name(), self.drops[r as usize])))
+            }
+
+            /// Adds another core's counters.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+                for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
+                    *mine += theirs;
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames taken from the port.
+    frames_in = "BywayFramesIn",
+    /// Frames given to the port.
+    frames_out = "BywayFramesOut",
+    /// Octets in those frames.
+    octets_in = "BywayOctetsIn",
+    octets_out = "BywayOctetsOut",
+    /// TCP segments with a valid checksum.
+    tcp_in_segs = "TcpInSegs",
+    /// TCP segments sent, retransmissions included.
+    tcp_out_segs = "TcpOutSegs",
+    tcp_retrans_segs = "TcpRetransSegs",
+    tcp_active_opens = "TcpActiveOpens",
+    tcp_passive_opens = "TcpPassiveOpens",
+    /// Opens that failed: SYN-SENT or SYN-RECEIVED to CLOSED.
+    tcp_attempt_fails = "TcpAttemptFails",
+    /// Established connections reset, by either side.
+    tcp_estab_resets = "TcpEstabResets",
+    tcp_out_rsts = "TcpOutRsts",
+    /// Segments that arrived ahead of a hole and were kept.
+    tcp_ofo_queue = "TcpExtTCPOFOQueue",
+    /// Retransmission timer expiries.
+    tcp_timeouts = "TcpExtTCPTimeouts",
+    tcp_fast_retrans = "TcpExtTCPFastRetrans",
+    tcp_delayed_acks = "TcpExtDelayedACKs",
+    /// ACKs that carry nothing new from an attack's or a duplicate's point of view (RFC 5961).
+    tcp_challenge_acks = "TcpExtTCPChallengeACK",
+    tcp_win_probes = "TcpExtTCPWinProbe",
+    tcp_keepalives = "TcpExtTCPKeepAlive",
+    /// Connections ended because the peer stopped answering.
+    tcp_abort_on_timeout = "TcpExtTCPAbortOnTimeout",
+    /// Connections that entered TIME-WAIT.
+    tcp_time_waits = "TcpExtTW",
+    /// A SYN re-used a TIME-WAIT pair (RFC 6191).
+    tcp_time_wait_recycled = "TcpExtTWRecycled",
+    arp_in = "BywayArpIn",
+    arp_out = "BywayArpOut",
+    ndp_in = "BywayNdpIn",
+    ndp_out = "BywayNdpOut",
+    icmp_in_echos = "IcmpInEchos",
+    icmp_out_echo_reps = "IcmpOutEchoReps",
+    icmp6_in_echos = "Icmp6InEchos",
+    icmp6_out_echo_reps = "Icmp6OutEchoReplies",
+    /// Payload octets copied by user space: 0 on the zero-copy paths.
+    payload_bytes_copied = "BywayPayloadBytesCopied",
+}
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a frame or segment was discarded.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        pub enum DropReason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            /// Number of reasons.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The counter's name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than its headers say.
+    Truncated = "BywayDropTruncated",
+    /// An Ethernet type, IP protocol or ICMP type that byway doesn't speak.
+    Unsupported = "BywayDropUnsupported",
+    /// More than two VLAN tags.
+    VlanDepth = "BywayDropVlanDepth",
+    /// Destination MAC isn't ours and isn't a group we listen to.
+    WrongMac = "BywayDropWrongMac",
+    /// IP version, header length or total length contradict each other.
+    IpHeader = "IpInHdrErrors",
+    IpChecksum = "IpExtInCsumErrors",
+    /// Destination isn't one of our addresses.
+    IpNotOurs = "IpInAddrErrors",
+    /// Source that can't be answered: multicast, broadcast, loopback, unspecified, our own (L6).
+    Martian = "BywayDropMartian",
+    /// IPv4 source routing (L5).
+    SourceRoute = "BywayDropSourceRoute",
+    Fragment = "IpReasmFails",
+    /// IPv6 extension headers beyond the bound, or a routing header type 0 (L10).
+    ExtensionHeaders = "BywayDropExtensionHeaders",
+    /// TCP header contradicts itself: data offset, options.
+    TcpHeader = "TcpInErrs",
+    TcpChecksum = "TcpInCsumErrors",
+    /// Flag combination no TCP sends (T16).
+    TcpFlags = "BywayDropTcpFlags",
+    IcmpChecksum = "IcmpInCsumErrors",
+    /// Malformed ARP, NDP or ICMP body.
+    ControlBody = "BywayDropControlBody",
+    /// No listener and no connection; answered with RST (S1.5).
+    NoListener = "BywayDropNoListener",
+    /// Listener's backlog of half-open connections is full.
+    ListenOverflow = "TcpExtListenOverflows",
+    /// Connection table is full.
+    TableFull = "BywayDropTableFull",
+    /// Outside the receive window (RFC 9293 §3.10.7.4, first step).
+    OutOfWindow = "BywayDropOutOfWindow",
+    /// All its octets were received before.
+    Duplicate = "TcpExtTCPDuplicate",
+    /// Timestamp older than the last one (RFC 7323 §5).
+    Paws = "TcpExtPAWSEstab",
+    /// ACK missing or not acceptable.
+    BadAck = "BywayDropBadAck",
+    /// A segment for a TIME-WAIT pair that changes nothing.
+    TimeWait = "BywayDropTimeWait",
+    /// RST or SYN that doesn't hit the exact sequence number (RFC 5961).
+    BlindReset = "BywayDropBlindReset",
+    /// Data after the application has gone, answered with RST.
+    AfterClose = "TcpExtTCPAbortOnData",
+    /// Too many holes or frames out of order (T12).
+    OutOfOrderLimit = "TcpExtTCPOFODrop",
+    /// No frame to spare (D2).
+    MemoryPressure = "TcpExtTCPRcvQDrop",
+    /// An answer that the rate limit held back (T25).
+    RateLimited = "BywayDropRateLimited",
+    /// Waiting for a neighbour that doesn't answer.
+    NoNeighbor = "BywayDropNoNeighbor",
+}
+
+impl Counters {
+    /// Counts a discarded frame or segment.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// How many were discarded for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// How many were discarded in all.
+    pub fn dropped_total(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}

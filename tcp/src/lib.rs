@@ -1,0 +1,11 @@
+//! A sans-IO TCP/IP stack.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod counters;
+pub mod frame;
+pub mod seq;
+pub mod stack;
+pub mod tcb;
+pub mod time;
+pub mod wire;
