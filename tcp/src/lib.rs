@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod counters;
+pub mod flow_table;
 pub mod frame;
 pub mod seq;
 pub mod stack;
