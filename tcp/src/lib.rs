@@ -9,4 +9,5 @@ pub mod seq;
 pub mod stack;
 pub mod tcb;
 pub mod time;
+pub mod timer;
 pub mod wire;
