@@ -393,6 +393,7 @@ impl<M: Memory> Stack<M> {
         let id = ConnId { index, generation: self.slots[index as usize].generation };
         let Some((tcb, ctx)) = self.tcb(index, now) else { return };
         let mut conn = StackConn { id, tcb, ctx };
+        let was_starved = conn.tcb.starved;
         if core::mem::take(&mut conn.tcb.opening) {
             conn.tcb.opened = true;
             app.opened(&mut conn);
@@ -405,7 +406,7 @@ impl<M: Memory> Stack<M> {
         if conn.tcb.state.can_send() && room < ROOM_LOW {
             conn.tcb.wants_room = true;
         }
-        if conn.tcb.starved {
+        if conn.tcb.starved && !was_starved {
             self.starved.push(index);
         }
         let Some((tcb, _)) = self.tcb(index, now) else { return };
@@ -426,7 +427,7 @@ impl<M: Memory> Stack<M> {
         let mut out = Vec::new();
         let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
         let was_listed = tcb.opened || !tcb.passive;
-        if matches!(reason, Closed::Aborted | Closed::TimedOut) && tcb.opened {
+        if reason == Closed::Aborted && tcb.opened {
             tcb.emit_reset(&mut out, &mut ctx);
         }
         if reason == Closed::Finished {
@@ -661,13 +662,8 @@ impl<M: Memory> Stack<M> {
 
     /// Arms the wheel for the connection's earliest timer; later ones are found when it fires.
     fn sync_timer(&mut self, index: u32) {
-        let Some(tcb) = self.slots[index as usize].tcb.as_ref() else { return };
-        let earliest = tcb.timers.earliest();
-        if earliest == Instant::NEVER {
-            return;
-        }
-        if self.wheel.deadline(index).is_none_or(|armed| earliest < armed) {
-            self.wheel.arm(index, earliest);
+        if let Some(tcb) = &self.slots[index as usize].tcb {
+            tcb.timers.schedule(&mut self.wheel, index);
         }
     }
 

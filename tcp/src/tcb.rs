@@ -44,6 +44,8 @@ use rtt::RttEstimator;
 use send_queue::SendQueue;
 use state::State;
 
+pub(crate) use output::Output;
+
 /// RFC 9293 §3.7.1 (MUST-15): the MSS of a peer that announces none, IPv4 and IPv6. S6.1
 const MSS_DEFAULT_V4: u16 = 536;
 const MSS_DEFAULT_V6: u16 = 1220;

@@ -28,8 +28,6 @@ pub(crate) struct Entry {
     rcv_nxt: SeqNumber,
     /// TS.Recent
     recent: u32,
-    /// Seconds on the stack's clock when it was entered.
-    since: u32,
 }
 
 /// What a segment for a TIME-WAIT pair leads to.
@@ -92,10 +90,6 @@ impl TimeWaitTable {
         }
     }
 
-    pub(crate) fn len(&self) -> u32 {
-        self.map.len() as u32
-    }
-
     /// Enters a pair. False when the table is full: the pair is then closed without the wait.
     pub(crate) fn insert(
         &mut self,
@@ -117,7 +111,6 @@ impl TimeWaitTable {
             snd_nxt,
             rcv_nxt,
             recent: recent.unwrap_or(0),
-            since: (now.as_millis() / 1000) as u32,
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -220,12 +213,9 @@ impl TimeWaitTable {
 
     /// The pair in a slot and how long it has waited; `None` if the slot is free.
     pub(crate) fn show(&self, slot: u32, config: &Config, now: Instant) -> Option<(FourTuple, Duration)> {
-        if !self.wheel.is_armed(slot) {
-            return None;
-        }
+        let left = self.wheel.deadline(slot)?.since(now);
         let entry = self.entries.get(slot as usize)?;
-        let since = u64::from((now.as_millis() / 1000) as u32 - entry.since);
-        Some((entry.tuple(config), Duration::from_secs(since)))
+        Some((entry.tuple(config), self.duration.saturating_sub(left)))
     }
 }
 

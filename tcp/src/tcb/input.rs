@@ -216,8 +216,7 @@ impl Tcb {
             }
             ctx.pool.release(chunk);
         } else {
-            let skip = offset - chunk.start();
-            chunk.advance(skip);
+            chunk.advance(offset);
             chunk.truncate(len);
             self.take_payload(text_start(seg), chunk, ctx);
         }

@@ -1,7 +1,7 @@
 //! Which segments are lost, and when recovery is over.
 //!
 //! ```text
-//!            3 duplicate ACKs, or 3 MSS SACKed above            ACK ≥ point
+//!            3 duplicate ACKs, or 3 segments SACKed above       ACK ≥ point
 //!   Open ───────────────────────────────────────→ FastRecovery ────────────→ Open
 //!     └──────────── retransmission timeout ─────→ Loss ────────────────────→ Open
 //! ```
@@ -41,10 +41,6 @@ impl Recovery {
     pub(super) fn assumed_sacked(&self, mss: u32) -> u32 {
         self.duplicates.saturating_mul(mss)
     }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.phase == Phase::Open
-    }
 }
 
 impl Tcb {
@@ -66,7 +62,9 @@ impl Tcb {
                     break;
                 }
                 if start.leq(seq) && (seq + u32::from(meta.len)).leq(end) {
-                    self.send.mark_sacked(ctx.pool, index);
+                    if let Some(rtt) = self.send.mark_sacked(ctx.pool, index, ctx.now) {
+                        self.rtt.sample(rtt);
+                    }
                 }
                 at = self.send.next_outstanding(ctx.pool, Some(index));
             }
@@ -88,11 +86,11 @@ impl Tcb {
         }
     }
 
-    /// Marks what three segments' worth of SACKed octets lie above (RFC 6675 §4).
+    /// Marks what three SACKed segments lie above (RFC 6675 §4, counted in segments as Linux does: a peer
+    /// that is sent small segments would never SACK three MSS of octets).
     pub(super) fn find_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let threshold = DUPLICATES_FOR_LOSS * u32::from(self.snd.mss);
-        let mut above = self.send.sacked;
-        if above < threshold {
+        let mut above = self.send.sacked_frames;
+        if above < DUPLICATES_FOR_LOSS {
             return;
         }
         let mut found = false;
@@ -100,8 +98,8 @@ impl Tcb {
         while let Some(index) = at {
             let meta = ctx.pool.meta(index);
             if meta.flags & SACKED != 0 {
-                above -= u32::from(meta.len);
-                if above < threshold {
+                above -= 1;
+                if above < DUPLICATES_FOR_LOSS {
                     break;
                 }
             } else if meta.flags & (LOST | RETRANSMITTED) == 0 {

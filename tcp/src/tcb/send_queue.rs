@@ -12,7 +12,7 @@
 //! One frame is one segment. The list is threaded through the frames' `Meta`, so queueing
 //! allocates nothing.
 
-use crate::frame::{Chunk, FramePool, Memory, NONE, Owner};
+use crate::frame::{Chunk, FramePool, Memory, Meta, NONE, Owner};
 use crate::seq::SeqNumber;
 use crate::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(crate) struct SendQueue {
     end: SeqNumber,
     /// Octets marked [`SACKED`].
     pub(crate) sacked: u32,
+    /// Frames marked [`SACKED`].
+    pub(crate) sacked_frames: u32,
     /// Octets marked [`LOST`].
     pub(crate) lost: u32,
 }
@@ -43,7 +45,8 @@ pub(crate) struct SendQueue {
 /// What an acknowledgement removed.
 #[derive(Debug, Default)]
 pub(crate) struct Acked {
-    /// RTT of the newest frame that was sent exactly once (Karn's rule), if there is one.
+    /// RTT of the newest frame, if nothing that went was ever sent twice (Karn's rule, RFC 6298 §3) and
+    /// the frame hadn't been SACKed: its cumulative ACK then tells how long the hole took, not the path.
     pub(crate) rtt: Option<Duration>,
 }
 
@@ -52,10 +55,15 @@ fn stamp(now: Instant) -> u32 {
     (now.as_nanos() / 1000) as u32
 }
 
+/// Time since the frame was last sent.
+fn age(meta: &Meta, now: Instant) -> Duration {
+    Duration::from_micros(u64::from(stamp(now).wrapping_sub(meta.aux)))
+}
+
 impl SendQueue {
     /// Empty; the first octet will be `start`.
     pub(crate) fn new(start: SeqNumber) -> Self {
-        Self { head: NONE, tail: NONE, unsent: NONE, frames: 0, bytes: 0, end: start, sacked: 0, lost: 0 }
+        Self { head: NONE, tail: NONE, unsent: NONE, frames: 0, bytes: 0, end: start, sacked: 0, sacked_frames: 0, lost: 0 }
     }
 
     pub(crate) fn frames(&self) -> u32 {
@@ -72,10 +80,6 @@ impl SendQueue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.frames == 0
-    }
-
-    pub(crate) fn head(&self) -> Option<u32> {
-        (self.head != NONE).then_some(self.head)
     }
 
     /// First frame that was never sent.
@@ -180,6 +184,7 @@ impl SendQueue {
         now: Instant,
     ) -> Acked {
         let mut acked = Acked::default();
+        let mut ambiguous = false;
         while self.head != NONE {
             let index = self.head;
             let meta = *pool.meta(index);
@@ -189,6 +194,7 @@ impl SendQueue {
                 break;
             }
             let gone = una.since(seq).min(len);
+            ambiguous |= meta.sent > 1;
             self.forget(meta.flags, gone);
             self.bytes -= gone;
             if gone < len {
@@ -198,8 +204,10 @@ impl SendQueue {
                 meta.len -= gone as u16;
                 break;
             }
-            if meta.sent == 1 {
-                acked.rtt = Some(Duration::from_micros(u64::from(stamp(now).wrapping_sub(meta.aux))));
+            if meta.flags & SACKED != 0 {
+                self.sacked_frames -= 1;
+            } else {
+                acked.rtt = Some(age(&meta, now));
             }
             self.head = meta.next;
             if index == self.tail {
@@ -207,6 +215,9 @@ impl SendQueue {
             }
             self.frames -= 1;
             pool.release_index(index);
+        }
+        if ambiguous {
+            acked.rtt = None;
         }
         acked
     }
@@ -246,16 +257,24 @@ impl SendQueue {
         (at != NONE && at != self.unsent).then_some(at)
     }
 
-    pub(crate) fn mark_sacked<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+    /// The peer has it. Its RTT, if that is news and the frame was sent once.
+    pub(crate) fn mark_sacked<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        index: u32,
+        now: Instant,
+    ) -> Option<Duration> {
         let meta = pool.meta_mut(index);
         if meta.flags & SACKED != 0 {
-            return;
+            return None;
         }
         if meta.flags & LOST != 0 {
             self.lost -= u32::from(meta.len);
         }
         meta.flags = (meta.flags | SACKED) & !LOST;
         self.sacked += u32::from(meta.len);
+        self.sacked_frames += 1;
+        (meta.sent == 1).then(|| age(meta, now))
     }
 
     pub(crate) fn mark_lost<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
@@ -271,6 +290,7 @@ impl SendQueue {
         if meta.flags & SACKED != 0 {
             meta.flags &= !SACKED;
             self.sacked -= u32::from(meta.len);
+            self.sacked_frames -= 1;
         }
     }
 
@@ -319,7 +339,7 @@ mod tests {
         let acked = queue.acknowledge(&mut pool, start + 15, Instant::from_millis(3));
         assert_eq!(acked.rtt, Some(Duration::from_millis(2)));
         assert_eq!((queue.frames(), queue.bytes()), (2, 15));
-        let head = queue.head().expect("rest");
+        let head = queue.outstanding(&pool).next().expect("rest");
         assert_eq!((pool.meta(head).seq, pool.meta(head).len), ((start + 15).0, 5));
         queue.acknowledge(&mut pool, start + 30, Instant::from_millis(4));
         assert!(queue.is_empty());
@@ -331,7 +351,7 @@ mod tests {
     fn s5_6_a_retransmitted_segment_gives_no_rtt() {
         let (mut queue, mut pool) = queue(&[10]);
         send_all(&mut queue, &mut pool, Instant::from_millis(1));
-        let head = queue.head().expect("sent");
+        let head = queue.outstanding(&pool).next().expect("sent");
         queue.mark_lost(&mut pool, head);
         assert_eq!(queue.lost, 10);
         queue.sent(&mut pool, head, Instant::from_millis(9));
@@ -359,11 +379,11 @@ mod tests {
     fn marks_are_counted_once() {
         let (mut queue, mut pool) = queue(&[10, 10]);
         send_all(&mut queue, &mut pool, Instant::ZERO);
-        let head = queue.head().expect("sent");
+        let head = queue.outstanding(&pool).next().expect("sent");
         queue.mark_lost(&mut pool, head);
         queue.mark_lost(&mut pool, head);
-        queue.mark_sacked(&mut pool, head);
-        queue.mark_sacked(&mut pool, head);
+        queue.mark_sacked(&mut pool, head, Instant::ZERO);
+        queue.mark_sacked(&mut pool, head, Instant::ZERO);
         queue.mark_lost(&mut pool, head);
         assert_eq!((queue.sacked, queue.lost), (10, 0));
         queue.clear_sacked(&mut pool, head);

@@ -80,6 +80,9 @@ pub struct TimerWheel {
 }
 
 impl TimerWheel {
+    /// Octets a timer takes.
+    pub const NODE_SIZE: usize = size_of::<Node>();
+
     /// A wheel for the ids `0..capacity`. A tick lasts `2^tick_shift` ns; 16 (65 µs) suits TCP,
     /// whose shortest timers are around a millisecond. Time starts at [`Instant::ZERO`].
     ///
