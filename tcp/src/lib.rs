@@ -4,6 +4,7 @@
 pub mod app;
 pub mod counters;
 pub mod frame;
+pub mod neighbor;
 pub mod seq;
 pub mod stack;
 pub mod tcb;
