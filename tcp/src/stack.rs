@@ -30,7 +30,7 @@ use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
-use crate::neighbor::{NeighborTable, Resolution};
+use crate::neighbor::{self, NeighborTable, Question, Resolution};
 use crate::tcb::state::State;
 use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::{Duration, Instant};
@@ -48,10 +48,6 @@ const TICK_SHIFT: u32 = 17;
 const EXPIRE_MAX: u32 = 4096;
 /// How long a resolved next hop is used without asking the table again.
 const HOP_FRESH: Duration = Duration::from_secs(1);
-/// Neighbours are pruned and probed this often.
-const NEIGHBOR_INTERVAL: Duration = Duration::from_millis(250);
-/// Next hops at once. A server talks to gateways and the hosts of its link; a /20 has as many.
-const NEIGHBORS_MAX: usize = 4096;
 /// Below this an application is told when room comes back.
 const ROOM_LOW: u32 = 16;
 /// RFC 6056 §3.2 recommends 1024 to 65535; IANA's dynamic range and Linux's default begin here.
@@ -101,7 +97,6 @@ pub struct Stack<M> {
     time_wait: TimeWaitTable,
     listeners: Listeners,
     neighbors: NeighborTable,
-    neighbors_due: Instant,
     secrets: Secrets,
     rate: RateLimit,
     /// Finished frames that belong to no connection.
@@ -113,6 +108,7 @@ pub struct Stack<M> {
     /// Connections whose application was refused a frame.
     starved: Vec<u32>,
     woken: Vec<u32>,
+    questions: Vec<Question>,
     learned: Vec<(IpAddr, MacAddr)>,
     ports_tried: u32,
     draining: bool,
@@ -124,17 +120,17 @@ impl<M: Memory> Stack<M> {
         let key = |at: usize| {
             let mut key = [0u8; 16];
             key.copy_from_slice(&config.secret[at..at + 16]);
-            HashKey(key)
+            key
         };
         let max = config.max_connections;
-        let mut neighbors = NeighborTable::new(NEIGHBORS_MAX, key(16));
+        let mut neighbors = NeighborTable::new(neighbor::DEFAULT_CAPACITY, key(16));
         for &gateway in &config.gateways {
             neighbors.pin(gateway);
         }
         Self {
             secrets: Secrets::new(&config.secret),
-            flows: FlowTable::new(key(0), max),
-            time_wait: TimeWaitTable::new(key(0), &config),
+            flows: FlowTable::new(HashKey(key(0)), max),
+            time_wait: TimeWaitTable::new(HashKey(key(0)), &config),
             wheel: TimerWheel::new(max, TICK_SHIFT),
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
@@ -142,13 +138,13 @@ impl<M: Memory> Stack<M> {
             output: VecDeque::with_capacity(max as usize),
             starved: Vec::new(),
             woken: Vec::new(),
+            questions: Vec::new(),
             learned: Vec::new(),
             control: VecDeque::new(),
             counters: Counters::default(),
             states: [0; State::COUNT],
             listeners: Listeners::default(),
             neighbors,
-            neighbors_due: Instant::ZERO,
             rate: RateLimit::default(),
             ports_tried: 0,
             draining: false,
@@ -198,8 +194,7 @@ impl<M: Memory> Stack<M> {
             self.ports_tried = self.ports_tried.wrapping_add(1);
             let port = EPHEMERAL.start + (offset.wrapping_add(self.ports_tried) % count) as u16;
             let tuple = FourTuple { local_port: port, ..tuple };
-            let taken =
-                self.find(&tuple).is_some() || self.time_wait.contains(&tuple, &self.config);
+            let taken = self.find(&tuple).is_some() || self.time_wait.contains(&tuple, &self.config);
             if !taken {
                 return Some(port);
             }
@@ -358,9 +353,13 @@ impl<M: Memory> Stack<M> {
         }
         let gone = self.time_wait.advance(EXPIRE_MAX, &self.config, now);
         self.states[State::TimeWait as usize] -= gone;
-        if now >= self.neighbors_due {
-            self.neighbors_due = now + NEIGHBOR_INTERVAL;
-            self.neighbors.advance(now);
+        if now >= self.neighbors.next_deadline() {
+            let mut questions = core::mem::take(&mut self.questions);
+            self.neighbors.advance(now, |question| questions.push(question));
+            for question in questions.drain(..) {
+                self.ask(question, ethernet::VlanTags::NONE);
+            }
+            self.questions = questions;
             self.wake_resolved();
         }
         if !self.starved.is_empty() && self.pool.fair_share() >= ROOM_LOW {
@@ -506,6 +505,9 @@ impl<M: Memory> Stack<M> {
             return true;
         };
         let vlan = tcb.hop.link.vlan;
+        if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
+            self.neighbors.confirm(next, now);
+        }
         match self.neighbors.lookup(next, now) {
             Resolution::Known(mac) => {
                 tcb.hop.link.dst = mac;
@@ -514,7 +516,7 @@ impl<M: Memory> Stack<M> {
             }
             Resolution::Ask => {
                 self.neighbors.wait(next, index);
-                self.ask(next, vlan);
+                self.ask(Question { ip: next, probe: None }, vlan);
             }
             Resolution::Wait => {
                 self.neighbors.wait(next, index);
@@ -548,11 +550,7 @@ impl<M: Memory> Stack<M> {
         if !self.output.is_empty() || !self.control.is_empty() {
             return Instant::ZERO;
         }
-        let mut next = self.wheel.next_deadline().min(self.time_wait.next_deadline());
-        if !self.neighbors.is_empty() {
-            next = next.min(self.neighbors_due);
-        }
-        next
+        self.wheel.next_deadline().min(self.time_wait.next_deadline()).min(self.neighbors.next_deadline())
     }
 
     /// Stops accepting connections and asks the application to end those there are (`App::draining`).

@@ -459,6 +459,11 @@ impl Tcb {
         }
     }
 
+    /// Whether the peer acknowledged something new after `then`: our packets reach it (RFC 4861 §7.3.1).
+    pub(crate) fn has_progressed_since(&self, then: Instant) -> bool {
+        self.snd.una != self.snd.iss && self.stalled_since >= then
+    }
+
     /// What `ready` should say that the application hasn't been told.
     pub(crate) fn has_news(&self) -> bool {
         self.opening || self.over.is_some() || self.ready != Ready::default()

@@ -124,9 +124,8 @@ impl TimeWaitTable {
             None => return false,
         };
         let (key, entries) = (self.key, &self.entries);
-        self.map.insert_unique(key.hash(tuple), index, |&other| {
-            key.hash(&entries[other as usize].tuple(config))
-        });
+        self.map
+            .insert_unique(key.hash(tuple), index, |&other| key.hash(&entries[other as usize].tuple(config)));
         self.wheel.arm(index, now + self.duration);
         true
     }

@@ -45,7 +45,12 @@ fn s5_5_s5_6_streams_survive_bad_links() {
         plan.write = 1 + (seed as usize * 211) % 1800;
         plan.send = plan.send.min(plan.write * 1000);
         plan.nodelay = seed % 2 == 0;
-        echo(&mut pair, if seed % 2 == 0 { v4(2, ECHO) } else { v6(2, ECHO) }, plan, Duration::from_secs(600));
+        echo(
+            &mut pair,
+            if seed % 2 == 0 { v4(2, ECHO) } else { v6(2, ECHO) },
+            plan,
+            Duration::from_secs(600),
+        );
         pair.link = Link::clean(Duration::from_micros(50));
         pair.run_for(Duration::from_secs(400));
         pair.a.assert_idle();
@@ -173,8 +178,7 @@ fn p3_many_connections_share_a_small_pool() {
         11,
         Link::clean(Duration::from_micros(50)),
     );
-    let ids: Vec<_> =
-        (0..100).map(|_| pair.a.connect(v4(2, ECHO), Plan::bulk(50_000), pair.now)).collect();
+    let ids: Vec<_> = (0..100).map(|_| pair.a.connect(v4(2, ECHO), Plan::bulk(50_000), pair.now)).collect();
     pair.run_until(Duration::from_secs(300), |pair| {
         ids.iter().all(|id| pair.a.app.clients[id].closed.is_some())
     });

@@ -9,7 +9,7 @@ use super::Stack;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, MAX_HEADERS, Memory, Owner};
-use crate::neighbor::LearnedBy;
+use crate::neighbor::{LearnedBy, Question};
 use crate::seq::SeqNumber;
 use crate::time::Instant;
 use crate::wire::tcp::{Emit, Flags, Options, Segment};
@@ -144,8 +144,7 @@ impl<M: Memory> Stack<M> {
                 }
                 self.counters.ndp_out += 1;
                 let frame = self.pool.frame_mut(chunk.index());
-                let range =
-                    icmpv6::advertisement_in_place(&mut frame[start..], link, ip, &solicitation, mac);
+                let range = icmpv6::advertisement_in_place(&mut frame[start..], link, ip, &solicitation, mac);
                 self.send_control(chunk, start + range.start..start + range.end);
             }
             Ok(icmpv6::Message::Advertisement(advertisement)) => {
@@ -180,7 +179,8 @@ impl<M: Memory> Stack<M> {
     }
 
     /// Asks the link for a neighbour (RFC 826, RFC 4861 §7.2.2).
-    pub(super) fn ask(&mut self, target: IpAddr, vlan: ethernet::VlanTags) {
+    pub(super) fn ask(&mut self, question: Question, vlan: ethernet::VlanTags) {
+        let Question { ip: target, probe } = question;
         let on_link = self.config.addresses.iter().find(|own| own.contains(target));
         let family = self.config.addresses.iter().find(|own| own.address.is_ipv4() == target.is_ipv4());
         let Some(source) = on_link.or(family).map(|own| own.address) else { return };
@@ -190,11 +190,11 @@ impl<M: Memory> Stack<M> {
         let range = match (source, target) {
             (IpAddr::V4(source), IpAddr::V4(target)) => {
                 self.counters.arp_out += 1;
-                arp::emit_request(frame, MAX_HEADERS, vlan, mac, source, target, None)
+                arp::emit_request(frame, MAX_HEADERS, vlan, mac, source, target, probe)
             }
             (IpAddr::V6(source), IpAddr::V6(target)) => {
                 self.counters.ndp_out += 1;
-                icmpv6::emit_neighbor_solicitation(frame, MAX_HEADERS, vlan, mac, source, target, None)
+                icmpv6::emit_neighbor_solicitation(frame, MAX_HEADERS, vlan, mac, source, target, probe)
             }
             _ => return self.pool.release(chunk),
         };

@@ -109,8 +109,7 @@ impl<M: Memory> Stack<M> {
         show: &mut dyn FnMut(ConnInfo),
     ) -> Option<u32> {
         let listeners = self.listeners.all();
-        let (slots_at, waits_at) =
-            (listeners.len() as u32, listeners.len() as u32 + self.slots.len() as u32);
+        let (slots_at, waits_at) = (listeners.len() as u32, listeners.len() as u32 + self.slots.len() as u32);
         let end = waits_at + self.time_wait.slots();
         let stop = from.saturating_add(max).min(end);
         for place in from..stop {

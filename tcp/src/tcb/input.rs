@@ -29,11 +29,8 @@ impl Tcb {
     /// Takes a segment and its frame. Returns whether the stack has to answer with RST.
     #[must_use = "RST has to be sent"]
     pub(crate) fn input<M: Memory>(&mut self, seg: &Segment, chunk: Chunk, ctx: &mut Ctx<'_, M>) -> bool {
-        let verdict = if self.state == State::SynSent {
-            self.syn_sent(seg, ctx)
-        } else {
-            self.synchronized(seg, ctx)
-        };
+        let verdict =
+            if self.state == State::SynSent { self.syn_sent(seg, ctx) } else { self.synchronized(seg, ctx) };
         match verdict {
             Ok(()) => self.take_text(seg, chunk, ctx),
             Err(disposition) => {
@@ -109,11 +106,7 @@ impl Tcb {
     }
 
     /// First step: is any of it inside the receive window? S5.4, T14
-    fn check_sequence<M: Memory>(
-        &mut self,
-        seg: &Segment,
-        ctx: &mut Ctx<'_, M>,
-    ) -> Result<(), Disposition> {
+    fn check_sequence<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
         let rst = seg.flags.contains(Flags::RST);
         if self.state == State::SynReceived && seg.flags.contains(Flags::SYN) && seg.seq == self.rcv.irs {
             // Our SYN-ACK was lost, or this SYN was doubled: once more. S1.4

@@ -126,12 +126,7 @@ impl Tcb {
     }
 
     /// Sends the next new segment if it may. False when it has to wait.
-    fn send_next<M: Memory>(
-        &mut self,
-        index: u32,
-        out: &mut Vec<FrameSlice>,
-        ctx: &mut Ctx<'_, M>,
-    ) -> bool {
+    fn send_next<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
         match self.next_segment(index, ctx) {
             Next::Wait => return false,
             Next::Part(octets) => {
@@ -282,7 +277,8 @@ impl Tcb {
         ctx: &mut Ctx<'_, M>,
     ) -> bool {
         let Some(chunk) = ctx.pool.alloc(Owner::Control) else { return false };
-        let options = if flags.contains(Flags::SYN) { self.syn_options(ctx) } else { self.options(ctx, true) };
+        let options =
+            if flags.contains(Flags::SYN) { self.syn_options(ctx) } else { self.options(ctx, true) };
         let header = self.header(seq, flags, &options, ctx);
         let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
         let index = chunk.index();

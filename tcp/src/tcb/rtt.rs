@@ -28,13 +28,7 @@ pub struct RttEstimator {
 
 impl Default for RttEstimator {
     fn default() -> Self {
-        Self {
-            srtt_us: 0,
-            rttvar_us: 0,
-            rto_us: RTO_INITIAL.as_micros() as u32,
-            backoff: 0,
-            measured: false,
-        }
+        Self { srtt_us: 0, rttvar_us: 0, rto_us: RTO_INITIAL.as_micros() as u32, backoff: 0, measured: false }
     }
 }
 
@@ -53,8 +47,7 @@ impl RttEstimator {
             self.measured = true;
         }
         let spread = (4 * self.rttvar_us).max(GRANULARITY.as_micros() as u32);
-        self.rto_us =
-            (self.srtt_us + spread).clamp(RTO_MIN.as_micros() as u32, RTO_MAX.as_micros() as u32);
+        self.rto_us = (self.srtt_us + spread).clamp(RTO_MIN.as_micros() as u32, RTO_MAX.as_micros() as u32);
         self.backoff = 0;
     }
 

@@ -63,7 +63,17 @@ fn age(meta: &Meta, now: Instant) -> Duration {
 impl SendQueue {
     /// Empty; the first octet will be `start`.
     pub(crate) fn new(start: SeqNumber) -> Self {
-        Self { head: NONE, tail: NONE, unsent: NONE, frames: 0, bytes: 0, end: start, sacked: 0, sacked_frames: 0, lost: 0 }
+        Self {
+            head: NONE,
+            tail: NONE,
+            unsent: NONE,
+            frames: 0,
+            bytes: 0,
+            end: start,
+            sacked: 0,
+            sacked_frames: 0,
+            lost: 0,
+        }
     }
 
     pub(crate) fn frames(&self) -> u32 {
@@ -143,12 +153,7 @@ impl SendQueue {
         let meta = *pool.meta(index);
         debug_assert!(octets > 0 && octets < usize::from(meta.len));
         let Some(mut tail) = pool.alloc(Owner::Control) else { return false };
-        pool.copy_payload(
-            index,
-            usize::from(meta.start) + octets,
-            &mut tail,
-            usize::from(meta.len) - octets,
-        );
+        pool.copy_payload(index, usize::from(meta.start) + octets, &mut tail, usize::from(meta.len) - octets);
         let fresh = pool.park(tail, Owner::SendQueue);
         pool.meta_mut(fresh).seq = (SeqNumber(meta.seq) + octets as u32).0;
         pool.meta_mut(fresh).next = meta.next;
@@ -248,11 +253,7 @@ impl SendQueue {
     }
 
     /// Next frame after `index` among those sent, or the first with `None`.
-    pub(crate) fn next_outstanding<M: Memory>(
-        &self,
-        pool: &FramePool<M>,
-        index: Option<u32>,
-    ) -> Option<u32> {
+    pub(crate) fn next_outstanding<M: Memory>(&self, pool: &FramePool<M>, index: Option<u32>) -> Option<u32> {
         let at = index.map_or(self.head, |index| pool.meta(index).next);
         (at != NONE && at != self.unsent).then_some(at)
     }
@@ -366,8 +367,7 @@ mod tests {
         let head = queue.unsent().expect("unsent");
         assert!(queue.split(&mut pool, head, 3));
         send_all(&mut queue, &mut pool, Instant::ZERO);
-        let spans: Vec<_> =
-            queue.outstanding(&pool).map(|i| (pool.meta(i).seq, pool.meta(i).len)).collect();
+        let spans: Vec<_> = queue.outstanding(&pool).map(|i| (pool.meta(i).seq, pool.meta(i).len)).collect();
         let start = SeqNumber(u32::MAX - 5);
         assert_eq!(spans, [(start.0, 3), ((start + 3).0, 7), ((start + 10).0, 4)]);
         assert_eq!(pool.payload_bytes_copied(), 7);
