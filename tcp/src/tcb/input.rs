@@ -125,7 +125,7 @@ impl Tcb {
         let acceptable = if len == 0 {
             seg.seq == nxt || seg.seq.in_window(nxt, wnd)
         } else {
-            (seg.seq + (len as u32 - 1)).in_window(nxt, wnd) || seg.seq.in_window(nxt, wnd)
+            (seg.seq + (len - 1)).in_window(nxt, wnd) || seg.seq.in_window(nxt, wnd)
             // With a closed window ACK, URG and RST still count (RFC 9293 §3.10.7.4).
                 || (wnd == 0 && seg.seq == nxt)
         };
@@ -136,7 +136,7 @@ impl Tcb {
         if rst {
             return Err(Disposition::Discard(DropReason::BlindReset));
         }
-        let old = (seg.seq + len as u32).leq(nxt);
+        let old = (seg.seq + len).leq(nxt);
         // Its answer is owed (a lost ACK, a probe, a keepalive); its acknowledgement still holds.
         if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
             if self.state != State::SynReceived && self.snd.una.leq(seg.ack) && seg.ack.leq(self.snd.nxt) {

@@ -180,9 +180,9 @@ impl Tcb {
         let mut flags = Flags::ACK;
         if self.send.is_tail(index) {
             // The last segment of what was written (RFC 9293 §3.9.1, MUST-61). S4.4
-            flags = flags | Flags::PSH;
+            flags |= Flags::PSH;
             if self.fin_queued {
-                flags = flags | Flags::FIN;
+                flags |= Flags::FIN;
             }
         }
         let options = self.options(ctx, false);
@@ -229,7 +229,7 @@ impl Tcb {
     fn emit_syn<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
         let mut flags = Flags::SYN;
         if self.state == State::SynReceived {
-            flags = flags | Flags::ACK;
+            flags |= Flags::ACK;
         }
         if !self.emit_bare(self.snd.iss, flags, out, ctx) {
             return false;

@@ -61,10 +61,9 @@ impl Tcb {
                 if end.leq(seq) {
                     break;
                 }
-                if start.leq(seq) && (seq + u32::from(meta.len)).leq(end) {
-                    if let Some(rtt) = self.send.mark_sacked(ctx.pool, index, ctx.now) {
-                        self.rtt.sample(rtt);
-                    }
+                let covered = start.leq(seq) && (seq + u32::from(meta.len)).leq(end);
+                if covered && let Some(rtt) = self.send.mark_sacked(ctx.pool, index, ctx.now) {
+                    self.rtt.sample(rtt);
                 }
                 at = self.send.next_outstanding(ctx.pool, Some(index));
             }

@@ -22,11 +22,9 @@ impl Tcb {
     pub(crate) fn on_timer<M: Memory>(&mut self, kind: TimerKind, ctx: &mut Ctx<'_, M>) {
         match kind {
             TimerKind::Retransmit => self.on_retransmit(ctx),
-            TimerKind::DelayedAck => {
-                if self.owed.unacked > 0 {
-                    ctx.counters.tcp_delayed_acks += 1;
-                    self.owed.ack = true;
-                }
+            TimerKind::DelayedAck if self.owed.unacked > 0 => {
+                ctx.counters.tcp_delayed_acks += 1;
+                self.owed.ack = true;
             }
             TimerKind::Persist => self.on_persist(ctx),
             TimerKind::KeepAlive => self.on_keepalive(ctx),
