@@ -59,7 +59,7 @@ pub enum AddressKind {
 #[derive(Debug)]
 pub struct Steering {
     // First, so that it is also dropped first: no frame is redirected by a half-closed Steering.
-    link: Option<OwnedFd>,
+    link: Option<attach::Link>,
     program: OwnedFd,
     sockets: MapHandle,
     own_ipv4: MapHandle,
