@@ -9,6 +9,8 @@
 //! Where the kernel has no netem this takes its place. Every frame throws the same number of dice, whether or not they
 //! count, so what happens to the n-th frame of a direction depends on the seed and n alone: not on time, and a higher
 //! loss only loses more of the same frames.
+//!
+//! VLAN tags do not pass: the kernel takes them off before a packet socket sees the frame.
 
 mod bridge;
 mod socket;

@@ -1,7 +1,8 @@
 //! The bridge between two kernels: what the kernel's TCP repairs arrives whole, and the counts say what was repaired.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -216,4 +217,50 @@ fn fifty_thousand_small_frames_a_second_pass() {
 #[expect(clippy::disallowed_methods, reason = "a test of the lab measures the lab")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// The program's whole life: it says when frames pass, passes them, and says on SIGTERM or a closed input what it did.
+#[test]
+fn the_program_reports_when_it_is_ended() {
+    if !is_root() {
+        return;
+    }
+    for by_signal in [true, false] {
+        let wire = Namespace::new().unwrap();
+        let end = |name| VethEnd { namespace: &wire, name };
+        veth_pair(end("near"), end("bwb0"), VethOptions::default()).unwrap();
+        veth_pair(end("far"), end("bwb1"), VethOptions::default()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_byway-impair"));
+        command.args(["--a", "near", "--b", "far", "--seed", "7", "--loss", "5%", "--until-stdin-closes"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut program = wire.spawn(&mut command).unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "byway-impair ready: near <-> far, seed 7");
+
+        if by_signal {
+            // SAFETY: kill takes two integers; the process is our child and not waited for yet, so the id is its own.
+            assert_eq!(unsafe { libc::kill(program.id() as i32, libc::SIGTERM) }, 0);
+        } else {
+            drop(program.stdin.take());
+        }
+        assert!(lines.next().unwrap().starts_with("near -> far: received "));
+        assert!(lines.next().unwrap().starts_with("far -> near: received "));
+        assert!(program.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn the_program_refuses_what_is_no_chance_and_names_what_is_not_there() {
+    let run = |arguments: &str| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_byway-impair")).args(arguments.split(' ')).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run("--a lo --b lo --loss 5");
+    assert!(code == 2 && said.contains("a chance lies between 0 and 1"), "{code} {said}");
+    let (code, said) = run("--a bwb-none --b lo");
+    assert!(
+        code == 71 && said.starts_with("byway-impair: cannot bridge bwb-none: No such device"),
+        "{code} {said}"
+    );
 }
