@@ -17,10 +17,15 @@
 
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod core_loop;
 pub mod error;
 mod frame;
 pub mod link;
 pub mod pin;
+pub mod port;
+mod sys;
 pub mod umem;
+pub mod xsk;
 
 pub use error::Error;
