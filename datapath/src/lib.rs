@@ -24,6 +24,7 @@ mod frame;
 pub mod link;
 pub mod pin;
 pub mod port;
+pub mod runtime;
 mod sys;
 pub mod umem;
 pub mod xsk;
