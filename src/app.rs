@@ -1,0 +1,19 @@
+//! The application on the stack: echo over HTTP, WebSocket and raw TCP.
+//!
+//! ```text
+//!  recv ──→ chunk ──→ raw (RFC 862–864) ────────────────→ outbox ──→ send
+//!                └──→ http::request → http::connection ─↗    ↑
+//!                                 └──→ ws::handshake → ws::session
+//! ```
+//!
+//! Payload stays in the frame it arrived in: a reply is made by rewriting the received frame
+//! ([`rewrite`](self)) and sending that; only what byway makes itself goes into fresh chunks.
+
+mod limits;
+mod raw;
+mod service;
+#[cfg(test)]
+mod testing;
+
+pub use limits::Limits;
+pub use service::{Config, Ports, Service};

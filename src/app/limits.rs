@@ -1,0 +1,76 @@
+//! Every maximum of the application, with the argument for its value.
+
+use byway_tcp::time::Duration;
+
+/// What the application takes from one peer. All sizes are octets unless the name says otherwise.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Request line and header lines together, line ends included. nginx gives 4 × 8 KiB and
+    /// Apache 8 KiB a line; 16 KiB holds the largest cookie a browser keeps (4 KiB) four times. H2
+    pub header_block: usize,
+    /// The request line alone. RFC 9112 §3 recommends at least 8,000 octets. H2
+    pub request_line: usize,
+    /// Header lines. Browsers send about 20; Apache's limit is 100. H2
+    pub headers: usize,
+    /// `Content-Type` that is copied into the answer. RFC 6838 §4.2 holds type and subtype to 127
+    /// octets each; 256 is that and a parameter's worth. A longer one is answered 431.
+    pub content_type: usize,
+    /// One chunk-size line with its extensions; nobody sends extensions, so this is generous. H4
+    pub chunk_line: usize,
+    /// All chunk extensions of one body: otherwise 1-octet chunks multiply the work. H4
+    pub chunk_extensions: usize,
+    /// All trailer lines of one body; as much as a header block could hold in one frame or two.
+    pub trailer_block: usize,
+    /// N of `/bytes/N`: 1 GiB, a minute at 140 Mbit/s.
+    pub generated: u64,
+    /// One WebSocket message, all its fragments. Autobahn's largest is 16 MiB.
+    pub message: u64,
+    /// Fragments of one message: 16 MiB in Autobahn's 64-octet fragments; a bomb of 2^20 isn't
+    /// taken. W4
+    pub fragments: u32,
+    /// Text held back until its frame is complete, in octets and in frames: beyond it the text is
+    /// echoed in fragments of this size. A bound on what one peer can pin down.
+    pub held_octets: usize,
+    /// See `held_octets`: 64 KiB in full-size segments are 45 frames.
+    pub held_chunks: usize,
+    /// From a request's first octet (or the connection's opening) to its header block's end; more
+    /// octets don't prolong it. Apache: 10–20 s. H1
+    pub header_deadline: Duration,
+    /// Without a request on a kept-alive connection: nginx's 75 s.
+    pub idle: Duration,
+    /// How often a request body's progress is looked at. H1
+    pub body_check: Duration,
+    /// Octets of body that must have arrived between two looks, or the connection is closed:
+    /// 500 a second, Apache's `RequestReadTimeout body=20,MinRate=500`. H1
+    pub body_progress: u64,
+    /// After an error or a close: how long the peer's octets are still taken and discarded so that
+    /// it can read the answer (RFC 9112 §9.6) before the connection is reset.
+    pub linger: Duration,
+    /// Between two messages of `/ticker`.
+    pub tick: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_block: 16 << 10,
+            request_line: 8 << 10,
+            headers: 100,
+            content_type: 256,
+            chunk_line: 256,
+            chunk_extensions: 16 << 10,
+            trailer_block: 4 << 10,
+            generated: 1 << 30,
+            message: 16 << 20,
+            fragments: 1 << 18,
+            held_octets: 64 << 10,
+            held_chunks: 48,
+            header_deadline: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body_check: Duration::from_secs(20),
+            body_progress: 10_000,
+            linger: Duration::from_secs(5),
+            tick: Duration::from_secs(1),
+        }
+    }
+}

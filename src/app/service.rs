@@ -1,0 +1,116 @@
+//! `Service`: the application of one core; which port speaks what.
+
+use byway_tcp::app::{App, Closed, Conn, Ready};
+
+use super::limits::Limits;
+use super::raw::{self, Chargen};
+
+/// The ports and what is spoken on them; `None` is off.
+#[derive(Clone, Debug, Default)]
+pub struct Ports {
+    /// HTTP/1.1 and WebSocket.
+    pub http: Option<u16>,
+    /// RFC 862.
+    pub echo: Option<u16>,
+    /// RFC 863.
+    pub discard: Option<u16>,
+    /// RFC 864.
+    pub chargen: Option<u16>,
+}
+
+/// What a [`Service`] is told at start.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The ports.
+    pub ports: Ports,
+    /// The maxima.
+    pub limits: Limits,
+}
+
+/// All connections of one core.
+///
+/// State lies in a slab by [`ConnId::index`](byway_tcp::app::ConnId); the generation tells a
+/// slot's tenants apart.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    slots: Vec<Option<Slot>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    tenant: Tenant,
+}
+
+/// What a connection speaks.
+#[derive(Debug)]
+enum Tenant {
+    Echo,
+    Discard,
+    Chargen(Chargen),
+}
+
+impl Service {
+    /// A service without connections.
+    pub fn new(config: Config) -> Self {
+        Self { config, slots: Vec::new() }
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    fn tenant_for<C: Conn>(&self, conn: &C) -> Option<Tenant> {
+        let port = Some(conn.local().port());
+        let ports = &self.config.ports;
+        if port == ports.echo {
+            Some(Tenant::Echo)
+        } else if port == ports.discard {
+            Some(Tenant::Discard)
+        } else if port == ports.chargen {
+            Some(Tenant::Chargen(Chargen::default()))
+        } else {
+            None
+        }
+    }
+}
+
+impl App for Service {
+    fn opened<C: Conn>(&mut self, conn: &mut C) {
+        let Some(tenant) = self.tenant_for(conn) else {
+            // A listener was opened on a port that nobody speaks on: a configuration mistake.
+            conn.abort();
+            return;
+        };
+        conn.set_nodelay(true);
+        let id = conn.id();
+        let index = id.index as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Slot { generation: id.generation, tenant });
+        // Chargen speaks first; and data may have come with the handshake's last segment.
+        self.ready(conn, Ready { readable: true, ..Ready::default() });
+    }
+
+    fn ready<C: Conn>(&mut self, conn: &mut C, _ready: Ready) {
+        let id = conn.id();
+        let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
+        let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
+        match &mut slot.tenant {
+            Tenant::Echo => raw::echo(conn),
+            Tenant::Discard => raw::discard(conn),
+            Tenant::Chargen(chargen) => chargen.ready(conn),
+        }
+    }
+
+    fn closed<C: Conn>(&mut self, conn: &mut C, _reason: Closed) {
+        let id = conn.id();
+        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        if slot.as_ref().is_some_and(|slot| slot.generation == id.generation) {
+            *slot = None;
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! byway: HTTP and WebSocket over a kernel-bypass TCP/IP stack on AF_XDP.
+#![forbid(unsafe_code)]
+
+pub mod app;
