@@ -144,7 +144,7 @@ mod tests {
     fn tuple(n: u16) -> FourTuple {
         FourTuple {
             local_ip: [10, 0, 0, 1].into(),
-            remote_ip: if n % 2 == 0 {
+            remote_ip: if n.is_multiple_of(2) {
                 [10, 0, 0, 2].into()
             } else {
                 IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])

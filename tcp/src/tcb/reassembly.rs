@@ -490,10 +490,11 @@ mod tests {
                 // Octets beyond a range that was reached may be left out; what is taken is new.
                 let held = |at: usize, blocks: &[(usize, usize)]| blocks.iter().any(|&(a, b)| a <= at && at < b);
                 let now: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.since(SeqNumber(first)) as usize, b.since(SeqNumber(first)) as usize)).collect();
-                for at in offset as usize..offset as usize + len {
+                let covered = offset as usize..offset as usize + len;
+                for (at, octet) in model.iter_mut().enumerate().take(covered.end).skip(covered.start) {
                     if at >= model_nxt && !held(at, &before) && (at < after || held(at, &now)) {
-                        prop_assert!(model[at].is_none());
-                        model[at] = Some(tag);
+                        prop_assert!(octet.is_none());
+                        *octet = Some(tag);
                     }
                 }
                 for pair in now.iter() { prop_assert!(pair.0 < pair.1); }
