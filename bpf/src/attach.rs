@@ -62,17 +62,19 @@ pub struct Attached {
 
 /// The program's hold on the interface, for as long as this lives.
 ///
-/// By link and not by netlink: the kernel closes the descriptor of a process that dies, and the last close detaches.
+/// By link and not by netlink: the kernel closes the descriptor of a process that dies, and the last close
+/// detaches.
 #[derive(Debug)]
 pub(crate) struct Link {
     fd: OwnedFd,
 }
 
 impl Drop for Link {
-    /// A child between fork and exec holds a copy of every descriptor, so that closing ours may not be the last close.
-    /// This detaches here and now.
+    /// A child between fork and exec holds a copy of every descriptor, so that closing ours may not be the
+    /// last close. This detaches here and now.
     fn drop(&mut self) {
-        // SAFETY: the descriptor is open, and the call touches no memory. It fails only if the interface is gone.
+        // SAFETY: the descriptor is open, and the call touches no memory. It fails only if the interface is
+        // gone.
         unsafe { libbpf_sys::bpf_link_detach(self.fd.as_raw_fd()) };
     }
 }
@@ -121,7 +123,8 @@ fn concerns_both_modes(error: &Error) -> bool {
     )
 }
 
-/// A link has no extended acknowledgement, so the reason is found from the error number and the interface's state.
+/// A link has no extended acknowledgement, so the reason is found from the error number and the interface's
+/// state.
 fn explain(source: io::Error, program: BorrowedFd<'_>, ifindex: i32, interface: &str, mode: Mode) -> Error {
     let interface = interface.to_owned();
     let native = mode == Mode::Native;

@@ -81,8 +81,8 @@ fn each_mode_is_the_one_asked_for_and_ends_with_its_owner() {
     }
 }
 
-/// D10: what is asked for byway's addresses reaches byway (here: no socket, so it is counted as such); what is the
-/// kernel's goes on as before.
+/// D10: what is asked for byway's addresses reaches byway (here: no socket, so it is counted as such); what
+/// is the kernel's goes on as before.
 #[test]
 fn frames_of_a_kernel_are_sorted_in_both_modes() {
     if !is_root() {

@@ -6,9 +6,9 @@
 //!              └─────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Where the kernel has no netem this takes its place. Every frame throws the same number of dice, whether or not they
-//! count, so what happens to the n-th frame of a direction depends on the seed and n alone: not on time, and a higher
-//! loss only loses more of the same frames.
+//! Where the kernel has no netem this takes its place. Every frame throws the same number of dice, whether or
+//! not they count, so what happens to the n-th frame of a direction depends on the seed and n alone: not on
+//! time, and a higher loss only loses more of the same frames.
 //!
 //! VLAN tags do not pass: the kernel takes them off before a packet socket sees the frame.
 
@@ -32,7 +32,8 @@ const HELD_FOR_FRAMES: u32 = 3;
 /// retransmission timeout.
 const HELD_AT_MOST: Duration = Duration::from_millis(5);
 
-/// Destination, source and type of an Ethernet frame, which corruption leaves alone: a wrong address would be a loss.
+/// Destination, source and type of an Ethernet frame, which corruption leaves alone: a wrong address would be
+/// a loss.
 const ETHERNET_HEADER: usize = 14;
 
 /// What happens to frames, the same in both directions. The default is nothing.
@@ -50,7 +51,8 @@ pub struct ImpairOptions {
     pub corrupt: f64,
     /// How long every frame takes.
     pub delay: Duration,
-    /// How much longer or shorter, evenly distributed. Frames overtake each other if it is more than their distance.
+    /// How much longer or shorter, evenly distributed. Frames overtake each other if it is more than their
+    /// distance.
     pub jitter: Duration,
     /// How many bits fit the line in a second, if there is a limit.
     pub rate_bits: Option<u64>,
@@ -130,7 +132,8 @@ struct Throw {
 impl Dice {
     /// The directions of one seed are independent of each other.
     fn new(seed: u64, direction: u64) -> Self {
-        // An odd constant: distinct for every direction, and never a seed that a user would have typed for the other.
+        // An odd constant: distinct for every direction, and never a seed that a user would have typed for
+        // the other.
         Self {
             rng: SmallRng::seed_from_u64(seed.wrapping_add(direction.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
         }
@@ -160,8 +163,8 @@ struct Held {
     frame: Frame,
 }
 
-/// One direction: frames in by [`accept`](Self::accept), out by [`release`](Self::release). Times count from any one
-/// moment.
+/// One direction: frames in by [`accept`](Self::accept), out by [`release`](Self::release). Times count from
+/// any one moment.
 #[derive(Debug)]
 struct Lane {
     options: ImpairOptions,

@@ -8,9 +8,9 @@
 //!   └───────────────┘                                                    └───────────────┘
 //! ```
 //!
-//! byway's addresses are byway's own: the kernel in its namespace does not have them. [`Lab::new`] builds the whole;
-//! [`Namespace`], [`veth_pair`] and [`Impair`] are the parts. Namespaces have no name, so nothing is left behind,
-//! whether a test ends, panics or is killed.
+//! byway's addresses are byway's own: the kernel in its namespace does not have them. [`Lab::new`] builds the
+//! whole; [`Namespace`], [`veth_pair`] and [`Impair`] are the parts. Namespaces have no name, so nothing is
+//! left behind, whether a test ends, panics or is killed.
 
 mod impair;
 mod namespace;

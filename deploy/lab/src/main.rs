@@ -13,9 +13,9 @@ use clap::Parser;
 
 /// Bridges two interfaces and impairs what passes, both ways, as the seed says.
 ///
-/// Chances are given as 0.05 or 5%. The same seed does the same to the n-th frame of each direction. Switch offload
-/// off at the sending ends (ethtool -K IF tx off tso off gso off gro off): a frame larger than the MTU cannot be
-/// bridged, and a flipped bit is not seen behind a partial checksum.
+/// Chances are given as 0.05 or 5%. The same seed does the same to the n-th frame of each direction. Switch
+/// offload off at the sending ends (ethtool -K IF tx off tso off gso off gro off): a frame larger than the
+/// MTU cannot be bridged, and a flipped bit is not seen behind a partial checksum.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

@@ -9,8 +9,9 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A network namespace without a name: the kernel ends it, with the interfaces in it, when the last handle, thread and
-/// process in it are gone. To look into one from outside: `nsenter --net=$path`, see [`path`](Self::path).
+/// A network namespace without a name: the kernel ends it, with the interfaces in it, when the last handle,
+/// thread and process in it are gone. To look into one from outside: `nsenter --net=$path`, see
+/// [`path`](Self::path).
 #[derive(Clone, Debug)]
 pub struct Namespace {
     file: Arc<File>,
@@ -20,7 +21,8 @@ impl Namespace {
     /// Makes a namespace with its loopback interface up.
     pub fn new() -> Result<Self> {
         let made = thread::spawn(|| -> io::Result<File> {
-            // SAFETY: unshare changes the calling thread's namespaces and touches no memory; the thread ends here.
+            // SAFETY: unshare changes the calling thread's namespaces and touches no memory; the thread ends
+            // here.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -33,8 +35,8 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs `body` on a thread of its own inside the namespace. Sockets and processes made there stay in it. A panic
-    /// inside goes on outside.
+    /// Runs `body` on a thread of its own inside the namespace. Sockets and processes made there stay in it.
+    /// A panic inside goes on outside.
     pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -47,7 +49,8 @@ impl Namespace {
 
     /// Moves the calling thread, and what it starts from here on, into the namespace for good.
     pub fn join(&self) -> io::Result<()> {
-        // SAFETY: setns takes an open descriptor and changes the calling thread's namespace; no memory is touched.
+        // SAFETY: setns takes an open descriptor and changes the calling thread's namespace; no memory is
+        // touched.
         if unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -76,8 +79,8 @@ impl Namespace {
         self.enter(|| command.spawn())
     }
 
-    /// A path by which `ip link set … netns PATH` and `nsenter --net=PATH` find the namespace while this process
-    /// lives.
+    /// A path by which `ip link set … netns PATH` and `nsenter --net=PATH` find the namespace while this
+    /// process lives.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd())
     }

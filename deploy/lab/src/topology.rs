@@ -32,13 +32,13 @@ pub struct VethEnd<'a> {
 /// What both ends of a pair are like.
 #[derive(Clone, Copy, Debug)]
 pub struct VethOptions {
-    /// Receive and transmit queues of each end. What one end sends on queue q, the other receives on queue q, and
-    /// native XDP wants no fewer receive queues than the peer has transmit queues.
+    /// Receive and transmit queues of each end. What one end sends on queue q, the other receives on queue q,
+    /// and native XDP wants no fewer receive queues than the peer has transmit queues.
     pub queues: u32,
     /// The MTU of both ends; below 1280 there is no IPv6, and the pair is refused.
     pub mtu: u32,
-    /// Leaves checksum and segmentation offload on, as they are by default. Then frames carry partial checksums and
-    /// may be larger than the MTU.
+    /// Leaves checksum and segmentation offload on, as they are by default. Then frames carry partial
+    /// checksums and may be larger than the MTU.
     pub offloads: bool,
 }
 
@@ -48,8 +48,8 @@ impl Default for VethOptions {
     }
 }
 
-/// Joins two namespaces (or one to itself) by a veth pair, both ends up, without addresses: not even link-local ones,
-/// so that the kernel sends nothing by itself.
+/// Joins two namespaces (or one to itself) by a veth pair, both ends up, without addresses: not even
+/// link-local ones, so that the kernel sends nothing by itself.
 pub fn veth_pair(one: VethEnd<'_>, other: VethEnd<'_>, options: VethOptions) -> Result<()> {
     let VethOptions { queues, mtu, offloads } = options;
     let size = format!("mtu {mtu} numrxqueues {queues} numtxqueues {queues}");

@@ -1,4 +1,5 @@
-//! The bridge between two kernels: what the kernel's TCP repairs arrives whole, and the counts say what was repaired.
+//! The bridge between two kernels: what the kernel's TCP repairs arrives whole, and the counts say what was
+//! repaired.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -174,7 +175,8 @@ fn an_interface_that_is_not_there_is_an_error_at_once() {
     assert!(format!("{error:#}").starts_with("cannot bridge bwb-none: No such device"), "{error:#}");
 }
 
-/// The bridge must not be what limits a test. 50 thousand frames a second is the least; this prints what it is here.
+/// The bridge must not be what limits a test. 50 thousand frames a second is the least; this prints what it
+/// is here.
 #[test]
 fn fifty_thousand_small_frames_a_second_pass() {
     if !is_root() {
@@ -219,7 +221,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The program's whole life: it says when frames pass, passes them, and says on SIGTERM or a closed input what it did.
+/// The program's whole life: it says when frames pass, passes them, and says on SIGTERM or a closed input
+/// what it did.
 #[test]
 fn the_program_reports_when_it_is_ended() {
     if !is_root() {
@@ -238,7 +241,8 @@ fn the_program_reports_when_it_is_ended() {
         assert_eq!(lines.next().unwrap(), "byway-impair ready: near <-> far, seed 7");
 
         if by_signal {
-            // SAFETY: kill takes two integers; the process is our child and not waited for yet, so the id is its own.
+            // SAFETY: kill takes two integers; the process is our child and not waited for yet, so the id is
+            // its own.
             assert_eq!(unsafe { libc::kill(program.id() as i32, libc::SIGTERM) }, 0);
         } else {
             drop(program.stdin.take());

@@ -30,7 +30,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether an end hands over frames larger than the MTU, which cannot be bridged: every result is void then.
+    /// Whether an end hands over frames larger than the MTU, which cannot be bridged: every result is void
+    /// then.
     pub fn oversized(&self) -> bool {
         self.a_to_b.oversized + self.b_to_a.oversized > 0
     }
@@ -78,8 +79,8 @@ impl Impair {
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Bridges two interfaces of the caller's namespace on the calling thread until `stop` is set. `ready` is called
-    /// once frames pass.
+    /// Bridges two interfaces of the caller's namespace on the calling thread until `stop` is set. `ready` is
+    /// called once frames pass.
     pub fn run(
         a: &str,
         b: &str,

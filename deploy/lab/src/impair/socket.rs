@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 /// Frames per system call. 64 times 2 µs of sending is still short against a millisecond of delay.
 pub(super) const BATCH: usize = 64;
 
-/// A burst of some thousand frames, at the 2304 octets that the kernel counts for each. The bridge reads at leisure.
+/// A burst of some thousand frames, at the 2304 octets that the kernel counts for each. The bridge reads at
+/// leisure.
 const BUFFER_OCTETS: libc::c_int = 16 << 20;
 
 /// linux/if_packet.h; not in the libc crate.
@@ -88,8 +89,8 @@ impl PacketSocket {
             .collect();
         let mut messages: Vec<libc::mmsghdr> = vectors.iter_mut().map(message).collect();
         // MSG_TRUNC: the length of a frame that does not fit is told all the same.
-        // SAFETY: every message points to one iovec in `vectors` and that to a chunk of `buffers`, apart from all the
-        // others; all three outlive the call, and no reference to the octets is alive during it.
+        // SAFETY: every message points to one iovec in `vectors` and that to a chunk of `buffers`, apart from
+        // all the others; all three outlive the call, and no reference to the octets is alive during it.
         let count = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -115,8 +116,8 @@ impl PacketSocket {
         Ok(count)
     }
 
-    /// Sends frames in order: how many the kernel took. Of those it refuses (the interface is down, or the frame is
-    /// too large for it) the first is skipped and the others are tried.
+    /// Sends frames in order: how many the kernel took. Of those it refuses (the interface is down, or the
+    /// frame is too large for it) the first is skipped and the others are tried.
     pub(super) fn send(&self, frames: &mut [Vec<u8>]) -> usize {
         let mut vectors: Vec<libc::iovec> = frames
             .iter_mut()
@@ -126,8 +127,8 @@ impl PacketSocket {
         let (mut at, mut sent) = (0, 0);
         while at < messages.len() {
             let rest = &mut messages[at..];
-            // SAFETY: every message points to one iovec in `vectors` and that to a frame of the caller's, all of which
-            // outlive the call; the kernel only reads the frames.
+            // SAFETY: every message points to one iovec in `vectors` and that to a frame of the caller's, all
+            // of which outlive the call; the kernel only reads the frames.
             let count = unsafe {
                 libc::sendmmsg(self.fd.as_raw_fd(), rest.as_mut_ptr(), rest.len() as libc::c_uint, 0)
             };
@@ -155,7 +156,8 @@ pub(super) fn wait(sockets: [&PacketSocket; 2], timeout: Duration) -> io::Result
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),
     };
-    // SAFETY: both pointers are to locals that outlive the call, the first to as many entries as it says; no mask.
+    // SAFETY: both pointers are to locals that outlive the call, the first to as many entries as it says; no
+    // mask.
     let ready = unsafe {
         libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, &raw const timeout, std::ptr::null())
     };
@@ -166,7 +168,8 @@ pub(super) fn wait(sockets: [&PacketSocket; 2], timeout: Duration) -> io::Result
 }
 
 fn message(vector: &mut libc::iovec) -> libc::mmsghdr {
-    // SAFETY: mmsghdr is plain data, for which all octets zero are a value: no name, no vectors, no control data.
+    // SAFETY: mmsghdr is plain data, for which all octets zero are a value: no name, no vectors, no control
+    // data.
     let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
     message.msg_hdr.msg_iov = vector;
     message.msg_hdr.msg_iovlen = 1;
@@ -175,7 +178,8 @@ fn message(vector: &mut libc::iovec) -> libc::mmsghdr {
 
 fn set<T>(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the pointer is to a value of the length given, which outlives the call; the callers name options of T.
+    // SAFETY: the pointer is to a value of the length given, which outlives the call; the callers name
+    // options of T.
     let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -191,7 +195,8 @@ fn bind(fd: &OwnedFd, index: u32) -> io::Result<()> {
         sll_addr: [0; 8],
     };
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the pointer is to a sockaddr_ll of the length given, which is what AF_PACKET takes; it outlives the call.
+    // SAFETY: the pointer is to a sockaddr_ll of the length given, which is what AF_PACKET takes; it outlives
+    // the call.
     let rc = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
