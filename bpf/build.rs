@@ -17,7 +17,8 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("steer.skel.rs");
     let mut args: Vec<OsString> = vec!["-Wall".into(), "-Wextra".into(), "-Werror".into()];
 
-    // Debian keeps <asm/types.h> in a directory of the host's architecture, which `-target bpf` does not search.
+    // Debian keeps <asm/types.h> in a directory of the host's architecture, which `-target bpf` does not
+    // search.
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let multiarch = format!("/usr/include/{arch}-linux-gnu");
     if Path::new(&multiarch).is_dir() {

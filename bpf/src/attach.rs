@@ -60,7 +60,26 @@ pub struct Attached {
     pub fallback: Option<Error>,
 }
 
-pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) -> Result<(OwnedFd, Attached)> {
+/// The program's hold on the interface, for as long as this lives.
+///
+/// By link and not by netlink: the kernel closes the descriptor of a process that dies, and the last close
+/// detaches.
+#[derive(Debug)]
+pub(crate) struct Link {
+    fd: OwnedFd,
+}
+
+impl Drop for Link {
+    /// A child between fork and exec holds a copy of every descriptor, so that closing ours may not be the
+    /// last close. This detaches here and now.
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is open, and the call touches no memory. It fails only if the interface is
+        // gone.
+        unsafe { libbpf_sys::bpf_link_detach(self.fd.as_raw_fd()) };
+    }
+}
+
+pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) -> Result<(Link, Attached)> {
     let interface = interface::name(ifindex).ok_or(Error::NoInterface { ifindex })?;
     let create = |mode: Mode| {
         link_create(program, ifindex, mode)
@@ -78,9 +97,8 @@ pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) ->
     Ok((create(mode)?, Attached { mode, fallback }))
 }
 
-/// By link and not by netlink: closing the descriptor detaches, and the kernel closes it for a process that dies.
 /// libbpf's own `bpf_program__attach_xdp` leaves the choice of mode to the driver, so this names it.
-fn link_create(program: BorrowedFd<'_>, ifindex: i32, mode: Mode) -> io::Result<OwnedFd> {
+fn link_create(program: BorrowedFd<'_>, ifindex: i32, mode: Mode) -> io::Result<Link> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
         flags: mode.flags().bits(),
@@ -94,7 +112,7 @@ fn link_create(program: BorrowedFd<'_>, ifindex: i32, mode: Mode) -> io::Result<
         return Err(io::Error::from_raw_os_error(-fd));
     }
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(Link { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
 }
 
 /// Whether generic mode would fail for the same reason, or would run beside something that must not be there.
@@ -105,7 +123,8 @@ fn concerns_both_modes(error: &Error) -> bool {
     )
 }
 
-/// A link has no extended acknowledgement, so the reason is found from the error number and the interface's state.
+/// A link has no extended acknowledgement, so the reason is found from the error number and the interface's
+/// state.
 fn explain(source: io::Error, program: BorrowedFd<'_>, ifindex: i32, interface: &str, mode: Mode) -> Error {
     let interface = interface.to_owned();
     let native = mode == Mode::Native;

@@ -1,5 +1,5 @@
-//! What an error message wants to know of an interface. Asked by ioctl, not by sysfs: in a fresh network namespace
-//! sysfs still shows the old one.
+//! What an error message wants to know of an interface. Asked by ioctl, not by sysfs: in a fresh network
+//! namespace sysfs still shows the old one.
 
 use std::ffi::CStr;
 use std::io;
@@ -20,7 +20,8 @@ const ETH_FLAG_LRO: u32 = 1 << 15;
 pub(crate) fn name(ifindex: i32) -> Option<String> {
     let mut name = [0u8; libc::IFNAMSIZ];
     let index = u32::try_from(ifindex).ok()?;
-    // SAFETY: if_indextoname writes at most IF_NAMESIZE (= IFNAMSIZ) octets with their NUL, the array's length.
+    // SAFETY: if_indextoname writes at most IF_NAMESIZE (= IFNAMSIZ) octets with their NUL, the array's
+    // length.
     let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
     if found.is_null() {
         return None;
@@ -57,7 +58,8 @@ fn request(name: &str) -> libc::ifreq {
 fn ioctl(operation: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     // Any socket serves: the ioctl goes to the network namespace it was made in.
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: both callers' operations take an ifreq, which outlives the call, as does what its ifru_data points to.
+    // SAFETY: both callers' operations take an ifreq, which outlives the call, as does what its ifru_data
+    // points to.
     let rc = unsafe { libc::ioctl(socket.as_raw_fd(), operation, std::ptr::from_mut(request)) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

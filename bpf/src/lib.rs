@@ -7,8 +7,8 @@
 //!                     └──pass──▶ the kernel
 //! ```
 //!
-//! [`Steering`] owns all of it. The program is attached by a `bpf_link`, and nothing is pinned: when the process
-//! ends, however it ends, the kernel detaches the program and the interface is the kernel's again.
+//! [`Steering`] owns all of it. The program is attached by a `bpf_link`, and nothing is pinned: when the
+//! process ends, however it ends, the kernel detaches the program and the interface is the kernel's again.
 
 mod attach;
 mod error;
@@ -54,12 +54,13 @@ pub enum AddressKind {
 
 /// The loaded program, its maps, and its place on an interface.
 ///
-/// Order of calls: [`load`](Self::load), then addresses and sockets, then [`attach`](Self::attach), so that the first
-/// frame already finds its socket; at the end [`detach`](Self::detach) before the sockets are closed.
+/// Order of calls: [`load`](Self::load), then addresses and sockets, then [`attach`](Self::attach), so that
+/// the first frame already finds its socket; at the end [`detach`](Self::detach) before the sockets are
+/// closed.
 #[derive(Debug)]
 pub struct Steering {
     // First, so that it is also dropped first: no frame is redirected by a half-closed Steering.
-    link: Option<OwnedFd>,
+    link: Option<attach::Link>,
     program: OwnedFd,
     sockets: MapHandle,
     own_ipv4: MapHandle,
@@ -82,8 +83,8 @@ impl Steering {
         })
     }
 
-    /// The skeleton borrows the object it opens. The kernel does not need libbpf's object once the program is loaded,
-    /// so this keeps duplicates of the descriptors and lets the object go.
+    /// The skeleton borrows the object it opens. The kernel does not need libbpf's object once the program is
+    /// loaded, so this keeps duplicates of the descriptors and lets the object go.
     fn load_object() -> libbpf_rs::Result<Self> {
         let mut object = MaybeUninit::uninit();
         let steer = skel::SteerSkelBuilder::default().open(&mut object)?.load()?;
@@ -98,8 +99,8 @@ impl Steering {
         })
     }
 
-    /// Attaches the program to an interface. It stays until [`detach`](Self::detach), or until `self` or the process
-    /// is gone. A program of somebody else is never replaced.
+    /// Attaches the program to an interface. It stays until [`detach`](Self::detach), or until `self` or the
+    /// process is gone. A program of somebody else is never replaced.
     pub fn attach(&mut self, ifindex: i32, mode: AttachMode) -> Result<Attached> {
         self.detach();
         let (link, attached) = attach::attach(self.program.as_fd(), ifindex, mode)?;
@@ -112,8 +113,8 @@ impl Steering {
         self.link = None;
     }
 
-    /// Redirects what queue `queue` receives for byway to the AF_XDP socket `socket`. The kernel takes the entry out
-    /// by itself when the socket is closed.
+    /// Redirects what queue `queue` receives for byway to the AF_XDP socket `socket`. The kernel takes the
+    /// entry out by itself when the socket is closed.
     pub fn register_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<()> {
         if queue >= self.sockets.max_entries() {
             return Err(Error::NoSuchQueue { queue, limit: self.sockets.max_entries() });
@@ -123,7 +124,8 @@ impl Steering {
             .map_err(|source| Error::Bpf { doing: "register the socket of a queue", source })
     }
 
-    /// Undoes [`register_socket`](Self::register_socket): byway's frames on this queue are dropped and counted.
+    /// Undoes [`register_socket`](Self::register_socket): byway's frames on this queue are dropped and
+    /// counted.
     pub fn unregister_socket(&self, queue: u32) -> Result<()> {
         remove(&self.sockets, &queue.to_ne_bytes(), "unregister the socket of a queue")
     }
@@ -145,7 +147,8 @@ impl Steering {
         remove(map, &key, "remove an address")
     }
 
-    /// Takes TCP port `port` of every [`AddressKind::Host`] address. Own addresses need no ports: all are byway's.
+    /// Takes TCP port `port` of every [`AddressKind::Host`] address. Own addresses need no ports: all are
+    /// byway's.
     pub fn add_port(&self, port: u16) -> Result<()> {
         insert(&self.own_ports, &port.to_be_bytes(), &[1], "ports")
     }

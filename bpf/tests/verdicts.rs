@@ -112,7 +112,8 @@ impl Bench {
     }
 }
 
-/// One kind of frame: its verdict, and the length from which on that verdict is due. Shorter ones are malformed.
+/// One kind of frame: its verdict, and the length from which on that verdict is due. Shorter ones are
+/// malformed.
 struct Row {
     kind: &'static str,
     frame: Vec<u8>,
@@ -199,7 +200,8 @@ fn rows() -> Vec<Row> {
         row("fragment to host IPv6 address", chain(HOST6, &[44], 6, tcp(PORT)), V6, "pass_not_ours"),
         row("fragmented solicitation (RFC 6980)", chain(OWN6_GROUP, &[44], 58, nd(135, OWN6)), V6, "pass_not_ours"),
 
-        // Extension headers (L10). Lengths as ipv6_chain makes them: 8 for the first, 16 for the second, and so on.
+        // Extension headers (L10). Lengths as ipv6_chain makes them: 8 for the first, 16 for the second, and
+        // so on.
         row("TCP behind hop-by-hop options", chain(OWN6, &[0], 6, tcp(PORT)), V6 + 8 + TCP, "redirect_tcp"),
         row("TCP behind a routing header", chain(OWN6, &[43], 6, tcp(PORT)), V6 + 8 + TCP, "redirect_tcp"),
         row("TCP behind an authentication header", chain(OWN6, &[51], 6, tcp(PORT)), V6 + 8 + TCP, "redirect_tcp"),
@@ -392,7 +394,8 @@ fn there_is_a_limit_to_addresses_and_queues_and_it_is_named() {
     assert_eq!(error.to_string(), "queue 1024 is beyond the 1024 queues that the XDP program serves");
 }
 
-/// D10: a frame of ours that finds no socket is dropped. Passed on, a kernel that has the address would answer RST.
+/// D10: a frame of ours that finds no socket is dropped. Passed on, a kernel that has the address would
+/// answer RST.
 #[test]
 fn a_frame_of_ours_without_a_socket_is_dropped_and_counted() {
     let Some(bench) = Bench::new() else { return };

@@ -134,9 +134,9 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
         self.stack.next_deadline()
     }
 
-    /// Stops accepting connections.
-    pub fn drain(&mut self) {
-        self.stack.drain();
+    /// Stops accepting connections and asks the application to end those there are.
+    pub fn drain(&mut self, now: Instant) {
+        self.stack.drain(&mut self.app, now);
     }
 
     /// Resets every connection; the following turns send the resets.

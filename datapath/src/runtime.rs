@@ -428,7 +428,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             Command::Learn(neighbors) => self.core_loop.learn(&neighbors, now),
             Command::Drain { limit } => match self.phase {
                 Phase::Waiting | Phase::Serving => {
-                    self.core_loop.drain();
+                    self.core_loop.drain(now);
                     self.phase = Phase::Draining { until: now + limit };
                 }
                 Phase::Draining { until } => self.phase = Phase::Draining { until: until.min(now + limit) },
@@ -484,7 +484,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         Snapshot {
             core: self.core,
             queue: self.queue,
-            counters: stack.counters().clone(),
+            counters: stack.counters(),
             connections_by_state: stack.connections_by_state(),
             ledger: control::Ledger::new(stack.pool(), port.held()),
             port: port.counters(),

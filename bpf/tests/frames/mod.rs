@@ -57,14 +57,15 @@ pub(crate) fn ipv6(to: Ipv6Addr, next_header: u8, payload: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// Extension headers of the given kinds, the first 8 octets long, the second 16 and so on; the fragment header is
-/// always 8. Behind them `last` with its `body`.
+/// Extension headers of the given kinds, the first 8 octets long, the second 16 and so on; the fragment
+/// header is always 8. Behind them `last` with its `body`.
 pub(crate) fn ipv6_chain(to: Ipv6Addr, kinds: &[u8], last: u8, body: Vec<u8>) -> Vec<u8> {
     let mut payload = Vec::new();
     for (at, kind) in kinds.iter().enumerate() {
         let next = kinds.get(at + 1).copied().unwrap_or(last);
         let octets = if *kind == 44 { 8 } else { (at + 1) * 8 };
-        // RFC 4302 2.2: AH in words less two; RFC 8200 4.3: the others in units of 8 octets, the first not counted.
+        // RFC 4302 2.2: AH in words less two; RFC 8200 4.3: the others in units of 8 octets, the first not
+        // counted.
         let length = if *kind == 51 { octets / 4 - 2 } else { octets / 8 - 1 };
         payload.extend([next, length as u8]);
         payload.resize(payload.len() + octets - 2, 0);
