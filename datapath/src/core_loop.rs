@@ -327,12 +327,13 @@ impl Idle {
             return Rest::Spin;
         }
         let since = *self.since.get_or_insert(now);
-        let until_timer = deadline.since(now);
-        if now.since(since) < self.spin || until_timer < Self::SLEEP_MIN {
+        // Of what waits behind a full ring, only the ring's emptying helps: that it is due (the
+        // stack says "now") is no reason to spin.
+        let until_due = if turn.backlog { Self::BACKLOG_SLEEP } else { deadline.since(now) };
+        if now.since(since) < self.spin || until_due < Self::SLEEP_MIN {
             return Rest::Spin;
         }
-        let longest = if turn.backlog { Self::BACKLOG_SLEEP } else { Self::SLEEP_MAX };
-        Rest::Sleep(until_timer.min(longest))
+        Rest::Sleep(until_due.min(Self::SLEEP_MAX))
     }
 }
 
@@ -382,7 +383,9 @@ mod tests {
     fn a_full_ring_is_neither_spun_on_nor_slept_on() {
         let mut idle = Idle::new(Duration::ZERO);
         let full = Turn { backlog: true, ..QUIET };
-        let rest = idle.after(full, micros(1), Instant::NEVER);
-        assert_eq!(rest, Rest::Sleep(Duration::from_millis(1)));
+        for deadline in [Instant::ZERO, Instant::NEVER] {
+            let rest = idle.after(full, micros(1), deadline);
+            assert_eq!(rest, Rest::Sleep(Duration::from_millis(1)));
+        }
     }
 }

@@ -179,12 +179,12 @@ impl Error {
             Self::Permission { .. } => Kind::Permission,
             Self::NoInterface(_)
             | Self::NotEthernet(_)
-            | Self::LinkDown(_)
             | Self::NoQueue { .. }
             | Self::TooFewCores { .. }
             | Self::Config(_)
             | Self::Pin { .. } => Kind::Configuration,
             Self::Link { .. }
+            | Self::LinkDown(_)
             | Self::DescriptorLayout
             | Self::LockedMemory { .. }
             | Self::Memory { .. }

@@ -40,6 +40,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the last frames (resets, mostly) may take to leave once the connections are gone.
 const FLUSH_LIMIT: Duration = Duration::from_millis(200);
 
+/// How often a drain looks whether it is to hurry.
+const HURRY_EVERY: Duration = Duration::from_millis(50);
+
 /// How much longer than its limit a drain is waited for before the cores are given up.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -157,21 +160,27 @@ impl Runtime {
         }
     }
 
-    /// Stops accepting, lets connections finish for up to `limit`, and resets what is left.
-    /// Returns how many had to be reset.
+    /// Stops accepting, lets connections finish for up to `limit` or until `hurried` says so, and
+    /// resets what is left. Returns how many had to be reset.
     ///
     /// # Errors
     /// When a core fails meanwhile; the others are drained nevertheless.
-    pub fn drain(&self, limit: Duration) -> Result<u32, Error> {
+    pub fn drain(&self, limit: Duration, hurried: impl Fn() -> bool) -> Result<u32, Error> {
         self.tell_all(|| Command::Drain { limit });
-        let deadline = Clock.now() + limit + FLUSH_LIMIT + DRAIN_GRACE;
-        let (mut waiting, mut reset, mut failed) = (self.cores.len(), 0, None);
+        let mut deadline = Clock.now() + limit + FLUSH_LIMIT + DRAIN_GRACE;
+        let (mut waiting, mut reset, mut failed, mut hurrying) = (self.cores.len(), 0, None, false);
         while waiting > 0 {
-            let left = deadline.since(Clock.now());
+            let now = Clock.now();
+            if !hurrying && hurried() {
+                hurrying = true;
+                self.tell_all(|| Command::Drain { limit: Duration::ZERO });
+                deadline = deadline.min(now + FLUSH_LIMIT + DRAIN_GRACE);
+            }
+            let left = deadline.since(now);
             if left.is_zero() {
                 break;
             }
-            match self.next_event(left) {
+            match self.next_event(left.min(HURRY_EVERY)) {
                 Some(Event::Drained { reset: count, .. }) => {
                     reset += count;
                     waiting -= 1;
@@ -417,10 +426,14 @@ impl<'a, A: App> CoreThread<'a, A> {
                 let _ = reply.try_send(page);
             }
             Command::Learn(neighbors) => self.core_loop.learn(&neighbors, now),
-            Command::Drain { limit } => {
-                self.core_loop.drain(now);
-                self.phase = Phase::Draining { until: now + limit };
-            }
+            Command::Drain { limit } => match self.phase {
+                Phase::Waiting | Phase::Serving => {
+                    self.core_loop.drain(now);
+                    self.phase = Phase::Draining { until: now + limit };
+                }
+                Phase::Draining { until } => self.phase = Phase::Draining { until: until.min(now + limit) },
+                Phase::Flushing { .. } | Phase::Drained => {}
+            },
             Command::Stop => {}
         }
     }
