@@ -80,8 +80,20 @@ impl Server {
         let scratch = Scratch::new();
         let control = scratch.0.join("control.sock");
         let mut arguments = vec![
-            "serve", "--interface", BYWAY_INTERFACE, "--address", &v4, "--address", &v6, "--echo-port", "7",
-            "--discard-port", "9", "--chargen-port", "19", "--control",
+            "serve",
+            "--interface",
+            BYWAY_INTERFACE,
+            "--address",
+            &v4,
+            "--address",
+            &v6,
+            "--echo-port",
+            "7",
+            "--discard-port",
+            "9",
+            "--chargen-port",
+            "19",
+            "--control",
         ];
         arguments.push(control.to_str().expect("UTF-8"));
         arguments.extend(more);
