@@ -171,7 +171,8 @@ impl Tcb {
         if rst {
             return Err(Disposition::Discard(DropReason::BlindReset));
         }
-        let old = (seg.seq + len).leq(nxt);
+        // Not older than any window could explain: the numbers of an impostor are anywhere (T7).
+        let old = (seg.seq + len).leq(nxt) && nxt.since(seg.seq) <= u32::from(u16::MAX) << self.rcv.scale;
         // Its answer is owed (a lost ACK, a probe, a keepalive); its acknowledgement still holds.
         if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
             if self.state != State::SynReceived && self.snd.una.leq(seg.ack) && seg.ack.leq(self.snd.nxt) {
@@ -210,12 +211,14 @@ impl Tcb {
         Ok(())
     }
 
-    /// TS.Recent (RFC 7323 §4.3): from the segment that spans the last ACK sent.
+    /// TS.Recent (RFC 7323 §4.3): from the segment that spans the last ACK sent, so that a delayed ACK echoes
+    /// the first of the segments that it acknowledges.
     fn remember_timestamp<M>(&mut self, seg: &Segment, ctx: &Ctx<'_, M>) {
         if let (Some(ts), Some((value, _))) = (&mut self.timestamps, seg.options.timestamps) {
             let newer = (value.wrapping_sub(ts.recent) as i32) >= 0;
             let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
-            if seg.seq.leq(self.rcv.nxt) && (newer || outdated) {
+            let last_ack_sent = self.rcv.nxt - self.owed.unacked;
+            if seg.seq.leq(last_ack_sent) && (newer || outdated) {
                 ts.recent = value;
                 ts.recent_at = ctx.now;
             }
@@ -253,9 +256,9 @@ impl Tcb {
 
     /// Seventh step: the segment's text.
     fn take_payload<M: Memory>(&mut self, seq: SeqNumber, mut chunk: Chunk, ctx: &mut Ctx<'_, M>) {
-        // Nothing beyond the window we advertised. S5.4
-        let room = self.rcv.edge.since(seq) as usize;
-        let inside = if self.rcv.edge.lt(seq) { 0 } else { room };
+        // Nothing beyond the window we advertised (S5.4), and nothing behind FIN.
+        let edge = self.rcv.fin.unwrap_or(self.rcv.edge);
+        let inside = if edge.lt(seq) { 0 } else { edge.since(seq) as usize };
         if chunk.len() > inside {
             chunk.truncate(inside);
         }

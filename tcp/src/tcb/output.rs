@@ -367,20 +367,19 @@ impl Tcb {
 
     /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
     fn window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
-        let edge = self.edge_to_offer(ctx);
-        let step = 1u32 << self.rcv.scale;
-        // Rounded up, or an edge that may not move left would seem to when RCV.NXT moves on.
-        let field = edge.since(self.rcv.nxt).div_ceil(step).min(u32::from(u16::MAX));
-        self.rcv.edge = self.rcv.nxt + (field << self.rcv.scale);
-        field as u16
+        self.rcv.edge = self.edge_to_offer(ctx);
+        // Rounded down: the edge that the peer sees may then seem to move left by less than a step, which
+        // RFC 7323 §2.4 provides for. Rounded up, it would move right with every octet (P2).
+        (self.rcv.wnd() >> self.rcv.scale).min(u32::from(u16::MAX)) as u16
     }
 
     /// Where the right edge may be: never left of where it was, moved only by worthwhile steps
     /// (RFC 9293 §3.8.6.2.2: a segment, or half the buffer). S5.2
     fn edge_to_offer<M: Memory>(&self, ctx: &Ctx<'_, M>) -> SeqNumber {
         let limit = self.receive_limit(ctx);
-        let room = limit.saturating_sub(self.recv.bytes());
-        let wanted = self.rcv.nxt + room;
+        let room = limit.saturating_sub(self.recv.bytes()).min(u32::from(u16::MAX) << self.rcv.scale);
+        // In steps that the header's field can express.
+        let wanted = self.rcv.nxt + (room >> self.rcv.scale << self.rcv.scale);
         let step = (limit / 2).min(u32::from(self.rcv.mss));
         let edge = self.rcv.edge.max(self.rcv.nxt);
         if edge.lt(wanted) && wanted.since(edge) >= step { wanted } else { edge }

@@ -4,6 +4,7 @@
 
 mod probe;
 
+mod established;
 mod listen;
 mod syn_received;
 mod syn_sent;
