@@ -11,7 +11,7 @@ set -euo pipefail
 build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev zlib1g-dev)
 # The lab and the demo build their network with these; certificates are for cargo's downloads.
 run=(iproute2 ethtool ca-certificates)
-test=(curl openssl tshark)
+test=(curl iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 
 # workspace.package.rust-version; Debian 12's own rustc is older.

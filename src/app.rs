@@ -7,13 +7,17 @@
 //! ```
 //!
 //! Payload stays in the frame it arrived in: a reply is made by rewriting the received frame
-//! ([`rewrite`](self)) and sending that; only what byway makes itself goes into fresh chunks.
+//! (`rewrite`) and sending that; only what byway makes itself goes into fresh chunks.
 
+mod http;
 mod limits;
+mod outbox;
 mod raw;
+mod rewrite;
 mod service;
 #[cfg(test)]
 mod testing;
+mod ws;
 
 pub use limits::Limits;
 pub use service::{Config, Ports, Service};

@@ -2,6 +2,7 @@
 
 use byway_tcp::app::{App, Closed, Conn, Ready};
 
+use super::http::connection::Connection;
 use super::limits::Limits;
 use super::raw::{self, Chargen};
 
@@ -25,6 +26,9 @@ pub struct Config {
     pub ports: Ports,
     /// The maxima.
     pub limits: Limits,
+    /// Pages that may open a WebSocket, as browsers name them (`https://example.org`); none
+    /// listed means all may.
+    pub allowed_origins: Vec<String>,
 }
 
 /// All connections of one core.
@@ -49,6 +53,8 @@ enum Tenant {
     Echo,
     Discard,
     Chargen(Chargen),
+    /// Boxed: it is the large one, and opened per connection.
+    Http(Box<Connection>),
 }
 
 impl Service {
@@ -71,6 +77,8 @@ impl Service {
             Some(Tenant::Discard)
         } else if port == ports.chargen {
             Some(Tenant::Chargen(Chargen::default()))
+        } else if port == ports.http {
+            Some(Tenant::Http(Box::new(Connection::new(conn.now()))))
         } else {
             None
         }
@@ -95,7 +103,7 @@ impl App for Service {
         self.ready(conn, Ready { readable: true, ..Ready::default() });
     }
 
-    fn ready<C: Conn>(&mut self, conn: &mut C, _ready: Ready) {
+    fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
@@ -103,14 +111,17 @@ impl App for Service {
             Tenant::Echo => raw::echo(conn),
             Tenant::Discard => raw::discard(conn),
             Tenant::Chargen(chargen) => chargen.ready(conn),
+            Tenant::Http(connection) => connection.ready(conn, ready, &self.config),
         }
     }
 
     fn closed<C: Conn>(&mut self, conn: &mut C, _reason: Closed) {
         let id = conn.id();
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
-        if slot.as_ref().is_some_and(|slot| slot.generation == id.generation) {
-            *slot = None;
+        if let Some(Slot { tenant, .. }) = slot.take_if(|slot| slot.generation == id.generation)
+            && let Tenant::Http(mut connection) = tenant
+        {
+            connection.closed(conn);
         }
     }
 }

@@ -1,7 +1,5 @@
 //! A connection without a stack, over real frames: [`TestConn`], and [`Peer`] at its other end.
 
-#![allow(dead_code)] // The HTTP and WebSocket tests use the rest.
-
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 

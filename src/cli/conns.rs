@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(short, long)]
     info: bool,
 
-    /// One JSON object per line
+    /// A JSON array, one connection a line
     #[arg(long)]
     json: bool,
 
@@ -238,6 +238,7 @@ fn show(
         let (local, peer) = ("Local Address:Port", "Peer Address:Port");
         writeln!(out, "{:<10} {:<6} {:<6} {local:>25} {peer:>25}", "State", "Recv-Q", "Send-Q")?;
     }
+    let mut shown = 0u64;
     let mut complete = None;
     for line in lines {
         let line = line.map_err(|error| Trouble::Read(error.to_string()))?;
@@ -263,11 +264,14 @@ fn show(
             merged.recv_queue += connection.recv_queue;
             merged.send_queue += connection.send_queue;
         } else {
-            put(&connection, options, out)?;
+            put(&connection, options, &mut shown, out)?;
         }
     }
     for listener in listeners.values() {
-        put(listener, options, out)?;
+        put(listener, options, &mut shown, out)?;
+    }
+    if options.json {
+        out.write_all(if shown == 0 { b"[]\n" } else { b"\n]\n" })?;
     }
     out.flush()?;
     match complete {
@@ -282,10 +286,11 @@ fn show(
     Ok(())
 }
 
-fn put(connection: &Connection, options: &Options, out: &mut impl Write) -> io::Result<()> {
+fn put(connection: &Connection, options: &Options, shown: &mut u64, out: &mut impl Write) -> io::Result<()> {
+    *shown += 1;
     if options.json {
-        serde_json::to_writer(&mut *out, connection)?;
-        out.write_all(b"\n")
+        out.write_all(if *shown == 1 { b"[\n" } else { b",\n" })?;
+        Ok(serde_json::to_writer(&mut *out, connection)?)
     } else {
         connection.write(out, options.info)
     }
@@ -336,6 +341,18 @@ mod tests {
         let info = shown(&[established], &Options { info: true, ..options(vec![], None) });
         let second = info.lines().nth(2).expect("second line");
         assert!(second.contains("rto:204 rtt:1.234 mss:1448 cwnd:10 retrans:2"), "{second}");
+    }
+
+    #[test]
+    fn json_is_one_array() {
+        let json = |connections: &[Connection]| -> Vec<Connection> {
+            let text = shown(connections, &Options { json: true, ..options(vec![], None) });
+            serde_json::from_str(&text).expect("an array")
+        };
+        let one = connection("ESTAB", "10.0.0.1:80", "10.0.0.2:4000");
+        let other = connection("LISTEN", "[::]:80", "[::]:0");
+        assert_eq!(json(&[]), []);
+        assert_eq!(json(&[one.clone(), other.clone()]), [one, other]);
     }
 
     #[test]

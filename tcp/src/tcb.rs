@@ -365,9 +365,11 @@ impl Tcb {
         self.timers = Timers::default();
     }
 
-    /// Octets in flight as the network sees it (RFC 6675 "pipe").
+    /// Octets of data in flight as the network sees it (RFC 6675 "pipe"). FIN's octet of sequence space
+    /// doesn't count: with a window of one segment it would keep the last data from being sent again.
     fn in_flight(&self) -> u32 {
-        let outstanding = self.snd.nxt.since(self.snd.una);
+        let sent = self.snd.nxt.min(self.send.end());
+        let outstanding = if self.snd.una.lt(sent) { sent.since(self.snd.una) } else { 0 };
         let arrived = self.recovery.assumed_sacked(u32::from(self.snd.mss));
         outstanding.saturating_sub(self.send.sacked + self.send.lost).saturating_sub(arrived)
     }

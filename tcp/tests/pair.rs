@@ -59,6 +59,20 @@ fn s5_5_s5_6_streams_survive_bad_links() {
     }
 }
 
+/// S5.6: the last data segment and the FIN behind it are lost together, with a window of one segment left.
+#[test]
+fn s5_6_data_before_a_fin_is_sent_again_after_a_timeout() {
+    let mut pair = Pair::new(13, Link::clean(Duration::from_micros(50)));
+    let id = pair.a.connect(v4(2, DISCARD), Plan { half_close: true, ..Plan::bulk(1_448) }, pair.now);
+    pair.run_until(Duration::from_secs(1), |pair| pair.a.app.clients[&id].opened);
+    // The first transmission, and the first three of the timer's, are lost.
+    pair.link.loss = 1.0;
+    pair.run_for(Duration::from_secs(2));
+    pair.link.loss = 0.0;
+    pair.run_until(Duration::from_secs(10), |pair| pair.a.app.clients[&id].closed.is_some());
+    assert_eq!(pair.a.app.clients[&id].closed, Some(Closed::Finished));
+}
+
 /// S2.2: the server goes on sending after the client's FIN.
 #[test]
 fn s2_2_half_close_still_receives_everything() {

@@ -108,10 +108,11 @@ impl Config {
             // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
             // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
             user_timeout: Duration::from_secs(120),
-            // Both are upper bounds: the share of free frames decides (`FramePool::fair_share`). Linux
-            // lets a receive buffer grow to 6 MiB and a send buffer to 4 MiB.
-            receive_buffer: 8 << 20,
-            send_buffer: 4 << 20,
+            // Both are upper bounds: the share of free frames decides (`FramePool::fair_share`). With
+            // memory to spare, a client that writes a message of 16 MiB before it reads the echo gets
+            // through, although neither side holds the message as a whole.
+            receive_buffer: 16 << 20,
+            send_buffer: 8 << 20,
         }
     }
 

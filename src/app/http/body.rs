@@ -1,0 +1,279 @@
+//! Request bodies: `Content-Length` and chunked (RFC 9112 §6, §7.1).
+
+use super::super::limits::Limits;
+
+/// What comes next in a body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Event {
+    /// All octets are used up; more are needed.
+    More,
+    /// A chunk of so many octets begins.
+    Chunk(u64),
+    /// So many octets of payload lie in front; say [`Body::took`] when they are dealt with.
+    Data(usize),
+    /// So many octets of the line end after a chunk's payload lie in front.
+    LineEnd(usize),
+    /// The body is complete.
+    End,
+}
+
+/// How far a body has been read.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Octets to come.
+    Length(u64),
+    Chunked(Chunked),
+}
+
+impl Body {
+    pub(super) fn chunked() -> Self {
+        Self::Chunked(Chunked { at: At::Size { digits: 0 }, left: 0, line: 0, extensions: 0, trailers: 0 })
+    }
+
+    /// Reads on in `octets`: how many of them are used up, and what comes then.
+    ///
+    /// # Errors
+    /// If the framing is malformed, with what is wrong; where the body ends is then unknown.
+    pub(super) fn next(&mut self, octets: &[u8], limits: &Limits) -> Result<(usize, Event), &'static str> {
+        match self {
+            Self::Length(0) => Ok((0, Event::End)),
+            Self::Length(left) => Ok((0, data(*left, octets.len()))),
+            Self::Chunked(chunked) => chunked.next(octets, limits),
+        }
+    }
+
+    /// `octets` of payload have been dealt with.
+    pub(super) fn took(&mut self, octets: usize) {
+        match self {
+            Self::Length(left) => *left -= octets as u64,
+            Self::Chunked(chunked) => {
+                chunked.left -= octets as u64;
+                if chunked.left == 0 {
+                    chunked.at = At::DataCr;
+                }
+            }
+        }
+    }
+}
+
+fn data(left: u64, available: usize) -> Event {
+    match usize::try_from(left).unwrap_or(usize::MAX).min(available) {
+        0 => Event::More,
+        octets => Event::Data(octets),
+    }
+}
+
+/// A chunked body. Strict: hexadecimal digits, CRLF, nothing lenient (H3, H4).
+#[derive(Debug)]
+pub(super) struct Chunked {
+    at: At,
+    /// Octets of the current chunk still to come; while its size is read, the size so far.
+    left: u64,
+    /// Octets of the current size line.
+    line: usize,
+    /// Octets of all extensions.
+    extensions: usize,
+    /// Octets of all trailer lines.
+    trailers: usize,
+}
+
+/// What the next octet is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    Size {
+        digits: u8,
+    },
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// First octet of a trailer line, or of the empty line that ends the body.
+    Trailer,
+    InTrailer,
+    TrailerLf,
+    LastLf,
+}
+
+impl Chunked {
+    fn next(&mut self, octets: &[u8], limits: &Limits) -> Result<(usize, Event), &'static str> {
+        for (used, &octet) in octets.iter().enumerate() {
+            match self.at {
+                At::Data => return Ok((used, data(self.left, octets.len() - used))),
+                At::DataCr | At::DataLf => {
+                    return self.data_line_end(&octets[used..]).map(|len| (used, Event::LineEnd(len)));
+                }
+                _ => {}
+            }
+            if let Some(event) = self.octet(octet, limits)? {
+                return Ok((used + 1, event));
+            }
+        }
+        Ok((octets.len(), Event::More))
+    }
+
+    /// The CRLF after a chunk's payload, or the part of it that is there.
+    fn data_line_end(&mut self, octets: &[u8]) -> Result<usize, &'static str> {
+        let mut len = 0;
+        for &octet in octets.iter().take(2) {
+            let (expected, then) = match self.at {
+                At::DataCr => (b'\r', At::DataLf),
+                At::DataLf => (b'\n', At::Size { digits: 0 }),
+                _ => break,
+            };
+            if octet != expected {
+                return Err("a chunk doesn't end with CRLF");
+            }
+            self.at = then;
+            len += 1;
+        }
+        if matches!(self.at, At::Size { .. }) {
+            (self.left, self.line) = (0, 0);
+        }
+        Ok(len)
+    }
+
+    /// One octet of a size line or of the trailers.
+    fn octet(&mut self, octet: u8, limits: &Limits) -> Result<Option<Event>, &'static str> {
+        match self.at {
+            At::Size { .. } | At::Extension | At::SizeLf => self.size_line(octet, limits),
+            _ => self.trailer(octet, limits),
+        }
+    }
+
+    fn size_line(&mut self, octet: u8, limits: &Limits) -> Result<Option<Event>, &'static str> {
+        self.line += 1;
+        if self.line > limits.chunk_line {
+            return Err("a chunk-size line is too long");
+        }
+        match (self.at, octet) {
+            (At::Size { digits }, digit) if digit.is_ascii_hexdigit() => {
+                let value = (digit as char).to_digit(16).unwrap_or_default();
+                // A shift would drop overflowing digits silently (RUSTSEC-2021-0079).
+                let size = self.left.checked_mul(16).ok_or("a chunk size is beyond 64 bits")?;
+                self.left = size + u64::from(value);
+                self.at = At::Size { digits: digits.saturating_add(1) };
+            }
+            (At::Size { digits: 1.. } | At::Extension, b'\r') => self.at = At::SizeLf,
+            (At::Size { digits: 1.. }, b';') => self.at = At::Extension,
+            (At::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.extensions += 1;
+                if self.extensions > limits.chunk_extensions {
+                    return Err("too many chunk extensions");
+                }
+            }
+            (At::SizeLf, b'\n') if self.left == 0 => self.at = At::Trailer,
+            (At::SizeLf, b'\n') => {
+                self.at = At::Data;
+                return Ok(Some(Event::Chunk(self.left)));
+            }
+            _ => return Err("a chunk-size line is malformed"),
+        }
+        Ok(None)
+    }
+
+    /// Trailer fields are read over: nothing in them may change how a message is framed or
+    /// routed (RFC 9110 §6.5.1), and an echo needs none of the rest.
+    fn trailer(&mut self, octet: u8, limits: &Limits) -> Result<Option<Event>, &'static str> {
+        self.trailers += 1;
+        if self.trailers > limits.trailer_block {
+            return Err("the trailers are too long");
+        }
+        self.at = match (self.at, octet) {
+            (At::Trailer, b'\r') => At::LastLf,
+            (At::Trailer, b'!'..=b'9' | b'A'..=b'~') => At::InTrailer,
+            (At::InTrailer, b'\r') => At::TrailerLf,
+            (At::InTrailer, b'\t' | b' '..=b'~' | 0x80..) => At::InTrailer,
+            (At::TrailerLf, b'\n') => At::Trailer,
+            (At::LastLf, b'\n') => return Ok(Some(Event::End)),
+            _ => return Err("a trailer line is malformed"),
+        };
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `octets` in pieces of `size`: the payload, whether the end came, what is left.
+    fn decode(octets: &[u8], size: usize) -> Result<(Vec<u8>, Option<usize>), &'static str> {
+        let limits = Limits { chunk_extensions: 40, ..Limits::default() };
+        let (mut body, mut payload) = (Body::chunked(), Vec::new());
+        let mut done = 0;
+        for piece in octets.chunks(size) {
+            let mut rest = piece;
+            loop {
+                let (used, event) = body.next(rest, &limits)?;
+                rest = &rest[used..];
+                match event {
+                    Event::More => break,
+                    Event::Chunk(_) => {}
+                    Event::Data(len) => {
+                        payload.extend_from_slice(&rest[..len]);
+                        rest = &rest[len..];
+                        body.took(len);
+                    }
+                    Event::LineEnd(len) => rest = &rest[len..],
+                    Event::End => return Ok((payload, Some(done + piece.len() - rest.len()))),
+                }
+            }
+            done += piece.len();
+        }
+        Ok((payload, None))
+    }
+
+    fn everywhere(octets: &[u8]) -> Result<(Vec<u8>, Option<usize>), &'static str> {
+        let whole = decode(octets, octets.len());
+        for size in 1..octets.len() {
+            assert_eq!(decode(octets, size), whole, "{:?} by {size}", String::from_utf8_lossy(octets));
+        }
+        whole
+    }
+
+    #[test]
+    fn s9_1_chunked_bodies_wherever_they_are_cut() {
+        let body = b"5\r\nhello\r\n00006;a=b;c=\"d e\"\r\n world\r\n0\r\nX: y\r\nZ:\r\n\r\nGET";
+        assert_eq!(everywhere(body), Ok((b"hello world".to_vec(), Some(body.len() - 3))));
+        assert_eq!(everywhere(b"A\r\n0123456789\r\n0;x\r\n\r\n"), Ok((b"0123456789".to_vec(), Some(22))));
+        assert_eq!(everywhere(b"5\r\nhel"), Ok((b"hel".to_vec(), None)));
+        let huge = everywhere(b"ffffffffffffffff\r\nx");
+        assert_eq!(huge, Ok((b"x".to_vec(), None)), "the largest size there is");
+    }
+
+    #[test]
+    fn h3_h4_malformed_chunks_are_refused() {
+        let long_extension = format!("1;{}\r\nx\r\n", "e".repeat(300));
+        let many_extensions = "1;eeeeeeeee\r\nx\r\n".repeat(5);
+        for body in [
+            "\r\n",
+            ";x\r\n",
+            "+5\r\nhello\r\n",
+            "0x5\r\nhello\r\n",
+            " 5\r\nhello\r\n",
+            "5 \r\nhello\r\n",
+            "g\r\n",
+            "5\nhello\r\n",
+            "5\r\nhello\n",
+            "5\r\nhelloX",
+            "5\r\r\nhello",
+            "5;a\rb\r\nhello",
+            "5;a\nhello",
+            "5;\0\r\nhello",
+            "10000000000000000\r\n",
+            "fffffffffffffffff\r\n",
+            "0\r\n\n",
+            "0\r\nX: y\n",
+            "0\r\n folded\r\n",
+            "0\r\n: y\r\n",
+            "0\r\nX: \0\r\n",
+            "0\r\nX: a\rb\r\n",
+            &long_extension,
+            &many_extensions,
+        ] {
+            assert!(everywhere(body.as_bytes()).is_err(), "{body:?}");
+        }
+        let trailers = format!("0\r\n{}", "X: yyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(200));
+        assert!(decode(trailers.as_bytes(), 100).is_err());
+    }
+}

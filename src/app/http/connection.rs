@@ -1,0 +1,472 @@
+//! An HTTP connection: requests in, answers out, until it ends or becomes a WebSocket.
+//!
+//! ```text
+//!          ┌───────────── keep-alive ─────────────┐
+//!          ▼                                      │
+//!   ┌───→ Head ──→ Body ──→ (answered) ──→ Generated ──→ (answered) ──→ Linger
+//!   │      └──────────────────────────────────↗ 101 ──→ WebSocket ──────↗
+//! ```
+
+use byway_tcp::app::{Conn, Ready};
+use byway_tcp::time::Instant;
+
+use super::super::outbox::Outbox;
+use super::super::rewrite::Rewrite;
+use super::super::service::Config;
+use super::super::ws::session::{Session, Turn};
+use super::body::{Body, Event};
+use super::request::{Request, Scanner};
+use super::response::{Made, Refusal, Status};
+use super::routes::{self, Answer, Source};
+
+/// One HTTP connection's state.
+#[derive(Debug)]
+pub(in crate::app) struct Connection {
+    phase: Phase,
+    /// The received frame being read, and rewritten into its reply.
+    input: Option<Rewrite>,
+    outbox: Outbox,
+    scanner: Scanner,
+    /// A header block that began in an earlier frame; opened when the first one does.
+    head: Vec<u8>,
+    /// What is to be said next: a response head that waits for the body's first octet, say.
+    made: Made,
+    /// `made` is complete and waits only for a place.
+    due: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    /// When the phase (or, in `Head`, the request) began.
+    since: Instant,
+    /// When the timer goes off, at the latest. It is moved only to the front; when it goes off
+    /// too early it is set again: a request then costs no timer operation.
+    armed: Option<Instant>,
+    /// Some of the next request has arrived, or none has ever: the header deadline holds.
+    hurried: bool,
+    /// Octets of the current body since the last look at its progress.
+    progress: u64,
+    /// The current answer's head has found its place.
+    begun: bool,
+    shut: bool,
+}
+
+/// What the next octet belongs to.
+#[derive(Debug)]
+enum Phase {
+    Head,
+    Body {
+        body: Body,
+        echo: bool,
+    },
+    Generated(Source),
+    WebSocket(Box<Session>),
+    /// All is said: what still comes is discarded until the peer closes (RFC 9112 §9.6).
+    Linger,
+}
+
+/// Whether to go on.
+enum Step {
+    Again,
+    /// All input is used up.
+    Starved,
+    /// Room or memory is needed.
+    Blocked,
+}
+
+impl Connection {
+    /// A connection that has just opened.
+    pub(in crate::app) fn new(now: Instant) -> Self {
+        Self {
+            phase: Phase::Head,
+            input: None,
+            outbox: Outbox::default(),
+            scanner: Scanner::default(),
+            head: Vec::new(),
+            made: Made::new(),
+            due: false,
+            keep_alive: true,
+            expects_continue: false,
+            since: now,
+            armed: None,
+            hurried: true,
+            progress: 0,
+            begun: false,
+            shut: false,
+        }
+    }
+
+    /// Something changed: goes on as far as input, room and memory allow.
+    pub(in crate::app) fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready, config: &Config) {
+        self.run(conn, config);
+        if ready.timer {
+            self.armed = None;
+            self.timer(conn, config);
+            self.run(conn, config);
+        }
+        self.tick(conn);
+        self.outbox.settle(conn);
+        self.end(conn);
+        self.arm(conn, config);
+    }
+
+    /// The connection is over: gives every chunk back.
+    pub(in crate::app) fn closed<C: Conn>(&mut self, conn: &mut C) {
+        if let Some(input) = self.input.take() {
+            conn.release(input.chunk);
+        }
+        if let Phase::WebSocket(session) = &mut self.phase {
+            session.release(conn);
+        }
+        self.outbox.clear(conn);
+    }
+
+    /// Lets a WebSocket push a message of its own.
+    fn tick<C: Conn>(&mut self, conn: &mut C) {
+        let Phase::WebSocket(session) = &mut self.phase else { return };
+        session.clock(conn.now());
+        if self.input.is_none() && !self.outbox.is_blocked() {
+            session.tick(conn, &mut self.outbox);
+        }
+    }
+
+    fn run<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+        loop {
+            if !self.outbox.flush(conn) {
+                return;
+            }
+            if self.outbox.is_refused() {
+                self.linger(conn);
+            }
+            match self.step(conn, config) {
+                Step::Again => {}
+                Step::Blocked => return,
+                Step::Starved => {
+                    if let Some(used_up) = self.input.take() {
+                        used_up.finish(conn, &mut self.outbox);
+                    } else if let Some(chunk) = conn.recv() {
+                        self.input = Some(Rewrite::new(chunk));
+                    } else if self.expects_continue {
+                        // No octet of the body has come: the peer waits (RFC 9110 §10.1.1).
+                        self.expects_continue = false;
+                        self.outbox.write(conn, b"HTTP/1.1 100 Continue\r\n\r\n");
+                    } else {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn step<C: Conn>(&mut self, conn: &mut C, config: &Config) -> Step {
+        if self.due {
+            if !self.place(conn) {
+                return Step::Blocked;
+            }
+            self.due = false;
+            if self.outbox.is_blocked() {
+                return Step::Blocked;
+            }
+        }
+        match &mut self.phase {
+            Phase::Head => self.read_head(conn, config),
+            Phase::Body { .. } => self.read_body(conn, config),
+            Phase::Generated(source) => {
+                if !source.fill(conn, &mut self.outbox) {
+                    return Step::Blocked;
+                }
+                self.answered(conn);
+                Step::Again
+            }
+            Phase::WebSocket(session) => {
+                match session.turn(conn, &mut self.input, &mut self.outbox, &config.limits) {
+                    Turn::Again => Step::Again,
+                    Turn::Starved => Step::Starved,
+                    Turn::Closed => {
+                        self.linger(conn);
+                        Step::Again
+                    }
+                }
+            }
+            Phase::Linger => {
+                if let Some(input) = &mut self.input {
+                    input.cursors.skip(input.unread_len());
+                }
+                Step::Starved
+            }
+        }
+    }
+
+    /// Looks for a whole header block in what has come, and answers it.
+    fn read_head<C: Conn>(&mut self, conn: &mut C, config: &Config) -> Step {
+        let Some(input) = self.input.as_mut().filter(|input| input.unread_len() > 0) else {
+            return Step::Starved;
+        };
+        let unread = input.unread(conn);
+        let end = match self.scanner.scan(unread, &config.limits) {
+            Ok(Some(end)) => end,
+            Ok(None) => {
+                if self.head.is_empty() && !self.hurried {
+                    self.since = conn.now();
+                }
+                self.hurried = true;
+                let octets = unread.len();
+                self.head.extend_from_slice(unread);
+                input.cursors.skip(octets);
+                return Step::Starved;
+            }
+            Err(refusal) => return self.refuse(conn, refusal),
+        };
+        let block = if self.head.is_empty() {
+            &unread[..end]
+        } else {
+            self.head.extend_from_slice(&unread[..end]);
+            &self.head
+        };
+        let answer = Request::parse(block, &config.limits).and_then(|request| {
+            self.keep_alive = request.keep_alive;
+            self.expects_continue = request.expects_continue;
+            routes::answer(&request, &mut self.made, conn, config)
+        });
+        self.head.clear();
+        self.scanner = Scanner::default();
+        input.cursors.skip(end);
+        match answer {
+            Ok(answer) => self.follow(conn, answer, config),
+            Err(refusal) => self.refuse(conn, refusal),
+        }
+    }
+
+    fn follow<C: Conn>(&mut self, conn: &mut C, answer: Answer, config: &Config) -> Step {
+        self.since = conn.now();
+        self.hurried = false;
+        self.begun = false;
+        let body = matches!(answer, Answer::Body { .. });
+        self.expects_continue &= body && self.input.as_ref().is_none_or(|input| input.unread_len() == 0);
+        self.due = !body;
+        match answer {
+            Answer::Made => self.answered(conn),
+            Answer::Body { body, echo } => {
+                self.progress = 0;
+                self.phase = Phase::Body { body, echo };
+            }
+            Answer::Generated(source) => {
+                self.phase = Phase::Generated(source);
+            }
+            Answer::WebSocket { ticker } => {
+                let tick = ticker.then_some(config.limits.tick);
+                self.phase = Phase::WebSocket(Box::new(Session::new(conn.now(), tick)));
+            }
+        }
+        Step::Again
+    }
+
+    /// Reads on in a body and sends it back.
+    fn read_body<C: Conn>(&mut self, conn: &mut C, config: &Config) -> Step {
+        loop {
+            let Phase::Body { body, echo } = &mut self.phase else { return Step::Again };
+            let echo = *echo;
+            let unread = self.input.as_ref().map_or(&[][..], |input| input.unread(conn));
+            self.expects_continue &= unread.is_empty();
+            let (used, event) = match body.next(unread, &config.limits) {
+                Ok(next) => next,
+                Err(why) => return self.break_off(conn, why),
+            };
+            if let Some(input) = &mut self.input {
+                input.cursors.skip(used);
+            }
+            match event {
+                Event::More => return Step::Starved,
+                Event::Chunk(size) if echo => {
+                    self.made.push_hex(size).push(b"\r\n");
+                }
+                Event::Chunk(_) => {}
+                Event::Data(octets) => {
+                    if !self.made.is_empty() && !self.place(conn) {
+                        return Step::Blocked;
+                    }
+                    self.pass_on(conn, octets, echo);
+                    if let Phase::Body { body, .. } = &mut self.phase {
+                        body.took(octets);
+                    }
+                    self.progress += octets as u64;
+                }
+                Event::LineEnd(octets) => self.pass_on(conn, octets, echo),
+                Event::End => {
+                    if echo && matches!(body, Body::Chunked(_)) {
+                        self.made.push(b"0\r\n\r\n");
+                    }
+                    self.due = !self.made.is_empty();
+                    self.answered(conn);
+                    return Step::Again;
+                }
+            }
+        }
+    }
+
+    /// Sends the next `octets` of input back, or doesn't.
+    fn pass_on<C: Conn>(&mut self, conn: &mut C, octets: usize, echo: bool) {
+        let Some(input) = &mut self.input else { return };
+        if echo {
+            input.keep(conn, octets);
+        } else {
+            input.cursors.skip(octets);
+        }
+    }
+
+    /// Finds a place for `made`: over used-up octets of the frame being read if they suffice, else
+    /// in a chunk of its own. `false`: no memory.
+    fn place<C: Conn>(&mut self, conn: &mut C) -> bool {
+        let made = self.made.as_slice();
+        if let Some(mut input) = self.input.take() {
+            // Answers to pipelined requests are collected instead of spread over frames.
+            let collect = self.due && (self.outbox.is_open() || input.unread_len() > 0);
+            // A generated body goes behind its head, into the same chunk.
+            let apart = matches!(self.phase, Phase::Generated(_)) || (collect && input.cursors.is_blank());
+            let placed = !apart && input.put(conn, made);
+            if !placed && !input.cursors.is_blank() {
+                if input.unread_len() == 0 {
+                    input.finish(conn, &mut self.outbox);
+                } else {
+                    match input.cut(conn, &mut self.outbox) {
+                        Ok(rest) => self.input = Some(rest),
+                        Err(unchanged) => {
+                            self.input = Some(unchanged);
+                            return false;
+                        }
+                    }
+                }
+            } else {
+                self.input = Some(input);
+            }
+            if !placed {
+                self.outbox.write(conn, made);
+            }
+        } else {
+            self.outbox.write(conn, made);
+        }
+        self.made.clear();
+        self.begun = true;
+        true
+    }
+
+    /// The request is answered; the next one, or the end.
+    fn answered<C: Conn>(&mut self, conn: &mut C) {
+        self.since = conn.now();
+        self.hurried = false;
+        self.expects_continue = false;
+        if self.keep_alive {
+            self.phase = Phase::Head;
+        } else {
+            self.linger(conn);
+        }
+    }
+
+    /// Answers with an error; what follows is never parsed.
+    fn refuse<C: Conn>(&mut self, conn: &mut C, refusal: Refusal) -> Step {
+        if let Some(input) = &mut self.input {
+            input.cursors.skip(input.unread_len());
+        }
+        self.made.refusal(refusal);
+        self.due = true;
+        self.linger(conn);
+        Step::Again
+    }
+
+    /// A body's framing is malformed: an error if the answer hasn't begun, else the connection
+    /// ends without the body's end, which tells the peer.
+    fn break_off<C: Conn>(&mut self, conn: &mut C, why: &'static str) -> Step {
+        if !self.begun {
+            return self.refuse(conn, Refusal::bad(why));
+        }
+        self.linger(conn);
+        Step::Again
+    }
+
+    fn linger<C: Conn>(&mut self, conn: &mut C) {
+        if matches!(self.phase, Phase::Linger) {
+            return;
+        }
+        if let Phase::WebSocket(session) = &mut self.phase {
+            session.release(conn);
+        }
+        self.phase = Phase::Linger;
+        self.since = conn.now();
+        self.expects_continue = false;
+    }
+
+    /// Closes our side when all is said, or when the peer has closed its own and all it said is
+    /// answered.
+    fn end<C: Conn>(&mut self, conn: &mut C) {
+        if self.outbox.is_blocked() || self.due {
+            return;
+        }
+        let over = conn.recv_finished() && self.input.is_none() && !matches!(self.phase, Phase::Generated(_));
+        if over {
+            self.linger(conn);
+        }
+        if matches!(self.phase, Phase::Linger) && !self.shut {
+            self.shut = true;
+            conn.shutdown();
+        }
+    }
+
+    /// When something must have happened.
+    fn deadline(&self, config: &Config) -> Option<Instant> {
+        let limits = &config.limits;
+        match &self.phase {
+            Phase::Head if self.hurried => Some(self.since + limits.header_deadline),
+            Phase::Head => Some(self.since + limits.idle),
+            Phase::Body { .. } => Some(self.since + limits.body_check),
+            Phase::Generated(_) => None,
+            Phase::WebSocket(session) => session.next_tick(),
+            Phase::Linger => Some(self.since + limits.linger),
+        }
+    }
+
+    fn arm<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+        if let Some(at) = self.deadline(config)
+            && self.armed.is_none_or(|armed| at < armed)
+        {
+            self.armed = Some(at);
+            conn.set_timer(Some(at));
+        }
+    }
+
+    fn timer<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+        let now = conn.now();
+        if self.deadline(config).is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        if self.outbox.is_blocked() || self.due || self.input.is_some() || !conn.send_drained() {
+            // It is the peer's reading that we wait for; the stack's own timers watch that.
+            self.since = now;
+            return;
+        }
+        match &self.phase {
+            Phase::Head if self.scanner.has_begun() => {
+                let late = Refusal::new(Status::REQUEST_TIMEOUT, "the request took too long");
+                self.refuse(conn, late);
+            }
+            Phase::Head => self.linger(conn),
+            Phase::Body { .. } if self.progress < config.limits.body_progress => {
+                if self.begun {
+                    self.linger(conn);
+                } else {
+                    self.refuse(conn, Refusal::new(Status::REQUEST_TIMEOUT, "the body took too long"));
+                }
+            }
+            Phase::Body { .. } => (self.since, self.progress) = (now, 0),
+            Phase::Linger => {
+                self.since = now;
+                // Once the peer has closed, the rest is the stack's (LAST-ACK).
+                if !conn.recv_finished() {
+                    conn.abort();
+                }
+            }
+            Phase::Generated(_) | Phase::WebSocket(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

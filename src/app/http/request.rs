@@ -1,0 +1,568 @@
+//! Requests: where a header block ends, and what it says.
+//!
+//! Strict where tolerance has led to request smuggling: two readers of one octet stream must not
+//! see different requests (RFC 9112 §11.2).
+
+use super::super::limits::Limits;
+use super::response::{Refusal, Status};
+
+/// Header lines there is room for; `Limits::headers` is at most this.
+const MAX_HEADERS: usize = 128;
+
+/// Looks for the end of a header block, wherever the frames cut it. Each octet is looked at once,
+/// and what is wrong is found at the same octet however the block is cut (H6).
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    /// Octets of the block so far.
+    octets: usize,
+    /// Octets of the current line so far.
+    line_octets: usize,
+    /// Lines so far, the request line included, empty lines before it not.
+    lines: usize,
+    /// The octet before.
+    last: u8,
+}
+
+impl Scanner {
+    /// Whether any octet of a block has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.octets > 0
+    }
+
+    /// Looks through the next octets. `Some(n)`: the block ends after the first `n` of them.
+    ///
+    /// # Errors
+    /// A bare LF, or a limit passed (H2, H4).
+    pub(super) fn scan(&mut self, octets: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+        let mut at = 0;
+        while at < octets.len() {
+            self.check_first(octets[at])?;
+            let rest = &octets[at..];
+            let newline = rest.iter().position(|&octet| octet == b'\n');
+            let step = newline.map_or(rest.len(), |index| index + 1);
+            self.octets += step;
+            self.line_octets += step;
+            self.check_limits(limits)?;
+            at += step;
+            let before = if step >= 2 { rest[step - 2] } else { self.last };
+            self.last = rest[step - 1];
+            if newline.is_some() && self.end_line(before, limits)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A request begins with a method: what can't be one (a TLS hello, say) is refused at once.
+    fn check_first(&self, octet: u8) -> Result<(), Refusal> {
+        if self.lines == 0 && self.line_octets == 0 && !is_tchar(octet) && octet != b'\r' {
+            return Err(Refusal::bad("the request doesn't begin with a method"));
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self, limits: &Limits) -> Result<(), Refusal> {
+        if self.lines == 0 && self.line_octets > limits.request_line {
+            return Err(Refusal::new(Status::URI_TOO_LONG, "the request line is too long"));
+        }
+        if self.octets > limits.header_block {
+            return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "the header block is too long"));
+        }
+        Ok(())
+    }
+
+    /// A line ended with LF; whether it was the block's last.
+    fn end_line(&mut self, before: u8, limits: &Limits) -> Result<bool, Refusal> {
+        if self.line_octets < 2 || before != b'\r' {
+            return Err(Refusal::bad("a line ends with a bare LF"));
+        }
+        let empty = self.line_octets == 2;
+        self.line_octets = 0;
+        if empty {
+            // Empty lines before the request line are passed over (RFC 9112 §2.2).
+            return Ok(self.lines > 0);
+        }
+        self.lines += 1;
+        if self.lines > limits.headers.min(MAX_HEADERS) + 1 {
+            return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "too many header fields"));
+        }
+        Ok(false)
+    }
+}
+
+/// The methods that byway tells apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::app) enum Method {
+    Get,
+    Head,
+    Other,
+}
+
+/// How the request's body is delimited (RFC 9112 §6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::app) enum Framing {
+    /// No body.
+    None,
+    /// Octets, at least 1.
+    Length(u64),
+    Chunked,
+}
+
+/// A request's header block, understood.
+#[derive(Debug)]
+pub(in crate::app) struct Request<'h> {
+    pub(in crate::app) method: Method,
+    /// Path without query.
+    pub(in crate::app) path: &'h [u8],
+    /// x of HTTP/1.x.
+    pub(in crate::app) minor: u8,
+    pub(in crate::app) framing: Framing,
+    pub(in crate::app) keep_alive: bool,
+    /// `Expect: 100-continue`.
+    pub(in crate::app) expects_continue: bool,
+    pub(in crate::app) content_type: Option<&'h [u8]>,
+    pub(in crate::app) upgrade: Upgrade<'h>,
+}
+
+/// The fields of an upgrade (RFC 6455 §4.2.1); what they mean together is `ws::handshake`'s.
+#[derive(Debug, Default)]
+pub(in crate::app) struct Upgrade<'h> {
+    /// `Upgrade` names `websocket`.
+    pub(in crate::app) websocket: bool,
+    /// `Connection` names `Upgrade`.
+    pub(in crate::app) connection: bool,
+    pub(in crate::app) key: Option<&'h [u8]>,
+    pub(in crate::app) version: Option<&'h [u8]>,
+    pub(in crate::app) origin: Option<&'h [u8]>,
+    /// The first sub-protocol on the client's list that byway speaks.
+    pub(in crate::app) protocol: Option<&'static str>,
+}
+
+/// The sub-protocols (S9.2).
+const PROTOCOLS: [&str; 2] = ["chat", "superchat"];
+
+impl<'h> Request<'h> {
+    /// Reads a whole header block, as [`Scanner`] delimits it.
+    ///
+    /// # Errors
+    /// With the status to answer; the connection is to be closed.
+    pub(in crate::app) fn parse(mut block: &'h [u8], limits: &Limits) -> Result<Self, Refusal> {
+        while let Some(rest) = block.strip_prefix(b"\r\n") {
+            block = rest;
+        }
+        let end = block.iter().position(|&octet| octet == b'\n').map_or(block.len(), |index| index + 1);
+        let (line, fields) = block.split_at(end);
+        let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("no request line"))?;
+        let (method, path, minor) = parse_request_line(line)?;
+
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let headers = match httparse::parse_headers(fields, &mut headers) {
+            Ok(httparse::Status::Complete((_, headers))) => headers,
+            Ok(httparse::Status::Partial) => return Err(Refusal::bad("the header block isn't complete")),
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "too many header fields"));
+            }
+            Err(_) => return Err(Refusal::bad("a header field is malformed")),
+        };
+        let mut fields = Fields::default();
+        for header in headers.iter() {
+            fields.take(header.name, header.value)?;
+        }
+        fields.conclude(method, path, minor, limits)
+    }
+}
+
+/// `method SP request-target SP HTTP-version`, single spaces only (RFC 9112 §3).
+fn parse_request_line(line: &[u8]) -> Result<(Method, &[u8], u8), Refusal> {
+    const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
+    let mut parts = line.split(|&octet| octet == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(MALFORMED);
+    };
+    if method.is_empty() || !method.iter().copied().all(is_tchar) {
+        return Err(MALFORMED);
+    }
+    let &[b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
+        return Err(MALFORMED);
+    };
+    if major != b'1' {
+        return Err(Refusal::new(Status::VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here"));
+    }
+    // A higher minor version is read as 1.1 (RFC 9110 §2.5).
+    let minor = (minor - b'0').min(1);
+    if method == b"CONNECT" {
+        return Err(Refusal::bad("this is not a proxy"));
+    }
+    let path = parse_target(target, method).ok_or(Refusal::bad("the request target is malformed"))?;
+    let method = match method {
+        b"GET" => Method::Get,
+        b"HEAD" => Method::Head,
+        _ => Method::Other,
+    };
+    Ok((method, path, minor))
+}
+
+/// Origin-form, absolute-form, or asterisk-form for OPTIONS (RFC 9112 §3.2): the path.
+fn parse_target<'t>(target: &'t [u8], method: &[u8]) -> Option<&'t [u8]> {
+    if !target.iter().all(|octet| octet.is_ascii_graphic()) {
+        return None;
+    }
+    if target == b"*" {
+        return (method == b"OPTIONS").then_some(target);
+    }
+    let path = match target.first()? {
+        b'/' => target,
+        _ => {
+            let scheme = target.iter().position(|&octet| octet == b':')?;
+            let (scheme, rest) = target.split_at(scheme);
+            if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+                return None;
+            }
+            let rest = rest.strip_prefix(b"://")?;
+            let authority = rest.iter().position(|octet| b"/?".contains(octet)).unwrap_or(rest.len());
+            if authority == 0 {
+                return None;
+            }
+            // An empty path is "/".
+            if rest[authority..].first() == Some(&b'/') { &rest[authority..] } else { b"/" }
+        }
+    };
+    path.split(|&octet| octet == b'?').next()
+}
+
+/// Header fields as they come, before they are seen together.
+#[derive(Default)]
+struct Fields<'h> {
+    host: Option<&'h [u8]>,
+    length: Option<u64>,
+    codings: Codings,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    expects_other: bool,
+    content_type: Option<&'h [u8]>,
+    upgrade: Upgrade<'h>,
+}
+
+/// What `Transfer-Encoding` lists.
+#[derive(Default)]
+struct Codings {
+    present: bool,
+    chunked: u32,
+    unknown: bool,
+}
+
+impl<'h> Fields<'h> {
+    fn take(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refusal> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // By length first: most fields are none of these.
+        match name.len() {
+            4 if is("host") => once(&mut self.host, value, "Host is repeated")?,
+            6 if is("expect") => {
+                let known = value.eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue |= known;
+                self.expects_other |= !known;
+            }
+            6 if is("origin") => once(&mut self.upgrade.origin, value, "Origin is repeated")?,
+            7 if is("upgrade") => self.upgrade.websocket |= has_token(value, b"websocket"),
+            10 if is("connection") => {
+                self.close |= has_token(value, b"close");
+                self.keep_alive |= has_token(value, b"keep-alive");
+                self.upgrade.connection |= has_token(value, b"upgrade");
+            }
+            12 if is("content-type") => once(&mut self.content_type, value, "Content-Type is repeated")?,
+            14 if is("content-length") => {
+                let length = parse_length(value).ok_or(Refusal::bad("Content-Length isn't a number"))?;
+                once(&mut self.length, length, "Content-Length is repeated")?;
+            }
+            17 if is("transfer-encoding") => self.codings.take(value),
+            17 if is("sec-websocket-key") => {
+                once(&mut self.upgrade.key, value, "Sec-WebSocket-Key is repeated")?
+            }
+            21 if is("sec-websocket-version") => {
+                once(&mut self.upgrade.version, value, "Sec-WebSocket-Version is repeated")?;
+            }
+            22 if is("sec-websocket-protocol") => self.take_protocols(value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// RFC 6455 §4.1: tokens, in the client's order of preference.
+    fn take_protocols(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for name in list(value) {
+            if !name.iter().copied().all(is_tchar) {
+                return Err(Refusal::bad("Sec-WebSocket-Protocol isn't a list of tokens"));
+            }
+            let known = PROTOCOLS.into_iter().find(|known| known.as_bytes() == name);
+            self.upgrade.protocol = self.upgrade.protocol.or(known);
+        }
+        Ok(())
+    }
+
+    fn conclude(
+        self,
+        method: Method,
+        path: &'h [u8],
+        minor: u8,
+        limits: &Limits,
+    ) -> Result<Request<'h>, Refusal> {
+        match self.host {
+            // RFC 9112 §3.2: 400 for an HTTP/1.1 request without Host, or with a bad one. H5
+            None if minor > 0 => return Err(Refusal::bad("Host is missing")),
+            Some(host) if !is_host(host) => return Err(Refusal::bad("Host is malformed")),
+            _ => {}
+        }
+        let framing = self.framing(minor)?;
+        if self.content_type.is_some_and(|value| value.len() > limits.content_type) {
+            return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "Content-Type is too long"));
+        }
+        // RFC 9110 §10.1.1: an expectation in an HTTP/1.0 request is ignored.
+        if minor > 0 && self.expects_other {
+            return Err(Refusal::new(Status::EXPECTATION_FAILED, "only 100-continue can be expected"));
+        }
+        Ok(Request {
+            method,
+            path,
+            minor,
+            framing,
+            keep_alive: !self.close && (minor > 0 || self.keep_alive),
+            expects_continue: self.expects_continue && minor > 0,
+            content_type: self.content_type,
+            // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored.
+            upgrade: if minor > 0 { self.upgrade } else { Upgrade::default() },
+        })
+    }
+
+    /// RFC 9112 §6: where two readers could disagree, the request is refused (H3).
+    fn framing(&self, minor: u8) -> Result<Framing, Refusal> {
+        if !self.codings.present {
+            return Ok(match self.length {
+                None | Some(0) => Framing::None,
+                Some(length) => Framing::Length(length),
+            });
+        }
+        if self.length.is_some() {
+            return Err(Refusal::bad("Content-Length and Transfer-Encoding contradict each other"));
+        }
+        if minor == 0 {
+            return Err(Refusal::bad("HTTP/1.0 has no Transfer-Encoding"));
+        }
+        if self.codings.unknown {
+            return Err(Refusal::new(Status::NOT_IMPLEMENTED, "chunked is the only transfer coding known"));
+        }
+        if self.codings.chunked != 1 {
+            return Err(Refusal::bad("Transfer-Encoding must say chunked once"));
+        }
+        Ok(Framing::Chunked)
+    }
+}
+
+impl Codings {
+    fn take(&mut self, value: &[u8]) {
+        self.present = true;
+        for coding in list(value) {
+            if coding.eq_ignore_ascii_case(b"chunked") {
+                self.chunked += 1;
+            } else {
+                self.unknown = true;
+            }
+        }
+    }
+}
+
+/// Digits only, and within 64 bits: never `FromStr`, which takes a sign (CVE-2021-32715).
+fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |number, &octet| {
+        let digit = octet.is_ascii_digit().then(|| u64::from(octet - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn once<T>(place: &mut Option<T>, value: T, why: &'static str) -> Result<(), Refusal> {
+    if place.replace(value).is_some() { Err(Refusal::bad(why)) } else { Ok(()) }
+}
+
+/// The members of a comma-separated list, empty ones passed over (RFC 9110 §5.6.1).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+fn has_token(value: &[u8], token: &[u8]) -> bool {
+    list(value).any(|member| member.eq_ignore_ascii_case(token))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_tchar(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// The octets that RFC 3986 §3.2.2 and a port are made of; empty is allowed (RFC 9112 §3.2).
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|&octet| octet.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(&octet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<(Framing, bool), u16> {
+        Request::parse(head.as_bytes(), &Limits::default())
+            .map(|request| (request.framing, request.keep_alive))
+            .map_err(|refusal| refusal.status.code)
+    }
+
+    fn with(fields: &str) -> Result<(Framing, bool), u16> {
+        parse(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn h3_content_length_is_digits_once_and_within_64_bits() {
+        assert_eq!(with("Content-Length: 5\r\n"), Ok((Framing::Length(5), true)));
+        assert_eq!(with("Content-Length: 0\r\n"), Ok((Framing::None, true)));
+        assert_eq!(with("Content-Length: 18446744073709551615\r\n"), Ok((Framing::Length(u64::MAX), true)));
+        for value in ["+5", "-5", "0x5", "", "5,5", "5, 5", "5 5", "5a", "18446744073709551616", "٥"] {
+            assert_eq!(with(&format!("Content-Length: {value}\r\n")), Err(400), "{value:?}");
+        }
+        assert_eq!(with("Content-Length: 5\r\nContent-Length: 5\r\n"), Err(400));
+        assert_eq!(with("Content-Length: 5\r\ncontent-length: 6\r\n"), Err(400));
+    }
+
+    #[test]
+    fn h3_transfer_encoding_is_chunked_alone() {
+        assert_eq!(with("Transfer-Encoding: Chunked\r\n"), Ok((Framing::Chunked, true)));
+        assert_eq!(with("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), Err(400));
+        assert_eq!(with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"), Err(400));
+        assert_eq!(with("Transfer-Encoding: chunked, chunked\r\n"), Err(400));
+        assert_eq!(with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), Err(400));
+        assert_eq!(with("Transfer-Encoding:\r\n"), Err(400));
+        for value in
+            ["gzip", "gzip, chunked", "chunked, gzip", "identity", "xchunked", "chunked;q=1", "\x0bchunked"]
+        {
+            let expected = if value.starts_with('\x0b') { 400 } else { 501 };
+            assert_eq!(with(&format!("Transfer-Encoding: {value}\r\n")), Err(expected), "{value:?}");
+        }
+        assert_eq!(parse("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(400));
+    }
+
+    #[test]
+    fn h4_malformed_fields_are_refused() {
+        for field in [
+            "X : y",
+            "X: a\r\n b",
+            "X: a\0b",
+            "X: a\rb",
+            ": y",
+            "X",
+            " X: y",
+            "X\t: y",
+            "X: \x7f",
+            "Ä: y",
+            "X(: y",
+        ] {
+            assert_eq!(with(&format!("{field}\r\n")), Err(400), "{field:?}");
+        }
+        assert!(with("X:\r\nY: \t a \t\r\n").is_ok());
+    }
+
+    #[test]
+    fn h5_host_is_there_once() {
+        assert_eq!(parse("GET / HTTP/1.1\r\n\r\n"), Err(400));
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n"), Err(400));
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"), Err(400));
+        assert_eq!(parse("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"), Err(400));
+        assert!(parse("GET / HTTP/1.1\r\nHost:\r\n\r\n").is_ok());
+        assert!(parse("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n").is_ok());
+        assert!(parse("GET / HTTP/1.0\r\n\r\n").is_ok());
+    }
+
+    #[test]
+    fn h5_request_lines() {
+        let line = |line: &str| parse(&format!("{line}\r\nHost: a\r\n\r\n")).map(|_| ());
+        for good in [
+            "GET / HTTP/1.1",
+            "G!T /x?y HTTP/1.1",
+            "GET http://a HTTP/1.1",
+            "GET HTTPS://a:1/x HTTP/1.1",
+            "OPTIONS * HTTP/1.1",
+            "GET / HTTP/1.7",
+        ] {
+            assert_eq!(line(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "GET /",
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+            "GET x HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET ftp://a/ HTTP/1.1",
+            "GET http:///x HTTP/1.1",
+            "CONNECT a:80 HTTP/1.1",
+            "GET /\u{e9} HTTP/1.1",
+            "GET / http/1.1",
+            "GET / HTTP/11",
+            "GET / HTTP/1.10",
+            "GET / HTTP/1",
+            "(ET / HTTP/1.1",
+        ] {
+            assert_eq!(line(bad), Err(400), "{bad}");
+        }
+        for version in ["0.9", "2.0", "3.0"] {
+            assert_eq!(line(&format!("GET / HTTP/{version}")), Err(505));
+        }
+        assert_eq!(parse("PRI * HTTP/2.0\r\n\r\n"), Err(505), "the HTTP/2 preface");
+    }
+
+    #[test]
+    fn s9_1_persistence_by_version_and_connection() {
+        let keeps = |line: &str, fields: &str| {
+            parse(&format!("GET / {line}\r\nHost: a\r\n{fields}\r\n")).expect("valid").1
+        };
+        assert!(keeps("HTTP/1.1", ""));
+        assert!(!keeps("HTTP/1.1", "Connection: x, CLOSE\r\n"));
+        assert!(!keeps("HTTP/1.0", ""));
+        assert!(keeps("HTTP/1.0", "Connection: Keep-Alive\r\n"));
+        assert!(!keeps("HTTP/1.0", "Connection: keep-alive\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn h6_the_scanner_finds_the_same_wherever_it_is_cut() {
+        let limits = Limits { request_line: 30, header_block: 60, headers: 2, ..Limits::default() };
+        let blocks: [(&[u8], Result<usize, u16>); 9] = [
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest", Ok(27)),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nrest", Ok(31)),
+            (b"GET / HTTP/1.1\nHost: a\r\n\r\n", Err(400)),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\n", Err(400)),
+            (b"\nGET", Err(400)),
+            (b"\x16\x03\x01", Err(400)),
+            (b"GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Err(414)),
+            (b"GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Err(431)),
+            (b"GET / HTTP/1.1\r\nA: a\r\nB: a\r\nC: a\r\n\r\n", Err(431)),
+        ];
+        for (block, expected) in blocks {
+            for size in 1..=block.len() {
+                let mut scanner = Scanner::default();
+                let mut at = 0;
+                let mut found = None;
+                for piece in block.chunks(size) {
+                    match scanner.scan(piece, &limits) {
+                        Ok(None) => at += piece.len(),
+                        Ok(Some(n)) => found = Some(Ok(at + n)),
+                        Err(refusal) => found = Some(Err(refusal.status.code)),
+                    }
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                assert_eq!(found, Some(expected), "{:?} by {size}", String::from_utf8_lossy(block));
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Response heads, written into a fixed buffer.
+
+/// A status code with its reason phrase.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::app) struct Status {
+    /// RFC 9110 §15.
+    pub(in crate::app) code: u16,
+    reason: &'static str,
+}
+
+impl Status {
+    pub(in crate::app) const SWITCHING_PROTOCOLS: Self = Self::new(101, "Switching Protocols");
+    pub(in crate::app) const OK: Self = Self::new(200, "OK");
+    pub(in crate::app) const BAD_REQUEST: Self = Self::new(400, "Bad Request");
+    pub(in crate::app) const FORBIDDEN: Self = Self::new(403, "Forbidden");
+    pub(in crate::app) const NOT_FOUND: Self = Self::new(404, "Not Found");
+    pub(in crate::app) const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
+    pub(in crate::app) const URI_TOO_LONG: Self = Self::new(414, "URI Too Long");
+    pub(in crate::app) const EXPECTATION_FAILED: Self = Self::new(417, "Expectation Failed");
+    pub(in crate::app) const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
+    pub(in crate::app) const HEADERS_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
+    pub(in crate::app) const NOT_IMPLEMENTED: Self = Self::new(501, "Not Implemented");
+    pub(in crate::app) const VERSION_NOT_SUPPORTED: Self = Self::new(505, "HTTP Version Not Supported");
+
+    const fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason }
+    }
+}
+
+/// Why a request isn't served: the status, and a line for the person who looks at it.
+///
+/// The connection is closed after it: where the next request begins is no longer certain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::app) struct Refusal {
+    pub(in crate::app) status: Status,
+    pub(in crate::app) why: &'static str,
+}
+
+impl Refusal {
+    pub(in crate::app) const fn new(status: Status, why: &'static str) -> Self {
+        Self { status, why }
+    }
+
+    /// 400.
+    pub(in crate::app) const fn bad(why: &'static str) -> Self {
+        Self::new(Status::BAD_REQUEST, why)
+    }
+}
+
+/// Room for the longest thing made in one piece: an echo's head, that is the fixed fields (150),
+/// a Content-Type (`Limits::content_type`, 256) and a chunk-size line (18).
+const CAPACITY: usize = 512;
+
+/// Octets that byway made and that wait for their place: a head, a chunk-size line.
+#[derive(Debug)]
+pub(in crate::app) struct Made {
+    octets: [u8; CAPACITY],
+    len: usize,
+}
+
+impl Made {
+    pub(in crate::app) const fn new() -> Self {
+        Self { octets: [0; CAPACITY], len: 0 }
+    }
+
+    pub(in crate::app) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(in crate::app) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(in crate::app) fn as_slice(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+
+    /// Adds `octets`; the callers' limits see to it that they fit.
+    pub(in crate::app) fn push(&mut self, octets: &[u8]) -> &mut Self {
+        self.octets[self.len..self.len + octets.len()].copy_from_slice(octets);
+        self.len += octets.len();
+        self
+    }
+
+    /// Adds a number in decimal.
+    pub(in crate::app) fn push_decimal(&mut self, number: u64) -> &mut Self {
+        self.push_number(number, 10)
+    }
+
+    /// Adds a number in hexadecimal.
+    pub(in crate::app) fn push_hex(&mut self, number: u64) -> &mut Self {
+        self.push_number(number, 16)
+    }
+
+    fn push_number(&mut self, mut number: u64, base: u64) -> &mut Self {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b"0123456789abcdef"[(number % base) as usize];
+            number /= base;
+            if number == 0 {
+                return self.push(&digits[at..]);
+            }
+        }
+    }
+
+    /// Begins a response.
+    pub(in crate::app) fn status(&mut self, status: Status) -> &mut Self {
+        self.push(b"HTTP/1.1 ").push_decimal(u64::from(status.code)).push(b" ");
+        self.push(status.reason.as_bytes()).push(b"\r\n")
+    }
+
+    /// Adds a field.
+    pub(in crate::app) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        self.push(name.as_bytes()).push(b": ").push(value).push(b"\r\n")
+    }
+
+    /// Adds `Content-Length`.
+    pub(in crate::app) fn length(&mut self, octets: u64) -> &mut Self {
+        self.push(b"Content-Length: ").push_decimal(octets).push(b"\r\n")
+    }
+
+    /// Adds `Connection`, where it isn't what the client assumes: an HTTP/1.0 client doesn't
+    /// expect a connection to persist, an HTTP/1.1 client does (RFC 9112 §9.3).
+    pub(in crate::app) fn persistence(&mut self, keep_alive: bool, minor: u8) -> &mut Self {
+        match (keep_alive, minor) {
+            (true, 0) => self.field("Connection", b"keep-alive"),
+            (false, 1..) => self.field("Connection", b"close"),
+            _ => self,
+        }
+    }
+
+    /// Ends the head.
+    pub(in crate::app) fn end(&mut self) -> &mut Self {
+        self.push(b"\r\n")
+    }
+
+    /// A whole response that ends the connection.
+    pub(in crate::app) fn refusal(&mut self, refusal: Refusal) {
+        self.clear();
+        self.status(refusal.status);
+        if refusal.status == Status::UPGRADE_REQUIRED {
+            // RFC 6455 §4.4; RFC 9110 §15.5.22 asks for Upgrade as well.
+            self.field("Sec-WebSocket-Version", b"13").field("Upgrade", b"websocket");
+            self.field("Connection", b"Upgrade, close");
+        } else {
+            self.field("Connection", b"close");
+        }
+        self.field("Content-Type", b"text/plain").length(refusal.why.len() as u64 + 1).end();
+        self.push(refusal.why.as_bytes()).push(b"\n");
+    }
+}

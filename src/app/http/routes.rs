@@ -1,0 +1,198 @@
+//! What is answered to which request.
+
+use byway_tcp::app::Conn;
+use byway_tcp::tcb::state::State;
+
+use super::super::outbox::Outbox;
+use super::super::service::Config;
+use super::super::ws::handshake;
+use super::body::Body;
+use super::request::{Framing, Method, Request};
+use super::response::{Made, Refusal, Status};
+
+/// The demonstration page, self-contained.
+static PAGE: &[u8] = include_bytes!("page.html");
+
+/// How a request is answered; the response's head is in the [`Made`] beside it.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The head (with a short body) is all.
+    Made,
+    /// The request's body comes back; `echo` is false where only the head may (HEAD).
+    Body { body: Body, echo: bool },
+    /// A body that byway generates.
+    Generated(Source),
+    /// From here on the connection speaks WebSocket. The path was `/ticker`, or not.
+    WebSocket { ticker: bool },
+}
+
+/// Decides, and writes the response's head into `made`.
+///
+/// # Errors
+/// If the request isn't served.
+pub(super) fn answer<C: Conn>(
+    request: &Request<'_>,
+    made: &mut Made,
+    conn: &C,
+    config: &Config,
+) -> Result<Answer, Refusal> {
+    if request.upgrade.websocket {
+        let accepted = handshake::accept(request, &config.allowed_origins)?;
+        accepted.write(made);
+        return Ok(Answer::WebSocket { ticker: request.path == b"/ticker" });
+    }
+    if request.framing != Framing::None {
+        return Ok(echo(request, made));
+    }
+    let plain = b"text/plain".as_slice();
+    if request.method == Method::Other {
+        return Ok(short(request, made, Status::NOT_FOUND, b"nothing here\n"));
+    }
+    match request.path {
+        b"/hello" => Ok(short(request, made, Status::OK, b"hello\n")),
+        b"/" => Ok(generated(request, made, b"text/html; charset=utf-8", Source::Static(PAGE))),
+        b"/stats" => {
+            let octets = stats(conn);
+            Ok(generated(request, made, b"application/json", Source::Owned { octets, at: 0 }))
+        }
+        path => match path.strip_prefix(b"/bytes/").map(parse_count) {
+            Some(Some(left)) if left <= config.limits.generated => {
+                Ok(generated(request, made, b"application/octet-stream", Source::Pattern { at: 0, left }))
+            }
+            Some(Some(_)) => {
+                head(request, made, Status::BAD_REQUEST, plain, 14);
+                Ok(body_unless_head(request, made, b"at most 1 GiB\n"))
+            }
+            _ => Ok(short(request, made, Status::NOT_FOUND, b"nothing here\n")),
+        },
+    }
+}
+
+/// Digits only; a number beyond 64 bits is only too large.
+fn parse_count(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digit = |octet: &u8| u64::from(octet - b'0');
+    Some(digits.iter().fold(0u64, |number, octet| number.saturating_mul(10).saturating_add(digit(octet))))
+}
+
+/// The body comes back as it is framed: same length, or the same chunks.
+fn echo(request: &Request<'_>, made: &mut Made) -> Answer {
+    made.status(Status::OK);
+    if let Some(content_type) = request.content_type {
+        made.field("Content-Type", content_type);
+    }
+    let body = match request.framing {
+        Framing::Length(length) => {
+            made.length(length);
+            Body::Length(length)
+        }
+        Framing::Chunked | Framing::None => {
+            made.field("Transfer-Encoding", b"chunked");
+            Body::chunked()
+        }
+    };
+    made.persistence(request.keep_alive, request.minor).end();
+    Answer::Body { body, echo: request.method != Method::Head }
+}
+
+fn head(request: &Request<'_>, made: &mut Made, status: Status, content_type: &[u8], length: u64) {
+    made.status(status).field("Content-Type", content_type).length(length);
+    made.persistence(request.keep_alive, request.minor).end();
+}
+
+fn short(request: &Request<'_>, made: &mut Made, status: Status, body: &[u8]) -> Answer {
+    head(request, made, status, b"text/plain", body.len() as u64);
+    body_unless_head(request, made, body)
+}
+
+fn body_unless_head(request: &Request<'_>, made: &mut Made, body: &[u8]) -> Answer {
+    if request.method != Method::Head {
+        made.push(body);
+    }
+    Answer::Made
+}
+
+fn generated(request: &Request<'_>, made: &mut Made, content_type: &[u8], source: Source) -> Answer {
+    head(request, made, Status::OK, content_type, source.len());
+    if request.method == Method::Head { Answer::Made } else { Answer::Generated(source) }
+}
+
+/// Counters by name and connections by state, as JSON.
+fn stats<C: Conn>(conn: &C) -> Vec<u8> {
+    let counters: serde_json::Map<_, _> =
+        conn.counters().iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let connections: serde_json::Map<_, _> = State::ALL
+        .iter()
+        .zip(conn.connections_by_state())
+        .map(|(state, &count)| (state.name().to_owned(), count.into()))
+        .collect();
+    let mut json = serde_json::json!({ "connections": connections, "counters": counters }).to_string();
+    json.push('\n');
+    json.into_bytes()
+}
+
+/// The pattern of `/bytes/N`: octet i is `i mod 251`. A prime period shows octets that were lost,
+/// doubled or swapped by any power of two.
+const PERIOD: u64 = 251;
+const TABLE: usize = 16 * PERIOD as usize;
+static PATTERN: [u8; TABLE] = {
+    let mut pattern = [0; TABLE];
+    let mut at = 0;
+    while at < TABLE {
+        pattern[at] = (at % PERIOD as usize) as u8;
+        at += 1;
+    }
+    pattern
+};
+
+/// A response body that byway generates, and how far it has got.
+#[derive(Debug)]
+pub(super) enum Source {
+    Static(&'static [u8]),
+    Owned { octets: Vec<u8>, at: usize },
+    Pattern { at: u64, left: u64 },
+}
+
+impl Source {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Static(octets) => octets.len() as u64,
+            Self::Owned { octets, at } => (octets.len() - at) as u64,
+            Self::Pattern { left, .. } => *left,
+        }
+    }
+
+    /// The next octets, at most `space`, and what is left after them.
+    fn take(&mut self, space: usize) -> &[u8] {
+        match self {
+            Self::Static(octets) => {
+                let (now, later) = octets.split_at(space.min(octets.len()));
+                *octets = later;
+                now
+            }
+            Self::Owned { octets, at } => {
+                let from = *at;
+                *at = octets.len().min(from + space);
+                &octets[from..*at]
+            }
+            Self::Pattern { at, left } => {
+                let from = (*at % PERIOD) as usize;
+                let len = usize::try_from(*left).unwrap_or(usize::MAX).min(space).min(TABLE - from);
+                *at += len as u64;
+                *left -= len as u64;
+                &PATTERN[from..from + len]
+            }
+        }
+    }
+
+    /// Generates as far as there is room and memory; whether all is done.
+    pub(super) fn fill<C: Conn>(&mut self, conn: &mut C, outbox: &mut Outbox) -> bool {
+        while self.len() > 0 {
+            let Some(space) = outbox.space(conn) else { return false };
+            outbox.write(conn, self.take(space));
+        }
+        true
+    }
+}
