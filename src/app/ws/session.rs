@@ -439,3 +439,7 @@ fn stream(frame: &mut Frame, opcode: Opcode, buf: &mut [u8], cursors: &mut Curso
     cursors.keep_unmasked(buf, octets, frame.key);
     frame.took(octets);
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
