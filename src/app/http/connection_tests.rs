@@ -267,8 +267,9 @@ fn s9_1_h7_expect_100_continue() {
     peer.send(format!("{head}hello").as_bytes());
     assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "the body is there");
     peer.queue(head.as_bytes());
-    peer.queue(b"hello");
+    peer.queue(b"he");
     peer.readable();
+    peer.send(b"llo");
     assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "the body is right behind");
     peer.close();
     assert_eq!(ask("POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n").code, 417);
@@ -428,6 +429,14 @@ fn h1_a_body_must_make_progress() {
     peer.send(head);
     peer.pass(Duration::from_secs(20));
     assert_eq!(read(peer.received(), |_| false)[0].code, 408, "the answer hadn't begun");
+    peer.close();
+    // Nothing is said inside an answer that has begun, not even between two chunks.
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n5\r\n");
+    let before = peer.take();
+    assert!(before.ends_with(b"\r\n\r\n2\r\nhi\r\n"));
+    peer.pass(Duration::from_secs(20));
+    assert!(peer.server_finished() && peer.received().is_empty());
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Scanner {
 
     /// A line ended with LF; whether it was the block's last.
     fn end_line(&mut self, before: u8, limits: &Limits) -> Result<bool, Refusal> {
-        if self.line_octets < 2 || before != b'\r' {
+        if before != b'\r' {
             return Err(Refusal::bad("a line ends with a bare LF"));
         }
         let empty = self.line_octets == 2;

@@ -129,6 +129,7 @@ enum Outcome {
 impl Session {
     /// A session; with `tick`, one that pushes a message each `tick`.
     pub(in crate::app) fn new(now: Instant, tick: Option<Duration>) -> Self {
+        let tick = tick.map(|period| period.max(Duration::from_millis(1)));
         let ticker =
             tick.map(|period| Ticker { opened: now, period, next: now + period, due: false, count: 0 });
         Self {
