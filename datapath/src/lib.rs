@@ -1,1 +1,32 @@
+//! AF_XDP sockets and the run-to-completion loop on pinned cores.
+//!
+//! The only crate of byway with system calls, threads and a clock on the packet path:
+//!
+//! ```text
+//!   caller ── Plan ──→ runtime.rs ─── one thread per queue, pinned (pin.rs) ───────────────┐
+//!     │                   │ control.rs: commands and news                                   │
+//!     │ sockets           ▼                                                                 ▼
+//!     └──→ steering   core_loop.rs ── turns ──→ port.rs: Port ──→ xsk.rs: Xsk (kernel) or MemPort (tests)
+//!                         │                          │
+//!                         ▼                          ▼
+//!                  byway_tcp::Stack over FramePool over umem.rs: Umem
+//! ```
+//!
+//! `unsafe` lives where the kernel is spoken to: umem.rs, xsk.rs, frame.rs, link.rs, sys.rs, and
+//! single calls in clock.rs, control.rs, pin.rs and runtime.rs.
 
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod core_loop;
+pub mod error;
+mod frame;
+pub mod link;
+pub mod pin;
+pub mod port;
+pub mod runtime;
+mod sys;
+pub mod umem;
+pub mod xsk;
+
+pub use error::Error;

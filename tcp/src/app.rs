@@ -61,6 +61,10 @@ pub trait App {
     /// The connection is over: release every chunk kept for it. Called exactly once for each
     /// connection that was `opened`, and for an active open that failed. `send` fails from here on.
     fn closed<C: Conn>(&mut self, conn: &mut C, reason: Closed);
+    /// The program is about to end: finish what is under way, start nothing new. Closing at once is the default.
+    fn draining<C: Conn>(&mut self, conn: &mut C) {
+        conn.shutdown();
+    }
 }
 
 /// A connection, for the duration of a callback.

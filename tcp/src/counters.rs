@@ -8,7 +8,11 @@ macro_rules! counters {
         /// Counters of one stack, all from its start.
         #[derive(Clone, Debug, Default)]
         pub struct Counters {
-            $($(#[$doc])* pub $field: u64,)*
+            $(
+                #[doc = concat!("`", $name, "`. ")]
+                $(#[$doc])*
+                pub $field: u64,
+            )*
             drops: [u64; DropReason::COUNT],
         }
 
@@ -84,7 +88,11 @@ macro_rules! drop_reasons {
         /// Why a frame or segment was discarded.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
         pub enum DropReason {
-            $($(#[$doc])* $variant,)*
+            $(
+                #[doc = concat!("`", $name, "`. ")]
+                $(#[$doc])*
+                $variant,
+            )*
         }
 
         impl DropReason {

@@ -15,6 +15,7 @@
 //! The payload stays where the NIC wrote it; headers are written into the headroom in front.
 
 use core::fmt;
+use core::ops::Range;
 
 /// Room kept in front of every payload for the largest headers byway writes:
 /// Ethernet 14 + two VLAN tags 8 + IPv6 40 + TCP with all options 60 = 122, rounded up.
@@ -22,6 +23,13 @@ pub const MAX_HEADERS: usize = 128;
 
 /// "No frame" in an intrusive list.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// One frame in so many is kept for what byway sends by itself (ACK, RST, ARP): neither the fill ring nor
+/// an application gets at it (D2).
+const CONTROL_RESERVE: u32 = 64;
+/// One frame in so many is kept from applications, so that the fill ring can always be stocked: the ACKs
+/// that free the send queues must be able to arrive.
+const APP_RESERVE: u32 = 8;
 
 /// The bytes behind the frames: a UMEM mapping, or a heap.
 ///
@@ -280,6 +288,20 @@ impl<M: Memory> FramePool<M> {
         self.frame_size
     }
 
+    /// Frames a connection may take for its queues: an eighth of what is free beyond the reserve. As
+    /// queues grow the share shrinks, so that N greedy connections converge on total / (8 + N) each and
+    /// none is starved (the dynamic threshold of shared-memory switches).
+    #[inline]
+    pub(crate) fn fair_share(&self) -> u32 {
+        self.free_count().saturating_sub(self.total() / APP_RESERVE) / 8
+    }
+
+    /// Whether received payload has to be refused, lest the fill ring runs dry.
+    #[inline]
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.free_count() <= self.total() / 32
+    }
+
     /// Frames held by `owner`.
     pub fn count(&self, owner: Owner) -> u32 {
         self.counts[owner as usize]
@@ -318,9 +340,12 @@ impl<M: Memory> FramePool<M> {
 
     // --- towards the port -----------------------------------------------------------------
 
-    /// Takes a free frame for the fill ring.
+    /// Takes a free frame for the fill ring; `None` when only the reserve for answers is left (D2).
     #[inline]
     pub fn fill(&mut self) -> Option<u32> {
+        if self.free_count() <= self.total() / CONTROL_RESERVE {
+            return None;
+        }
         let index = self.free.pop()?;
         self.pass(index, Owner::Fill);
         Some(index)
@@ -373,6 +398,9 @@ impl<M: Memory> FramePool<M> {
     /// An empty chunk with [`MAX_HEADERS`] in front, or `None` when no frame is free.
     #[inline]
     pub fn alloc(&mut self, owner: Owner) -> Option<Chunk> {
+        if owner == Owner::App && self.free_count() <= self.total() / APP_RESERVE {
+            return None;
+        }
         let index = self.free.pop()?;
         self.pass(index, owner);
         Some(Chunk { index, start: MAX_HEADERS as u16, len: 0 })
@@ -495,6 +523,22 @@ impl<M: Memory> FramePool<M> {
         self.payload_bytes_copied += len as u64;
     }
 
+    /// Whether `chunk`'s payload fits behind that of the parked frame `index`.
+    #[inline]
+    pub(crate) fn fits_behind(&self, index: u32, chunk: &Chunk) -> bool {
+        let meta = &self.meta[index as usize];
+        usize::from(meta.start) + usize::from(meta.len) + chunk.len() <= self.frame_size
+    }
+
+    /// Copies `chunk`'s payload behind that of the parked frame `index`, counting it.
+    pub(crate) fn copy_to_parked(&mut self, chunk: &Chunk, index: u32) {
+        let meta = self.meta[index as usize];
+        let mut to = Chunk { index, start: meta.start, len: meta.len };
+        self.copy_payload(chunk.index, chunk.start(), &mut to, chunk.len());
+        self.meta[index as usize].len = to.len;
+        core::mem::forget(to);
+    }
+
     // --- towards the connections' queues ---------------------------------------------------
 
     #[inline]
@@ -540,13 +584,13 @@ impl<M: Memory> FramePool<M> {
         self.pass(index, Owner::TxRing);
     }
 
-    /// Hands a finished frame to the kernel; it is free once completed.
+    /// Hands a finished frame to the kernel, the octets of `range`; it is free once completed.
     #[inline]
-    pub(crate) fn transmit_once(&mut self, chunk: Chunk) -> FrameSlice {
-        let (index, start, len) = chunk.into_parts();
+    pub(crate) fn transmit_once(&mut self, chunk: Chunk, range: Range<usize>) -> FrameSlice {
+        let (index, ..) = chunk.into_parts();
         self.pass(index, Owner::TxRing);
         self.meta[index as usize].orphan = true;
-        FrameSlice { index, offset: start, len }
+        FrameSlice { index, offset: range.start as u16, len: range.len() as u16 }
     }
 
     /// The whole frame, for writing headers into the headroom.

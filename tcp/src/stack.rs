@@ -3,124 +3,55 @@
 //! Order of calls, once per turn of the loop: [`receive`](Stack::receive) what the port has,
 //! [`advance`](Stack::advance) the timers, then [`poll_transmit`](Stack::poll_transmit) into the
 //! port's TX ring. `now` never goes backwards.
+//!
+//! ```text
+//!  receive ─→ wire::parse ─┬─ TCP ─→ flow table ─→ Tcb::input ─┐
+//!                          │            └─→ TIME-WAIT, LISTEN  ├─→ dirty ─→ App ─→ output list
+//!  advance ─→ timer wheel ─┼───────────────────────────────────┘                      │
+//!                          └─ ARP, NDP, ICMP ─→ answers ─────────→ poll_transmit ←────┘
+//! ```
+//!
+//! A batch is taken in completely before any application is called, so that each connection is
+//! served once per batch and one ACK covers all its segments.
+
+mod config;
+mod conn;
+mod control;
+mod show;
 
 use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
 
-use crate::app::{App, ConnId};
-use crate::counters::Counters;
-use crate::frame::{FramePool, FrameSlice, Memory};
+pub use config::{Cidr, Config, Listener};
+pub use show::ConnInfo;
+
+use crate::app::{App, Closed, ConnId, Ready};
+use crate::counters::{Counters, DropReason};
+use crate::flow_table::{FlowTable, FourTuple, HashKey};
+use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
+use crate::listener::{Listeners, Secrets};
+use crate::neighbor::{self, NeighborTable, Question, Resolution};
 use crate::tcb::state::State;
+use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::{Duration, Instant};
-use crate::wire::{Checksums, MacAddr};
+use crate::time_wait::{TimeWaitTable, Verdict};
+use crate::timer::wheel::TimerWheel;
+use crate::wire::tcp::{Flags, Segment};
+use crate::wire::{Body, MacAddr, Packet, ethernet, ip};
 
-/// One of our own addresses with its on-link prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cidr {
-    /// The address itself.
-    pub address: IpAddr,
-    /// Leading bits shared by all hosts on the link.
-    pub prefix: u8,
-}
+use conn::StackConn;
+use control::RateLimit;
 
-/// What a [`Stack`] is told at start.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Our Ethernet address.
-    pub mac: MacAddr,
-    /// Largest IP packet of the link, in octets.
-    pub mtu: u16,
-    /// Our own addresses.
-    pub addresses: Vec<Cidr>,
-    /// Next hops for what is not on-link; the first of the right family is used.
-    pub gateways: Vec<IpAddr>,
-    /// Connections at once, TIME-WAIT not counted.
-    pub max_connections: u32,
-    /// TIME-WAIT entries at once; the oldest gives way.
-    pub max_time_wait: u32,
-    /// Verification of received checksums.
-    pub checksums: Checksums,
-    /// Random, secret, per start: keys the connection table and the initial sequence numbers.
-    pub secret: [u8; 32],
-    /// 2 MSL (RFC 9293 §3.6.1).
-    pub time_wait: Duration,
-    /// FIN-WAIT-2 limit (S2.6).
-    pub fin_timeout: Duration,
-    /// Idle time before the first keepalive probe; `None` switches keepalive off (S3.2).
-    pub keepalive: Option<Duration>,
-    /// Unacknowledged data or an unanswered probe for so long ends the connection (RFC 5482).
-    pub user_timeout: Duration,
-    /// Upper bound of the receive window, in octets.
-    pub receive_buffer: u32,
-    /// Upper bound of queued and unacknowledged octets a connection.
-    pub send_buffer: u32,
-}
-
-impl Config {
-    /// Defaults of a server on an Ethernet link, each argued beside its value.
-    pub fn new(mac: MacAddr, secret: [u8; 32]) -> Self {
-        Self {
-            mac,
-            mtu: 1500,
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            max_connections: 65_536,
-            max_time_wait: 262_144,
-            checksums: Checksums::Verify,
-            secret,
-            // Linux's TCP_TIMEWAIT_LEN: 2 MSL with the 30 s that implementations agreed on.
-            time_wait: Duration::from_secs(60),
-            // Linux's tcp_fin_timeout.
-            fin_timeout: Duration::from_secs(60),
-            // RFC 9293 §3.8.4: at least two hours by default.
-            keepalive: Some(Duration::from_secs(7200)),
-            // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
-            // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
-            user_timeout: Duration::from_secs(120),
-            receive_buffer: 8 << 20,
-            send_buffer: 4 << 20,
-        }
-    }
-}
-
-/// Per-listener settings.
-#[derive(Clone, Copy, Debug)]
-pub struct Listener {
-    /// Local port, on every own address.
-    pub port: u16,
-    /// Half-open connections at once.
-    pub backlog: u32,
-}
-
-/// A connection as `byway conns` shows it.
-#[derive(Clone, Debug)]
-pub struct ConnInfo {
-    /// Its name.
-    pub id: ConnId,
-    /// Its state.
-    pub state: State,
-    /// Our side.
-    pub local: SocketAddr,
-    /// The other side; unspecified for a listener.
-    pub peer: SocketAddr,
-    /// Octets received and not yet taken by the application.
-    pub recv_queue: u32,
-    /// Octets sent or queued and not yet acknowledged.
-    pub send_queue: u32,
-    /// How long it has been in this state.
-    pub in_state: Duration,
-    /// Smoothed round-trip time, once measured.
-    pub srtt: Option<Duration>,
-    /// Retransmission timeout.
-    pub rto: Duration,
-    /// Congestion window, octets.
-    pub cwnd: u32,
-    /// Slow-start threshold, octets.
-    pub ssthresh: u32,
-    /// Effective send MSS, octets.
-    pub mss: u16,
-    /// Segments retransmitted, ever.
-    pub retransmits: u32,
-}
+/// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
+const TICK_SHIFT: u32 = 17;
+/// Timers run per turn: a clock that jumps doesn't stall the loop (T28).
+const EXPIRE_MAX: u32 = 4096;
+/// How long a resolved next hop is used without asking the table again.
+const HOP_FRESH: Duration = Duration::from_secs(1);
+/// Below this an application is told when room comes back.
+const ROOM_LOW: u32 = 16;
+/// RFC 6056 §3.2 recommends 1024 to 65535; IANA's dynamic range and Linux's default begin here.
+const EPHEMERAL: core::ops::Range<u16> = 32_768..61_000;
 
 /// Why an active open can't even start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,62 +64,517 @@ pub enum ConnectError {
     TableFull,
 }
 
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoAddress => "no own address of the remote's family",
+            Self::NoPort => "every local port towards the remote is in use",
+            Self::TableFull => "the connection table is full",
+        })
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
+/// A place for a connection, and which tenant it has had.
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    tcb: Option<Tcb>,
+}
+
 /// All of one core's TCP/IP.
 #[derive(Debug)]
 pub struct Stack<M> {
+    config: Config,
     pool: FramePool<M>,
     counters: Counters,
+    states: [u32; State::COUNT],
+    slots: Vec<Slot>,
+    free_slots: Vec<u32>,
+    flows: FlowTable,
+    wheel: TimerWheel,
+    time_wait: TimeWaitTable,
+    listeners: Listeners,
+    neighbors: NeighborTable,
+    secrets: Secrets,
+    rate: RateLimit,
+    /// Finished frames that belong to no connection.
+    control: VecDeque<FrameSlice>,
+    /// Connections whose application has to be called.
+    dirty: Vec<u32>,
+    /// Connections that may have something to send.
+    output: VecDeque<u32>,
+    /// Connections whose application was refused a frame.
+    starved: Vec<u32>,
+    woken: Vec<u32>,
+    questions: Vec<Question>,
+    learned: Vec<(IpAddr, MacAddr)>,
+    ports_tried: u32,
+    draining: bool,
 }
 
 impl<M: Memory> Stack<M> {
     /// A stack over the frames of `pool`. Memory for `max_connections` is reserved here.
-    pub fn new(_config: Config, pool: FramePool<M>) -> Self {
-        Self { pool, counters: Counters::default() }
+    pub fn new(config: Config, pool: FramePool<M>) -> Self {
+        let key = |at: usize| {
+            let mut key = [0u8; 16];
+            key.copy_from_slice(&config.secret[at..at + 16]);
+            key
+        };
+        let max = config.max_connections;
+        let mut neighbors = NeighborTable::new(neighbor::DEFAULT_CAPACITY, key(16));
+        for &gateway in &config.gateways {
+            neighbors.pin(gateway);
+        }
+        Self {
+            secrets: Secrets::new(&config.secret),
+            flows: FlowTable::new(HashKey(key(0)), max),
+            time_wait: TimeWaitTable::new(HashKey(key(0)), &config),
+            wheel: TimerWheel::new(max, TICK_SHIFT),
+            slots: Vec::with_capacity(max as usize),
+            free_slots: Vec::with_capacity(max as usize),
+            dirty: Vec::with_capacity(max as usize),
+            output: VecDeque::with_capacity(max as usize),
+            starved: Vec::new(),
+            woken: Vec::new(),
+            questions: Vec::new(),
+            learned: Vec::new(),
+            control: VecDeque::new(),
+            counters: Counters::default(),
+            states: [0; State::COUNT],
+            listeners: Listeners::default(),
+            neighbors,
+            rate: RateLimit::default(),
+            ports_tried: 0,
+            draining: false,
+            config,
+            pool,
+        }
     }
 
-    /// Opens a port passively (S1.1).
-    pub fn listen(&mut self, _listener: Listener) {}
+    /// Opens a port passively, on every own address (S1.1). Again for the same port: no effect.
+    pub fn listen(&mut self, listener: Listener) {
+        self.listeners.add(listener);
+        self.states[State::Listen as usize] = self.listeners.all().len() as u32;
+    }
 
     /// Opens a connection actively (S1.1): `App::opened` or `App::closed` follows.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub fn connect(&mut self, _remote: SocketAddr, _now: Instant) -> Result<ConnId, ConnectError> {
-        Err(ConnectError::NoAddress)
+    pub fn connect(&mut self, remote: SocketAddr, now: Instant) -> Result<ConnId, ConnectError> {
+        let own = self.config.addresses.iter().find(|own| own.address.is_ipv4() == remote.is_ipv4());
+        let local_ip = own.ok_or(ConnectError::NoAddress)?.address;
+        let mut tuple =
+            FourTuple { local_ip, remote_ip: remote.ip(), local_port: 0, remote_port: remote.port() };
+        tuple.local_port = self.free_port(tuple).ok_or(ConnectError::NoPort)?;
+        let (iss, offset) = (self.secrets.isn(&tuple, now), self.secrets.timestamp_offset(&tuple));
+        let ethertype = if remote.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
+        let link = ethernet::Header {
+            dst: MacAddr::default(),
+            src: self.config.mac,
+            vlan: ethernet::VlanTags::NONE,
+            ethertype,
+        };
+        let next = self.config.next_hop(remote.ip()).or(Some(remote.ip()));
+        let hop = Hop { link, next, fresh_until: Instant::ZERO };
+        let tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
+        let id = self.admit(tcb).ok_or(ConnectError::TableFull)?;
+        self.counters.tcp_active_opens += 1;
+        self.schedule_output(id.index);
+        Ok(id)
+    }
+
+    /// RFC 6056 §3.3.3 (double hash would be §3.3.4): a keyed offset per remote, then the next free one. T20
+    fn free_port(&mut self, tuple: FourTuple) -> Option<u16> {
+        let count = u32::from(EPHEMERAL.end - EPHEMERAL.start);
+        let offset = self.secrets.port_offset(&tuple);
+        for _ in 0..count {
+            self.ports_tried = self.ports_tried.wrapping_add(1);
+            let port = EPHEMERAL.start + (offset.wrapping_add(self.ports_tried) % count) as u16;
+            let tuple = FourTuple { local_port: port, ..tuple };
+            let taken = self.find(&tuple).is_some() || self.time_wait.contains(&tuple, &self.config);
+            if !taken {
+                return Some(port);
+            }
+        }
+        None
     }
 
     /// Takes a batch of received frames; all of them are the stack's afterwards. Calls the
     /// application once for each connection on which something happened.
-    pub fn receive<A: App>(&mut self, _app: &mut A, frames: &[FrameSlice], _now: Instant) {
+    pub fn receive<A: App>(&mut self, app: &mut A, frames: &[FrameSlice], now: Instant) {
         for &slice in frames {
+            self.counters.frames_in += 1;
+            self.counters.octets_in += u64::from(slice.len);
             let chunk = self.pool.received(slice);
-            self.pool.release(chunk);
+            match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
+                Ok(Packet { link, body }) => match body {
+                    Body::Tcp(ip, seg) => self.receive_tcp(&link, &ip, &seg, chunk, now),
+                    Body::Arp(arp) => self.receive_arp(&link, &arp, chunk, now),
+                    Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk),
+                    Body::Icmpv6(ip) => self.receive_icmpv6(&link, &ip, chunk, now),
+                },
+                Err(reason) => self.discard(chunk, reason),
+            }
+        }
+        self.wake_resolved();
+        self.serve(app, now);
+    }
+
+    fn receive_tcp(
+        &mut self,
+        link: &ethernet::Header,
+        ip: &ip::Header,
+        seg: &Segment,
+        chunk: Chunk,
+        now: Instant,
+    ) {
+        if let Err(reason) = self.check_ours(link, ip) {
+            return self.discard(chunk, reason);
+        }
+        self.counters.tcp_in_segs += 1;
+        let tuple = FourTuple {
+            local_ip: ip.dst,
+            remote_ip: ip.src,
+            local_port: seg.dst_port,
+            remote_port: seg.src_port,
+        };
+        if let Some(index) = self.find(&tuple) {
+            return self.input(index, link, ip, seg, chunk, now);
+        }
+        match self.time_wait.input(&tuple, seg, &self.config, now) {
+            None => {}
+            Some(Verdict::Reopen) => {
+                self.counters.tcp_time_wait_recycled += 1;
+                self.states[State::TimeWait as usize] -= 1;
+            }
+            Some(Verdict::Ignore) => return self.discard(chunk, DropReason::TimeWait),
+            Some(Verdict::Ack { seq, ack, recent }) => {
+                self.counters.drop(DropReason::TimeWait);
+                return self.answer_for_time_wait(link, &tuple, (seq, ack, recent), chunk, now);
+            }
+        }
+        self.receive_for_listener(link, &tuple, seg, chunk, now);
+    }
+
+    /// A segment for no connection: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2).
+    fn receive_for_listener(
+        &mut self,
+        link: &ethernet::Header,
+        tuple: &FourTuple,
+        seg: &Segment,
+        chunk: Chunk,
+        now: Instant,
+    ) {
+        let listening = !self.draining && self.listeners.find(tuple.local_port).is_some();
+        if seg.flags.contains(Flags::RST) {
+            return self.discard(chunk, DropReason::NoListener);
+        }
+        if !listening || seg.flags.contains(Flags::ACK) {
+            self.counters.drop(DropReason::NoListener);
+            return self.answer_reset(link, tuple, seg, chunk, now);
+        }
+        if !seg.flags.contains(Flags::SYN) || seg.flags.contains(Flags::FIN) {
+            return self.discard(chunk, DropReason::TcpFlags);
+        }
+        self.pool.release(chunk);
+        let Some(port) = self.listeners.find(tuple.local_port) else { return };
+        if port.half_open >= port.listener.backlog {
+            return self.counters.drop(DropReason::ListenOverflow);
+        }
+        port.half_open += 1;
+        let (iss, offset) = (self.secrets.isn(tuple, now), self.secrets.timestamp_offset(tuple));
+        let hop = Hop {
+            link: link.answer(self.config.mac),
+            next: self.config.next_hop(tuple.remote_ip),
+            fresh_until: Instant::ZERO,
+        };
+        let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
+        match self.admit(tcb) {
+            Some(id) => self.schedule_output(id.index),
+            None => {
+                self.states[State::SynReceived as usize] -= 1;
+                self.half_open_done(tuple.local_port);
+                self.counters.drop(DropReason::TableFull);
+            }
         }
     }
 
+    /// A segment for a connection.
+    fn input(
+        &mut self,
+        index: u32,
+        link: &ethernet::Header,
+        ip: &ip::Header,
+        seg: &Segment,
+        mut chunk: Chunk,
+        now: Instant,
+    ) {
+        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
+        let was_syn_received = tcb.state == State::SynReceived;
+        // Ethernet padding and the like end here: the chunk is the IP packet's octets.
+        chunk.truncate(ip.payload.0 + ip.payload.1);
+        let reset = tcb.input(seg, chunk, &mut ctx);
+        if tcb.wants_room && (tcb.send.is_empty() || tcb.send_room(ctx.pool, ctx.config) >= ROOM_LOW) {
+            tcb.wants_room = false;
+            tcb.ready.writable = true;
+        }
+        let (news, passive, port) = (tcb.has_news(), tcb.passive, tcb.tuple.local_port);
+        let left_backlog = was_syn_received && tcb.state != State::SynReceived && passive;
+        let tuple = tcb.tuple;
+        if left_backlog {
+            tcb.passive = false;
+            self.half_open_done(port);
+        }
+        if reset {
+            self.reset_for(link, &tuple, seg, now);
+        }
+        if news {
+            self.mark_dirty(index);
+        }
+        self.schedule_output(index);
+    }
+
     /// Runs the timers that are due.
-    pub fn advance<A: App>(&mut self, _app: &mut A, _now: Instant) {}
+    pub fn advance<A: App>(&mut self, app: &mut A, now: Instant) {
+        for _ in 0..EXPIRE_MAX {
+            let Some(index) = self.wheel.pop_expired(now) else { break };
+            let Some((tcb, mut ctx)) = self.tcb(index, now) else { continue };
+            while let Some(kind) = tcb.timers.pop_due(now) {
+                tcb.on_timer(kind, &mut ctx);
+            }
+            if tcb.has_news() {
+                self.mark_dirty(index);
+            }
+            self.schedule_output(index);
+            self.sync_timer(index);
+        }
+        let gone = self.time_wait.advance(EXPIRE_MAX, &self.config, now);
+        self.states[State::TimeWait as usize] -= gone;
+        if now >= self.neighbors.next_deadline() {
+            let mut questions = core::mem::take(&mut self.questions);
+            self.neighbors.advance(now, |question| questions.push(question));
+            for question in questions.drain(..) {
+                self.ask(question, ethernet::VlanTags::NONE);
+            }
+            self.questions = questions;
+            self.wake_resolved();
+        }
+        if !self.starved.is_empty() && self.pool.fair_share() >= ROOM_LOW {
+            self.feed_starved();
+        }
+        self.serve(app, now);
+    }
+
+    fn feed_starved(&mut self) {
+        while let Some(index) = self.starved.pop() {
+            let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { continue };
+            if core::mem::take(&mut tcb.starved) {
+                tcb.ready.writable = true;
+                self.mark_dirty(index);
+            }
+        }
+    }
+
+    /// Calls the application for every dirty connection.
+    fn serve<A: App>(&mut self, app: &mut A, now: Instant) {
+        while let Some(index) = self.dirty.pop() {
+            if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
+                tcb.on_dirty_list = false;
+                self.serve_one(app, index, now);
+            }
+        }
+    }
+
+    fn serve_one<A: App>(&mut self, app: &mut A, index: u32, now: Instant) {
+        let id = ConnId { index, generation: self.slots[index as usize].generation };
+        let Some((tcb, ctx)) = self.tcb(index, now) else { return };
+        let mut conn = StackConn { id, tcb, ctx };
+        let was_starved = conn.tcb.starved;
+        if core::mem::take(&mut conn.tcb.opening) {
+            conn.tcb.opened = true;
+            app.opened(&mut conn);
+        }
+        let ready = core::mem::take(&mut conn.tcb.ready);
+        if conn.tcb.opened && ready != Ready::default() {
+            app.ready(&mut conn, ready);
+        }
+        let room = conn.tcb.send_room(conn.ctx.pool, conn.ctx.config);
+        if conn.tcb.state.can_send() && room < ROOM_LOW {
+            conn.tcb.wants_room = true;
+        }
+        if conn.tcb.starved && !was_starved {
+            self.starved.push(index);
+        }
+        let Some((tcb, _)) = self.tcb(index, now) else { return };
+        match tcb.over {
+            // What arrived before the end is still the application's (S2.4).
+            Some(Closed::Finished) if tcb.state == State::TimeWait && !tcb.recv.is_empty() => {
+                self.schedule_output(index);
+            }
+            Some(reason) => self.bury(app, id, reason, now),
+            None => self.schedule_output(index),
+        }
+        self.sync_timer(index);
+    }
+
+    /// Tells the application, answers what is owed, and frees everything of a connection that is over.
+    fn bury<A: App>(&mut self, app: &mut A, id: ConnId, reason: Closed, now: Instant) {
+        let index = id.index;
+        let mut out = Vec::new();
+        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
+        let was_listed = tcb.opened || !tcb.passive;
+        if reason == Closed::Aborted && tcb.opened {
+            tcb.emit_reset(&mut out, &mut ctx);
+        }
+        if reason == Closed::Finished {
+            // The last ACK, before the connection is forgotten.
+            while tcb.output(usize::MAX, &mut out, &mut ctx) == Output::More && ctx.pool.free_count() > 0 {}
+        }
+        if was_listed {
+            let mut conn = StackConn { id, tcb, ctx };
+            app.closed(&mut conn, reason);
+        }
+        self.control.extend(out);
+        let Some(mut tcb) = self.slots[index as usize].tcb.take() else { return };
+        tcb.recv.clear(&mut self.pool);
+        tcb.send.clear(&mut self.pool);
+        self.flows.remove(&tcb.tuple, index);
+        self.wheel.cancel(index);
+        self.states[tcb.state as usize] -= 1;
+        if tcb.passive {
+            self.half_open_done(tcb.tuple.local_port);
+        }
+        if tcb.state == State::TimeWait {
+            self.counters.tcp_time_waits += 1;
+            let numbers = (tcb.snd.nxt, tcb.rcv.nxt);
+            let recent = tcb.timestamps.map(|ts| ts.recent);
+            if self.time_wait.insert(&tcb.tuple, numbers, recent, &self.config, now) {
+                self.states[State::TimeWait as usize] += 1;
+            }
+        }
+        self.slots[index as usize].generation = id.generation.wrapping_add(1);
+        self.free_slots.push(index);
+    }
 
     /// Appends up to `room` frames to send; each is the kernel's until
     /// [`FramePool::completed`] is called with its index. Returns whether more is waiting.
-    pub fn poll_transmit(&mut self, _room: usize, _now: Instant, _out: &mut Vec<FrameSlice>) -> bool {
+    pub fn poll_transmit(&mut self, room: usize, now: Instant, out: &mut Vec<FrameSlice>) -> bool {
+        let first = out.len();
+        let full = first + room;
+        while out.len() < full {
+            let Some(slice) = self.control.pop_front() else { break };
+            out.push(slice);
+        }
+        // Each connection gets at most one turn per call: the loop ends even if none can go on.
+        for _ in 0..self.output.len() {
+            if out.len() >= full {
+                break;
+            }
+            let Some(index) = self.output.pop_front() else { break };
+            self.transmit_one(index, full - out.len(), now, out);
+        }
+        for slice in &out[first..] {
+            self.counters.octets_out += u64::from(slice.len);
+        }
+        self.counters.frames_out += (out.len() - first) as u64;
+        !self.output.is_empty() || !self.control.is_empty()
+    }
+
+    fn transmit_one(&mut self, index: u32, room: usize, now: Instant, out: &mut Vec<FrameSlice>) {
+        let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { return };
+        tcb.on_output_list = false;
+        if tcb.hop.fresh_until <= now && !self.resolve(index, now) {
+            return;
+        }
+        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
+        if tcb.output(room, out, &mut ctx) == Output::More {
+            self.schedule_output(index);
+        }
+        self.sync_timer(index);
+    }
+
+    /// Looks the next hop up. False: it is being asked for, and the connection waits.
+    fn resolve(&mut self, index: u32, now: Instant) -> bool {
+        let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { return false };
+        let Some(next) = tcb.hop.next else {
+            // Neither on-link nor a gateway for it: straight back to where it came from.
+            tcb.hop.fresh_until = Instant::NEVER;
+            return true;
+        };
+        let vlan = tcb.hop.link.vlan;
+        if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
+            self.neighbors.confirm(next, now);
+        }
+        match self.neighbors.lookup(next, now) {
+            Resolution::Known(mac) => {
+                tcb.hop.link.dst = mac;
+                tcb.hop.fresh_until = now + HOP_FRESH;
+                return true;
+            }
+            Resolution::Ask => {
+                self.neighbors.wait(next, index);
+                self.ask(Question { ip: next, probe: None }, vlan);
+            }
+            Resolution::Wait => {
+                self.neighbors.wait(next, index);
+            }
+            Resolution::Unreachable => {}
+        }
+        self.counters.drop(DropReason::NoNeighbor);
+        self.sync_timer(index);
+        // The retransmission timer, once armed, tries again; before the first segment arm it here.
+        if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
+            let kind = crate::timer::TimerKind::Retransmit;
+            if !tcb.timers.is_set(kind) {
+                tcb.timers.set(kind, now + tcb.rtt.rto());
+                self.sync_timer(index);
+            }
+        }
         false
+    }
+
+    fn wake_resolved(&mut self) {
+        let mut woken = core::mem::take(&mut self.woken);
+        self.neighbors.take_woken(&mut woken);
+        for index in woken.drain(..) {
+            self.schedule_output(index);
+        }
+        self.woken = woken;
     }
 
     /// When [`advance`](Self::advance) has something to do next; [`Instant::NEVER`] if nothing is armed.
     pub fn next_deadline(&self) -> Instant {
-        Instant::NEVER
+        if !self.output.is_empty() || !self.control.is_empty() {
+            return Instant::ZERO;
+        }
+        self.wheel.next_deadline().min(self.time_wait.next_deadline()).min(self.neighbors.next_deadline())
     }
 
-    /// Stops accepting connections; what is established goes on.
-    pub fn drain(&mut self) {}
+    /// Stops accepting connections and asks the application to end those there are (`App::draining`).
+    pub fn drain<A: App>(&mut self, app: &mut A, now: Instant) {
+        self.draining = true;
+        for index in 0..self.slots.len() as u32 {
+            let id = ConnId { index, generation: self.slots[index as usize].generation };
+            let Some((tcb, ctx)) = self.tcb(index, now) else { continue };
+            if tcb.opened && tcb.over.is_none() {
+                app.draining(&mut StackConn { id, tcb, ctx });
+                self.mark_dirty(index);
+            }
+        }
+        self.serve(app, now);
+    }
 
     /// Resets every connection, so that peers hear of the end.
-    pub fn abort_all<A: App>(&mut self, _app: &mut A, _now: Instant) {}
-
-    /// Connections that aren't closed, TIME-WAIT not counted.
-    pub fn connection_count(&self) -> u32 {
-        0
+    pub fn abort_all<A: App>(&mut self, app: &mut A, now: Instant) {
+        for index in 0..self.slots.len() as u32 {
+            let Some((tcb, mut ctx)) = self.tcb(index, now) else { continue };
+            tcb.finish(Closed::Aborted, &mut ctx);
+            self.mark_dirty(index);
+        }
+        self.serve(app, now);
     }
 
     /// The frames: for reclaim, refill and the ledger.
@@ -201,31 +587,100 @@ impl<M: Memory> Stack<M> {
         &mut self.pool
     }
 
-    /// The counters so far.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    // --- small helpers --------------------------------------------------------------------------
+
+    fn ctx(&mut self, now: Instant) -> Ctx<'_, M> {
+        Ctx {
+            pool: &mut self.pool,
+            counters: &mut self.counters,
+            states: &mut self.states,
+            config: &self.config,
+            now,
+        }
     }
 
-    /// Connections in each state, by `State as usize`.
-    pub fn connections_by_state(&self) -> [u32; State::COUNT] {
-        [0; State::COUNT]
+    /// A connection and what its steps work with.
+    fn tcb(&mut self, index: u32, now: Instant) -> Option<(&mut Tcb, Ctx<'_, M>)> {
+        let tcb = self.slots[index as usize].tcb.as_mut()?;
+        let ctx = Ctx {
+            pool: &mut self.pool,
+            counters: &mut self.counters,
+            states: &mut self.states,
+            config: &self.config,
+            now,
+        };
+        Some((tcb, ctx))
     }
 
-    /// Shows connections from slot `from` on, at most `max` slots looked at, listeners first, TIME-WAIT
-    /// last; returns the slot to go on with, `None` at the end. Keeps a turn of the loop short.
-    pub fn connections(
-        &self,
-        _from: u32,
-        _max: u32,
-        _now: Instant,
-        _show: &mut dyn FnMut(ConnInfo),
-    ) -> Option<u32> {
-        None
+    fn find(&self, tuple: &FourTuple) -> Option<u32> {
+        self.flows.find(tuple, |index| tuple_of(&self.slots, index))
     }
 
-    /// Moves neighbours learned from the link since the last call to `out` (to tell other cores).
-    pub fn take_learned(&mut self, _out: &mut Vec<(IpAddr, MacAddr)>) {}
+    /// Gives a connection a slot. `None`, and the connection gone, when there is none.
+    fn admit(&mut self, tcb: Tcb) -> Option<ConnId> {
+        let index = match self.free_slots.pop() {
+            Some(index) => index,
+            None if (self.slots.len() as u32) < self.config.max_connections => {
+                self.slots.push(Slot { generation: 0, tcb: None });
+                self.slots.len() as u32 - 1
+            }
+            None => return None,
+        };
+        let tuple = tcb.tuple;
+        let slot = &mut self.slots[index as usize];
+        let id = ConnId { index, generation: slot.generation };
+        slot.tcb = Some(tcb);
+        let slots = &self.slots;
+        let entered = self.flows.insert(&tuple, index, |index| tuple_of(slots, index));
+        assert!(entered, "the flow table holds as many as there are slots");
+        Some(id)
+    }
 
-    /// Another core learned a neighbour.
-    pub fn learn_neighbor(&mut self, _ip: IpAddr, _mac: MacAddr, _now: Instant) {}
+    fn half_open_done(&mut self, port: u16) {
+        if let Some(port) = self.listeners.find(port) {
+            port.half_open -= 1;
+        }
+    }
+
+    fn mark_dirty(&mut self, index: u32) {
+        if let Some(tcb) = self.slots[index as usize].tcb.as_mut()
+            && !core::mem::replace(&mut tcb.on_dirty_list, true)
+        {
+            self.dirty.push(index);
+        }
+    }
+
+    fn schedule_output(&mut self, index: u32) {
+        if let Some(tcb) = self.slots[index as usize].tcb.as_mut()
+            && !core::mem::replace(&mut tcb.on_output_list, true)
+        {
+            self.output.push_back(index);
+        }
+    }
+
+    /// Arms the wheel for the connection's earliest timer; later ones are found when it fires.
+    fn sync_timer(&mut self, index: u32) {
+        if let Some(tcb) = &self.slots[index as usize].tcb {
+            tcb.timers.schedule(&mut self.wheel, index);
+        }
+    }
+
+    fn discard(&mut self, chunk: Chunk, reason: DropReason) {
+        self.counters.drop(reason);
+        self.pool.release(chunk);
+    }
+
+    /// Hands a finished frame of no connection to the port, the octets of `range` of the whole frame.
+    fn send_control(&mut self, chunk: Chunk, range: core::ops::Range<usize>) {
+        self.pool.hand_to(&chunk, Owner::Control);
+        let slice = self.pool.transmit_once(chunk, range);
+        self.control.push_back(slice);
+    }
+}
+
+fn tuple_of(slots: &[Slot], index: u32) -> &FourTuple {
+    match &slots[index as usize].tcb {
+        Some(tcb) => &tcb.tuple,
+        None => unreachable!("the flow table names an empty slot"),
+    }
 }

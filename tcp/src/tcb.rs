@@ -1,2 +1,494 @@
-//! The transmission control block (RFC 9293 §3.3.1).
+//! The transmission control block (RFC 9293 §3.3.1): one connection.
+//!
+//! ```text
+//!                 segment                                   segments
+//!                    │                                         ▲
+//!                    ▼                                         │
+//!   input ─→ ack ─→ recovery ─→ send_queue ←─ send ─┐    output ──┘
+//!     │        └─→ rtt, congestion                 app          ▲
+//!     └─→ reassembly ───────────────────→ recv ────┘            │
+//!   timeout (timers) ──────────────────────────────────────────┘
+//! ```
+//!
+//! Nothing here reads a clock, allocates, or sends by itself: what happened is left in flags that
+//! [`output`](Tcb::output) turns into segments.
+
+mod ack;
+pub mod congestion;
+mod input;
+mod output;
+pub(crate) mod reassembly;
+mod recovery;
+pub mod rtt;
+pub(crate) mod send_queue;
 pub mod state;
+mod timeout;
+
+use core::net::IpAddr;
+
+use crate::app::{Closed, Ready};
+use crate::counters::Counters;
+use crate::flow_table::FourTuple;
+use crate::frame::{FramePool, Memory};
+use crate::seq::SeqNumber;
+use crate::stack::Config;
+use crate::time::{Duration, Instant};
+use crate::timer::{TimerKind, Timers};
+use crate::wire::ethernet;
+use crate::wire::tcp::{Options, Segment};
+
+use congestion::Reno;
+use reassembly::Reassembly;
+use recovery::Recovery;
+use rtt::RttEstimator;
+use send_queue::SendQueue;
+use state::State;
+
+pub(crate) use output::Output;
+
+/// RFC 9293 §3.7.1 (MUST-15): the MSS of a peer that announces none, IPv4 and IPv6. S6.1
+const MSS_DEFAULT_V4: u16 = 536;
+const MSS_DEFAULT_V6: u16 = 1220;
+/// No peer may make byway send smaller segments than this (T11): Linux's TCP_MIN_SND_MSS.
+const MSS_MIN: u16 = 48;
+/// Timestamps with their two NOPs (RFC 7323 appendix A).
+const TIMESTAMPS_LEN: u16 = 12;
+/// Chunks a connection may queue whatever the memory: without them it couldn't answer at all.
+const SEND_CHUNKS_MIN: u32 = 8;
+
+/// What every step of a connection works with: the core's shared parts.
+#[derive(Debug)]
+pub(crate) struct Ctx<'a, M> {
+    pub(crate) pool: &'a mut FramePool<M>,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) states: &'a mut [u32; State::COUNT],
+    pub(crate) config: &'a Config,
+    pub(crate) now: Instant,
+}
+
+/// Send sequence variables (RFC 9293 §3.3.1).
+#[derive(Debug)]
+pub(crate) struct SendVars {
+    /// Oldest unacknowledged.
+    pub(crate) una: SeqNumber,
+    /// Next to be sent.
+    pub(crate) nxt: SeqNumber,
+    /// Window the peer grants from `una` on, octets.
+    pub(crate) wnd: u32,
+    /// SEG.SEQ and SEG.ACK of the last window update.
+    pub(crate) wl1: SeqNumber,
+    pub(crate) wl2: SeqNumber,
+    pub(crate) iss: SeqNumber,
+    /// Largest window ever granted (RFC 5961 §5.2).
+    pub(crate) max_wnd: u32,
+    /// Shift of the peer's windows (RFC 7323 §2).
+    pub(crate) scale: u8,
+    /// Payload octets of a full segment: the peer's MSS and our MTU, less our options.
+    pub(crate) mss: u16,
+}
+
+/// Receive sequence variables (RFC 9293 §3.3.1).
+#[derive(Debug)]
+pub(crate) struct RecvVars {
+    /// Next expected.
+    pub(crate) nxt: SeqNumber,
+    /// Right edge of the window as advertised; never moves left (RFC 9293 §3.8.6, SHLD-14).
+    pub(crate) edge: SeqNumber,
+    pub(crate) irs: SeqNumber,
+    /// Shift of our windows; 0 unless negotiated.
+    pub(crate) scale: u8,
+    /// Payload octets of a full segment from the peer, as we announced.
+    pub(crate) mss: u16,
+    /// Sequence number of the peer's FIN, once seen.
+    pub(crate) fin: Option<SeqNumber>,
+}
+
+impl RecvVars {
+    /// RCV.WND
+    pub(crate) fn wnd(&self) -> u32 {
+        self.edge.since(self.nxt)
+    }
+}
+
+/// Timestamps option (RFC 7323), once negotiated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timestamps {
+    /// Added to our clock, so that it tells nothing about this host (RFC 7323 §5.4).
+    pub(crate) offset: u32,
+    /// TS.Recent
+    pub(crate) recent: u32,
+    pub(crate) recent_at: Instant,
+}
+
+impl Timestamps {
+    /// Our clock for this connection, in milliseconds (RFC 7323 §5.4: 1 ms to 1 s a tick).
+    pub(crate) fn value(&self, now: Instant) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.offset)
+    }
+}
+
+/// Where this connection's frames go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop {
+    /// The Ethernet header of what is sent; its destination is valid until `fresh_until`.
+    pub(crate) link: ethernet::Header,
+    /// The next hop's address; `None`: straight back to where the frames came from.
+    pub(crate) next: Option<IpAddr>,
+    pub(crate) fresh_until: Instant,
+}
+
+/// What has to be sent besides data.
+#[derive(Debug, Default)]
+struct Owed {
+    /// An ACK, now.
+    ack: bool,
+    /// Octets received since the last ACK was sent.
+    unacked: u32,
+    /// SYN or SYN-ACK.
+    syn: bool,
+    /// A window or keepalive probe: an ACK below SND.UNA.
+    probe: bool,
+    /// FIN again.
+    fin: bool,
+    /// The persist timer allows a segment smaller than silly-window avoidance would (RFC 9293 §3.8.6.2.1).
+    override_sws: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Tcb {
+    pub(crate) tuple: FourTuple,
+    pub(crate) state: State,
+    pub(crate) state_since: Instant,
+    pub(crate) snd: SendVars,
+    pub(crate) rcv: RecvVars,
+    pub(crate) send: SendQueue,
+    pub(crate) recv: Reassembly,
+    pub(crate) timestamps: Option<Timestamps>,
+    pub(crate) sack: bool,
+    pub(crate) rtt: RttEstimator,
+    pub(crate) congestion: Reno,
+    recovery: Recovery,
+    pub(crate) timers: Timers,
+    pub(crate) hop: Hop,
+    owed: Owed,
+    /// What the application has to be told.
+    pub(crate) ready: Ready,
+    /// `App::opened` is due.
+    pub(crate) opening: bool,
+    /// `App::opened` has been called.
+    pub(crate) opened: bool,
+    /// The connection is over; `App::closed` is due.
+    pub(crate) over: Option<Closed>,
+    /// Passive opens count against their listener's backlog until established.
+    pub(crate) passive: bool,
+    /// The application closed its side; FIN follows the queue.
+    pub(crate) fin_queued: bool,
+    fin_sent: bool,
+    nodelay: bool,
+    /// The congestion window was in the way of the last output.
+    cwnd_limited: bool,
+    /// The application found (nearly) no room, and wants to hear of some.
+    pub(crate) wants_room: bool,
+    /// The application was refused a frame, and wants to hear of some.
+    pub(crate) starved: bool,
+    pub(crate) on_dirty_list: bool,
+    pub(crate) on_output_list: bool,
+    /// Retransmissions of SYN or SYN-ACK, probes without an answer.
+    tries: u8,
+    persist_backoff: u8,
+    pub(crate) retransmits: u32,
+    /// Last acceptable segment from the peer.
+    last_heard: Instant,
+    /// Since when SND.UNA has stood still with something outstanding.
+    stalled_since: Instant,
+    /// Last data or SYN sent.
+    last_sent: Instant,
+}
+
+impl Tcb {
+    /// A connection in LISTEN's child or CLOSED, to be opened by one of the constructors below.
+    fn new(tuple: FourTuple, iss: SeqNumber, hop: Hop, config: &Config, now: Instant) -> Self {
+        let mss = config.mss(&tuple);
+        Self {
+            tuple,
+            state: State::Closed,
+            state_since: now,
+            snd: SendVars {
+                una: iss,
+                nxt: iss,
+                wnd: 0,
+                wl1: SeqNumber(0),
+                wl2: SeqNumber(0),
+                iss,
+                max_wnd: 0,
+                scale: 0,
+                mss,
+            },
+            rcv: RecvVars {
+                nxt: SeqNumber(0),
+                edge: SeqNumber(0),
+                irs: SeqNumber(0),
+                scale: 0,
+                mss,
+                fin: None,
+            },
+            send: SendQueue::new(iss + 1),
+            recv: Reassembly::new(),
+            timestamps: None,
+            sack: false,
+            rtt: RttEstimator::default(),
+            congestion: Reno::new(u32::from(mss)),
+            recovery: Recovery::default(),
+            timers: Timers::default(),
+            hop,
+            owed: Owed::default(),
+            ready: Ready::default(),
+            opening: false,
+            opened: false,
+            over: None,
+            passive: false,
+            fin_queued: false,
+            fin_sent: false,
+            nodelay: false,
+            cwnd_limited: false,
+            wants_room: false,
+            starved: false,
+            on_dirty_list: false,
+            on_output_list: false,
+            tries: 0,
+            persist_backoff: 0,
+            retransmits: 0,
+            last_heard: now,
+            stalled_since: now,
+            last_sent: now,
+        }
+    }
+
+    /// A SYN arrived at a listener: LISTEN → SYN-RECEIVED (RFC 9293 §3.10.7.2). S1.1
+    pub(crate) fn passive<M: Memory>(
+        tuple: FourTuple,
+        syn: &Segment,
+        iss: SeqNumber,
+        timestamp_offset: u32,
+        hop: Hop,
+        ctx: &mut Ctx<'_, M>,
+    ) -> Self {
+        let mut tcb = Self::new(tuple, iss, hop, ctx.config, ctx.now);
+        tcb.passive = true;
+        tcb.state = State::SynReceived;
+        ctx.states[State::SynReceived as usize] += 1;
+        tcb.take_syn(syn, timestamp_offset, ctx);
+        tcb.owed.syn = true;
+        tcb
+    }
+
+    /// The application opens: CLOSED → SYN-SENT (RFC 9293 §3.10.1). S1.1
+    pub(crate) fn active<M: Memory>(
+        tuple: FourTuple,
+        iss: SeqNumber,
+        timestamp_offset: u32,
+        hop: Hop,
+        ctx: &mut Ctx<'_, M>,
+    ) -> Self {
+        let mut tcb = Self::new(tuple, iss, hop, ctx.config, ctx.now);
+        tcb.state = State::SynSent;
+        ctx.states[State::SynSent as usize] += 1;
+        tcb.timestamps = Some(Timestamps { offset: timestamp_offset, recent: 0, recent_at: ctx.now });
+        tcb.sack = true;
+        tcb.rcv.scale = window_scale(ctx.config.receive_buffer);
+        tcb.owed.syn = true;
+        tcb
+    }
+
+    /// What the peer's SYN says: its sequence number and options (RFC 9293 §3.7.1, RFC 7323 §1.3, 2018 §2).
+    fn take_syn<M: Memory>(&mut self, syn: &Segment, timestamp_offset: u32, ctx: &Ctx<'_, M>) {
+        let options: &Options = &syn.options;
+        self.rcv.irs = syn.seq;
+        self.rcv.nxt = syn.seq + 1;
+        self.rcv.edge = self.rcv.nxt;
+        if let Some(scale) = options.window_scale {
+            self.snd.scale = scale;
+            self.rcv.scale = window_scale(ctx.config.receive_buffer);
+        } else {
+            self.snd.scale = 0;
+            self.rcv.scale = 0;
+        }
+        self.sack = options.sack_permitted;
+        self.timestamps = options.timestamps.map(|(value, _)| Timestamps {
+            offset: timestamp_offset,
+            recent: value,
+            recent_at: ctx.now,
+        });
+        let default = if self.tuple.remote_ip.is_ipv4() { MSS_DEFAULT_V4 } else { MSS_DEFAULT_V6 };
+        let peer = match options.mss {
+            // A zero is no announcement (T11).
+            None | Some(0) => default,
+            Some(mss) => mss.max(MSS_MIN),
+        };
+        let mut mss = peer.min(ctx.config.mss(&self.tuple));
+        if self.timestamps.is_some() {
+            mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
+        }
+        self.snd.mss = mss;
+        self.congestion = Reno::new(u32::from(mss));
+        // The window in a SYN is never scaled (RFC 7323 §2.2).
+        self.snd.wnd = u32::from(syn.window);
+        self.snd.max_wnd = self.snd.wnd;
+        self.snd.wl1 = syn.seq;
+        self.snd.wl2 = self.snd.una;
+    }
+
+    /// Moves to `state`, keeping the counts.
+    pub(crate) fn enter<M>(&mut self, state: State, ctx: &mut Ctx<'_, M>) {
+        ctx.states[self.state as usize] -= 1;
+        ctx.states[state as usize] += 1;
+        self.state = state;
+        self.state_since = ctx.now;
+    }
+
+    /// The connection is over: no more segments; `App::closed` with `reason` follows.
+    pub(crate) fn finish<M>(&mut self, reason: Closed, ctx: &mut Ctx<'_, M>) {
+        if self.over.is_none() {
+            self.over = Some(reason);
+            if reason != Closed::Finished {
+                if self.opened || self.opening {
+                    ctx.counters.tcp_estab_resets += 1;
+                } else {
+                    ctx.counters.tcp_attempt_fails += 1;
+                }
+            }
+        }
+        if self.state != State::TimeWait {
+            self.enter(State::Closed, ctx);
+        }
+        self.timers = Timers::default();
+    }
+
+    /// Octets in flight as the network sees it (RFC 6675 "pipe").
+    fn in_flight(&self) -> u32 {
+        let outstanding = self.snd.nxt.since(self.snd.una);
+        let arrived = self.recovery.assumed_sacked(u32::from(self.snd.mss));
+        outstanding.saturating_sub(self.send.sacked + self.send.lost).saturating_sub(arrived)
+    }
+
+    /// Upper bound of what may be buffered for the application now, octets. S5.2
+    fn receive_limit<M: Memory>(&self, ctx: &Ctx<'_, M>) -> u32 {
+        let share = ctx.pool.fair_share().saturating_mul(u32::from(self.rcv.mss));
+        // RFC 9293 §3.8.6.2.2 needs two segments for any progress beyond stop-and-wait.
+        share.clamp(2 * u32::from(self.rcv.mss), ctx.config.receive_buffer.max(2 * u32::from(self.rcv.mss)))
+    }
+
+    /// Frames that may be held out of order.
+    fn out_of_order_limit<M: Memory>(&self, ctx: &Ctx<'_, M>) -> u32 {
+        ctx.pool.fair_share()
+    }
+
+    // --- the application's side ---------------------------------------------------------------
+
+    /// Chunks that may be queued.
+    pub(crate) fn send_room<M: Memory>(&self, pool: &FramePool<M>, config: &Config) -> u32 {
+        if !self.state.can_send() || self.fin_queued {
+            return 0;
+        }
+        let by_octets = config.send_buffer.saturating_sub(self.send.bytes()) / u32::from(self.snd.mss);
+        let by_frames = pool.fair_share().saturating_sub(self.send.frames());
+        let least = SEND_CHUNKS_MIN.saturating_sub(self.send.frames());
+        by_octets.min(by_frames).max(least)
+    }
+
+    /// Queues a chunk, cut to segments.
+    pub(crate) fn queue<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        config: &Config,
+        mut chunk: crate::frame::Chunk,
+    ) -> Result<(), crate::frame::Chunk> {
+        if !self.state.can_send() || self.fin_queued {
+            return Err(chunk);
+        }
+        // A callback may go over its room a little (a head and its body), not without bound.
+        if self.send.bytes() > 2 * config.send_buffer {
+            return Err(chunk);
+        }
+        if chunk.is_empty() {
+            pool.release(chunk);
+            return Ok(());
+        }
+        let mss = usize::from(self.snd.mss);
+        while chunk.len() > mss {
+            let Some(rest) = pool.split_off(&mut chunk, mss) else { return Err(chunk) };
+            self.send.push(pool, core::mem::replace(&mut chunk, rest));
+        }
+        if !self.nodelay {
+            match self.send.gather(pool, chunk, mss) {
+                Ok(()) => return Ok(()),
+                Err(back) => chunk = back,
+            }
+        }
+        self.send.push(pool, chunk);
+        Ok(())
+    }
+
+    /// The application closes its sending side (RFC 9293 §3.10.4). S2.1, S2.2
+    pub(crate) fn shutdown<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if self.fin_queued {
+            return;
+        }
+        if let Some(next) = self.state.close() {
+            self.fin_queued = true;
+            self.enter(next, ctx);
+        } else if self.state == State::SynSent {
+            self.finish(Closed::Aborted, ctx);
+        }
+    }
+
+    pub(crate) fn set_nodelay(&mut self, on: bool) {
+        self.nodelay = on;
+    }
+
+    /// The peer's FIN was reached and everything before it taken.
+    pub(crate) fn recv_finished(&self) -> bool {
+        self.recv.is_empty() && self.rcv.fin.is_some_and(|fin| fin.lt(self.rcv.nxt))
+    }
+
+    pub(crate) fn set_app_timer(&mut self, at: Option<Instant>) {
+        match at {
+            Some(at) => self.timers.set(TimerKind::App, at),
+            None => self.timers.clear(TimerKind::App),
+        }
+    }
+
+    /// Whether the peer acknowledged something new after `then`: our packets reach it (RFC 4861 §7.3.1).
+    pub(crate) fn has_progressed_since(&self, then: Instant) -> bool {
+        self.snd.una != self.snd.iss && self.stalled_since >= then
+    }
+
+    /// What `ready` should say that the application hasn't been told.
+    pub(crate) fn has_news(&self) -> bool {
+        self.opening || self.over.is_some() || self.ready != Ready::default()
+    }
+}
+
+/// Shift with which the largest window fits 16 bits (RFC 7323 §2.3: at most 14).
+fn window_scale(receive_buffer: u32) -> u8 {
+    let bits = 32 - receive_buffer.leading_zeros();
+    (bits.saturating_sub(16) as u8).min(14)
+}
+
+/// How long an acknowledgement may wait for data to ride on (RFC 9293 §3.8.6.3: less than 0.5 s). Linux's
+/// minimum: long enough for an application's answer, short against every peer's RTO minimum.
+pub const DELAYED_ACK: Duration = Duration::from_millis(40);
+
+#[cfg(test)]
+mod tests {
+    use super::window_scale;
+
+    #[test]
+    fn s5_2_the_scale_is_the_smallest_that_expresses_the_buffer() {
+        for (buffer, scale) in [(65_535, 0), (65_536, 1), (1 << 20, 5), (8 << 20, 8), (1 << 30, 14)] {
+            assert_eq!(window_scale(buffer), scale, "{buffer}");
+            assert!(u64::from(buffer) <= 65_536 << scale || scale == 14);
+        }
+    }
+}

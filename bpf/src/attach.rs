@@ -1,0 +1,196 @@
+//! Attaching the program to an interface by a `bpf_link`, and naming who is there already.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
+use libbpf_rs::{Xdp, XdpFlags};
+
+use crate::error::{Error, Occupant, denied};
+use crate::{Result, interface};
+
+/// Where the program should hook in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AttachMode {
+    /// Native if the driver can, else generic, with the reason.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// Behind the driver, on the socket buffer: every driver can, slower.
+    Generic,
+}
+
+/// Where the program does hook in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// On the kernel's socket buffer.
+    Generic,
+}
+
+impl Mode {
+    fn flags(self) -> XdpFlags {
+        match self {
+            Self::Native => XdpFlags::DRV_MODE,
+            Self::Generic => XdpFlags::SKB_MODE,
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// What [`Steering::attach`](crate::Steering::attach) came to.
+#[derive(Debug)]
+pub struct Attached {
+    /// The mode the program runs in.
+    pub mode: Mode,
+    /// Why it is not native, if native was tried first.
+    pub fallback: Option<Error>,
+}
+
+/// The program's hold on the interface, for as long as this lives.
+///
+/// By link and not by netlink: the kernel closes the descriptor of a process that dies, and the last close
+/// detaches.
+#[derive(Debug)]
+pub(crate) struct Link {
+    fd: OwnedFd,
+}
+
+impl Drop for Link {
+    /// A child between fork and exec holds a copy of every descriptor, so that closing ours may not be the
+    /// last close. This detaches here and now.
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is open, and the call touches no memory. It fails only if the interface is
+        // gone.
+        unsafe { libbpf_sys::bpf_link_detach(self.fd.as_raw_fd()) };
+    }
+}
+
+pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) -> Result<(Link, Attached)> {
+    let interface = interface::name(ifindex).ok_or(Error::NoInterface { ifindex })?;
+    let create = |mode: Mode| {
+        link_create(program, ifindex, mode)
+            .map_err(|source| explain(source, program, ifindex, &interface, mode))
+    };
+    let (mode, fallback) = match mode {
+        AttachMode::Native => (Mode::Native, None),
+        AttachMode::Generic => (Mode::Generic, None),
+        AttachMode::Auto => match create(Mode::Native) {
+            Ok(link) => return Ok((link, Attached { mode: Mode::Native, fallback: None })),
+            Err(error) if concerns_both_modes(&error) => return Err(error),
+            Err(error) => (Mode::Generic, Some(error)),
+        },
+    };
+    Ok((create(mode)?, Attached { mode, fallback }))
+}
+
+/// libbpf's own `bpf_program__attach_xdp` leaves the choice of mode to the driver, so this names it.
+fn link_create(program: BorrowedFd<'_>, ifindex: i32, mode: Mode) -> io::Result<Link> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags: mode.flags().bits(),
+        ..Default::default()
+    };
+    // SAFETY: `program` is open for the call, and `options` is a valid structure that states its own size.
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const options)
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(Link { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+}
+
+/// Whether generic mode would fail for the same reason, or would run beside something that must not be there.
+fn concerns_both_modes(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Permission { .. } | Error::Memlock | Error::NoInterface { .. } | Error::Occupied { .. }
+    )
+}
+
+/// A link has no extended acknowledgement, so the reason is found from the error number and the interface's
+/// state.
+fn explain(source: io::Error, program: BorrowedFd<'_>, ifindex: i32, interface: &str, mode: Mode) -> Error {
+    let interface = interface.to_owned();
+    let native = mode == Mode::Native;
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => denied(),
+        Some(libc::ENODEV) => Error::NoInterface { ifindex },
+        Some(libc::EBUSY | libc::EEXIST) => match occupant(program, ifindex, &interface) {
+            Some(occupant) => Error::Occupied { interface, occupant },
+            None => Error::Attach { interface, mode, source },
+        },
+        Some(libc::EOPNOTSUPP | libc::EINVAL) if native && interface::lro(&interface) => {
+            Error::LroOn { interface }
+        }
+        Some(libc::EOPNOTSUPP) if native => Error::NativeUnsupported { interface, source },
+        // veth and most drivers say ERANGE, virtio and a few EINVAL, ENA EFBIG; none of them at 1500.
+        Some(libc::ERANGE | libc::EINVAL | libc::EFBIG) if native => match interface::mtu(&interface) {
+            Ok(mtu) => Error::MtuTooLarge { interface, mtu },
+            Err(_) => Error::Attach { interface, mode, source },
+        },
+        Some(libc::ENOSPC | libc::ENOMEM) if native => Error::TooFewQueues { interface, source },
+        _ => Error::Attach { interface, mode, source },
+    }
+}
+
+fn occupant(program: BorrowedFd<'_>, ifindex: i32, interface: &str) -> Option<Occupant> {
+    let found = Xdp::new(program).query(ifindex, XdpFlags::NONE).ok()?;
+    let (program_id, mode) = match u32::from(found.attach_mode) {
+        libbpf_sys::XDP_ATTACHED_DRV => (found.drv_prog_id, Some(Mode::Native)),
+        libbpf_sys::XDP_ATTACHED_SKB => (found.skb_prog_id, Some(Mode::Generic)),
+        libbpf_sys::XDP_ATTACHED_MULTI => (found.drv_prog_id, None),
+        _ => (found.prog_id, None),
+    };
+    // Gone again between the refusal and the question.
+    if program_id == 0 {
+        return None;
+    }
+    let name = ProgInfoIter::default()
+        .find(|info| info.id == program_id)
+        .map(|info| info.name.to_string_lossy().into_owned());
+    let link = LinkInfoIter::default()
+        .find(|link| {
+            link.prog_id == program_id
+                && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == ifindex as u32)
+        })
+        .map(|link| (link.id, holder(link.id)));
+    Some(Occupant { program_id, name, mode, link, interface: interface.to_owned() })
+}
+
+/// The process that has the link open, as `pid N (name)`.
+fn holder(link_id: u32) -> Option<String> {
+    let holds = |pid: &str| -> Option<bool> {
+        let held = fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()?.flatten().any(|fd| {
+            fs::read_to_string(fd.path()).is_ok_and(|info| {
+                info.lines().any(|line| {
+                    line.strip_prefix("link_id:").is_some_and(|id| id.trim() == link_id.to_string())
+                })
+            })
+        });
+        Some(held)
+    };
+    let pid = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .find(|pid| holds(pid) == Some(true))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("pid {pid} ({})", name.trim()))
+}

@@ -1,0 +1,178 @@
+//! What can go wrong, each as one line that says what to do about it.
+
+use std::fmt;
+use std::io;
+
+use crate::attach::Mode;
+
+/// Why the frames could not be steered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process may not load or attach XDP programs.
+    #[error(
+        "no permission to load and attach an XDP program: this process lacks {missing}; \
+         run it as root, or grant CAP_NET_ADMIN and CAP_BPF (systemd: AmbientCapabilities=)"
+    )]
+    Permission {
+        /// The capabilities that are not there.
+        missing: String,
+    },
+    /// No interface has this index.
+    #[error("no interface with index {ifindex}: it is gone, or in another network namespace (see `ip link`)")]
+    NoInterface {
+        /// The index asked for.
+        ifindex: i32,
+    },
+    /// Somebody else's program is on the interface.
+    #[error("an XDP program is already on {interface}: {occupant}")]
+    Occupied {
+        /// The interface's name.
+        interface: String,
+        /// Who is there.
+        occupant: Occupant,
+    },
+    /// The driver has no XDP of its own.
+    #[error("{interface}'s driver has no native XDP ({source}): use --attach auto or generic")]
+    NativeUnsupported {
+        /// The interface's name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Large receive offload merges segments before XDP could see them.
+    #[error(
+        "{interface} has large-receive-offload on, which excludes native XDP: `ethtool -K {interface} lro off`"
+    )]
+    LroOn {
+        /// The interface's name.
+        interface: String,
+    },
+    /// Frames of this interface (or of its peer) do not fit the driver's XDP buffers.
+    #[error(
+        "{interface}'s MTU {mtu}, or its peer's, is too large for native XDP: `ip link set dev {interface} mtu 1500`"
+    )]
+    MtuTooLarge {
+        /// The interface's name.
+        interface: String,
+        /// Its MTU now.
+        mtu: u32,
+    },
+    /// The driver wants more queues for XDP than there are.
+    #[error(
+        "{interface} has too few queues for native XDP ({source}): see `ethtool -l {interface}` and `ethtool -L`"
+    )]
+    TooFewQueues {
+        /// The interface's name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel did not give the memory.
+    #[error(
+        "the kernel refused memory for the XDP program's maps: raise the limit of locked memory \
+         (`ulimit -l unlimited`, systemd: LimitMEMLOCK=infinity)"
+    )]
+    Memlock,
+    /// The queue's number is beyond what the socket map holds.
+    #[error("queue {queue} is beyond the {limit} queues that the XDP program serves")]
+    NoSuchQueue {
+        /// The queue asked for.
+        queue: u32,
+        /// How many there can be.
+        limit: u32,
+    },
+    /// A map is full.
+    #[error("no more than {limit} {what}")]
+    Full {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there can be.
+        limit: u32,
+    },
+    /// The interface refused the program for a reason without a remedy of its own here.
+    #[error("cannot attach the XDP program to {interface} in {mode} mode: {source}")]
+    Attach {
+        /// The interface's name.
+        interface: String,
+        /// The mode tried.
+        mode: Mode,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused something that it should not refuse.
+    #[error("cannot {doing}: {source}")]
+    Bpf {
+        /// What was tried.
+        doing: &'static str,
+        /// What the kernel said.
+        source: libbpf_rs::Error,
+    },
+}
+
+/// A program that is on the interface already, and how to take it off.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Occupant {
+    /// The kernel's id of the program, as `bpftool prog` and `ip link` show it.
+    pub program_id: u32,
+    /// Its name, if it may be read.
+    pub name: Option<String>,
+    /// Where it hooks in, if the kernel says one mode.
+    pub mode: Option<Mode>,
+    /// The link that holds it, if one does, and then the process that holds the link, if it can be seen.
+    pub link: Option<(u32, Option<String>)>,
+    pub(crate) interface: String,
+}
+
+impl fmt::Display for Occupant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id {}", self.program_id)?;
+        if let Some(name) = &self.name {
+            write!(f, ", \"{name}\"")?;
+        }
+        if let Some(mode) = self.mode {
+            write!(f, ", {mode}")?;
+        }
+        write!(f, "; byway does not replace it: ")?;
+        // `ip link set … xdp off` cannot remove what a link holds (EBUSY), and plain `xdp off` only looks at one mode.
+        match (&self.link, self.mode) {
+            (Some((_, Some(holder))), _) => write!(f, "stop {holder}, which holds it"),
+            (Some((id, None)), _) => {
+                write!(f, "stop the process that holds it, or `bpftool link detach id {id}`")
+            }
+            (None, Some(Mode::Native)) => write!(f, "`ip link set dev {} xdpdrv off`", self.interface),
+            (None, Some(Mode::Generic)) => write!(f, "`ip link set dev {} xdpgeneric off`", self.interface),
+            (None, None) => write!(f, "`ip link set dev {} xdp off`", self.interface),
+        }
+    }
+}
+
+/// EPERM: either the process lacks a capability, or (before Linux 5.11) the maps do not fit RLIMIT_MEMLOCK.
+pub(crate) fn denied() -> Error {
+    match missing_capabilities() {
+        missing if missing.is_empty() => Error::Memlock,
+        missing => Error::Permission { missing: missing.join(" and ") },
+    }
+}
+
+fn missing_capabilities() -> Vec<&'static str> {
+    // linux/capability.h. CAP_SYS_ADMIN stands for CAP_BPF, as it did before Linux 5.8.
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const BPF: u64 = 1 << 39;
+
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+
+    let mut missing = Vec::new();
+    if effective & NET_ADMIN == 0 {
+        missing.push("CAP_NET_ADMIN");
+    }
+    if effective & (BPF | SYS_ADMIN) == 0 {
+        missing.push("CAP_BPF");
+    }
+    missing
+}

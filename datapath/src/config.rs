@@ -1,0 +1,182 @@
+//! What a datapath is told at start, and the argued defaults.
+
+use core::time::Duration;
+
+use crate::error::Error;
+
+/// Room that AF_XDP keeps in front of every received frame (`XDP_PACKET_HEADROOM`); more than
+/// [`byway_tcp::frame::MAX_HEADERS`], so an answer's headers fit in front of any payload.
+pub const XDP_HEADROOM: u32 = 256;
+
+const _: () = assert!(XDP_HEADROOM as usize >= byway_tcp::frame::MAX_HEADERS);
+
+/// Ethernet header with two VLAN tags, in front of an IP packet.
+const LINK_HEADER_MAX: u32 = 14 + 2 * 4;
+
+/// Whether the NIC is to read and write the frames itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ZeroCopy {
+    /// Zero-copy if the driver can, otherwise copy mode, with the reason told.
+    #[default]
+    Auto,
+    /// Zero-copy or an error.
+    On,
+    /// Copy mode.
+    Off,
+}
+
+/// Preferred busy polling: the core itself runs the driver's receive loop, within its system calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BusyPoll {
+    /// How long one call may poll, in µs.
+    pub usecs: u32,
+    /// Frames per call.
+    pub budget: u32,
+}
+
+impl Default for BusyPoll {
+    fn default() -> Self {
+        // The kernel documentation's example values (Documentation/networking/af_xdp.rst,
+        // napi.rst): long enough for one batch of 64, short enough to keep the turn short.
+        Self { usecs: 20, budget: 64 }
+    }
+}
+
+/// Sizes of the four rings, in entries; powers of two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rings {
+    /// Frames waiting to be received into.
+    pub fill: u32,
+    /// Frames received.
+    pub rx: u32,
+    /// Frames to send.
+    pub tx: u32,
+    /// Frames sent.
+    pub completion: u32,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self {
+            // At least the NIC's ring plus ours (D3: a smaller one starves the NIC and gave
+            // zero-length packets); 2,048 is the largest ring that common drivers use by default.
+            fill: 4096,
+            // 2,048 full-sized frames are 2.4 ms at 10 Gbit/s: what the loop may be late without
+            // losing a frame.
+            rx: 2048,
+            // The same 2.4 ms towards the wire; the rest waits in the stack, where it can be
+            // retransmitted, resized and acknowledged.
+            tx: 2048,
+            // Everything of the TX ring can be completed at once, and once more while the loop is late.
+            completion: 4096,
+        }
+    }
+}
+
+/// What one core's datapath is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Octets per frame: 2,048 or 4,096 (what an aligned UMEM allows below a page).
+    pub frame_size: u32,
+    /// Frames per core.
+    pub frame_count: u32,
+    /// Map the frames on 2 MiB pages when there are enough.
+    pub huge_pages: bool,
+    /// Ring sizes.
+    pub rings: Rings,
+    /// Zero-copy or not.
+    pub zero_copy: ZeroCopy,
+    /// Preferred busy polling; `None`: interrupts wake the core.
+    pub busy_poll: Option<BusyPoll>,
+    /// Longest time the loop spins after the last frame before it sleeps. Zero: sleeps at once.
+    pub spin_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // Holds 1,792 octets behind the headroom: a frame of MTU 1,500 with two VLAN tags.
+            // 4,096 would halve how many segments the same memory and cache hold.
+            frame_size: 2048,
+            // 128 MiB: 100 ms at 10 Gbit/s in flight, and a frame each for 65,536 connections.
+            frame_count: 65_536,
+            huge_pages: true,
+            rings: Rings::default(),
+            zero_copy: ZeroCopy::Auto,
+            busy_poll: None,
+            // About ten times what it costs to sleep and be woken (a system call, a softirq, a
+            // context switch: 3-5 µs); spinning longer than that can't win more than it burns.
+            spin_max: Duration::from_micros(50),
+        }
+    }
+}
+
+impl Config {
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the value and what it has to be.
+    pub fn check(&self) -> Result<(), Error> {
+        let Rings { fill, rx, tx, completion } = self.rings;
+        for (name, size) in [("fill", fill), ("rx", rx), ("tx", tx), ("completion", completion)] {
+            if !size.is_power_of_two() {
+                return Err(Error::config(format!("{name} ring of {size} entries: take a power of two")));
+            }
+        }
+        if fill < rx {
+            return Err(Error::config(format!("fill ring ({fill}) smaller than RX ring ({rx}): enlarge it")));
+        }
+        if completion < tx {
+            let hint = "enlarge it, or the kernel stops sending";
+            return Err(Error::config(format!(
+                "completion ring ({completion}) smaller than TX ring ({tx}): {hint}"
+            )));
+        }
+        if self.frame_size != 2048 && self.frame_size != 4096 {
+            return Err(Error::config(format!("frames of {} octets: take 2048 or 4096", self.frame_size)));
+        }
+        let least = 2 * (fill + tx);
+        if self.frame_count < least {
+            let count = self.frame_count;
+            return Err(Error::config(format!(
+                "{count} frames can't feed these rings: take at least {least}"
+            )));
+        }
+        if u64::from(self.frame_count) * u64::from(self.frame_size) > u64::from(u32::MAX) {
+            return Err(Error::config("more than 4 GiB of frames a core: take fewer or smaller ones".into()));
+        }
+        Ok(())
+    }
+
+    /// Largest IP packet that fits into a frame behind the kernel's headroom.
+    pub fn mtu_max(&self) -> u32 {
+        self.frame_size - XDP_HEADROOM - LINK_HEADER_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_together_and_hold_an_ethernet_frame() {
+        let config = Config::default();
+        config.check().expect("defaults");
+        assert!(config.mtu_max() >= 1500);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let broken = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().expect_err("must be refused").to_string()
+        };
+        assert!(broken(|c| c.rings.rx = 1000).contains("power of two"));
+        assert!(broken(|c| c.rings.fill = 1024).contains("fill ring"));
+        assert!(broken(|c| c.rings.completion = 64).contains("completion ring"));
+        assert!(broken(|c| c.frame_size = 3000).contains("2048 or 4096"));
+        assert!(broken(|c| c.frame_count = 1000).contains("at least"));
+        assert!(broken(|c| c.frame_count = u32::MAX).contains("4 GiB"));
+    }
+}

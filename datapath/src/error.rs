@@ -1,0 +1,199 @@
+//! What can go wrong on the way to the wire: each error says what, where, and what to do.
+
+use std::io;
+
+/// What sort of trouble an [`Error`] is; the program's exit code follows from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The device went away while we used it.
+    DeviceGone,
+    /// The system lacks something, or has it in use.
+    SystemLacks,
+    /// A privilege is missing.
+    Permission,
+    /// What we were told can't be done here.
+    Configuration,
+}
+
+/// An error of the datapath.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No such interface.
+    #[error("interface {0} doesn't exist in this network namespace: `ip link` lists those that do")]
+    NoInterface(String),
+    /// A question about an interface went unanswered.
+    #[error("interface {interface}: {what} failed: {source}")]
+    Link {
+        /// The interface.
+        interface: String,
+        /// The request.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The interface isn't Ethernet.
+    #[error("interface {0} isn't Ethernet: byway needs one with a MAC address (a NIC, a veth, a tap)")]
+    NotEthernet(String),
+    /// The interface is administratively down.
+    #[error("interface {0} is down: `ip link set {0} up` first")]
+    LinkDown(String),
+    /// A queue the interface doesn't have.
+    #[error(
+        "{interface} has no RX queue {queue}: it has {count} (`ethtool -l {interface}` shows and `-L` changes that)"
+    )]
+    NoQueue {
+        /// The interface.
+        interface: String,
+        /// The queue asked for.
+        queue: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// Fewer cores than queues.
+    #[error(
+        "{queues} queues need a core each, and only {cores} may be used: give fewer with --queues, or `ethtool -L {interface} combined {cores}`"
+    )]
+    TooFewCores {
+        /// The interface.
+        interface: String,
+        /// Queues to serve.
+        queues: usize,
+        /// Cores there are.
+        cores: usize,
+    },
+    /// A value that doesn't fit.
+    #[error("{0}")]
+    Config(String),
+    /// xsk-rs isn't the one we know.
+    #[error(
+        "this build of xsk-rs lays its frame descriptors out in an unknown way: rebuild byway with the committed Cargo.lock (`cargo build --locked`)"
+    )]
+    DescriptorLayout,
+    /// Locked memory is limited.
+    #[error(
+        "{bytes} octets of frames exceed the limit of locked memory: raise RLIMIT_MEMLOCK (`ulimit -l unlimited`, systemd `LimitMEMLOCK=infinity`) or grant CAP_IPC_LOCK"
+    )]
+    LockedMemory {
+        /// Size of the UMEM.
+        bytes: u64,
+    },
+    /// There is not enough memory for the UMEM.
+    #[error("no memory for {bytes} octets of frames: {source}; free some, or use fewer queues")]
+    Memory {
+        /// Size of the UMEM.
+        bytes: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel was built without AF_XDP.
+    #[error("this kernel has no AF_XDP sockets: use one with CONFIG_XDP_SOCKETS=y (Linux 5.4 or later)")]
+    NoAfXdp,
+    /// A missing capability.
+    #[error("{what} needs {capability}: run as root, or grant it (`setcap`, systemd `AmbientCapabilities=`)")]
+    Permission {
+        /// What was tried.
+        what: &'static str,
+        /// What it takes.
+        capability: &'static str,
+    },
+    /// Another socket holds the queue.
+    #[error(
+        "queue {queue} of {interface} is in use by another AF_XDP socket: stop the program that owns it (`ss --xdp -p` names it)"
+    )]
+    QueueBusy {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// Zero-copy was demanded and isn't to be had.
+    #[error("zero-copy on queue {queue} of {interface}: {reason}; use --zero-copy auto or off")]
+    ZeroCopy {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// Why not.
+        reason: String,
+    },
+    /// Any other failure of a socket call.
+    #[error("AF_XDP socket on queue {queue} of {interface}: {what}: {source}")]
+    Socket {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// The call.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The interface disappeared under a bound socket.
+    #[error("interface {interface} is gone: queue {queue} lost its device; start again when it is back")]
+    DeviceGone {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// A thread isn't where it should be.
+    #[error(
+        "can't pin a thread to core {core}: {reason}; `taskset -cp $$` shows which cores this process may use"
+    )]
+    Pin {
+        /// The core.
+        core: usize,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A file descriptor or thread couldn't be had.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A core's thread ended by a bug of ours.
+    #[error("the loop on core {core} stopped by an internal error: please report it with the lines above")]
+    CorePanicked {
+        /// The core.
+        core: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn config(text: String) -> Self {
+        Self::Config(text)
+    }
+
+    pub(crate) fn system(what: &'static str) -> Self {
+        Self::System { what, source: io::Error::last_os_error() }
+    }
+
+    /// What sort of trouble it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::DeviceGone { .. } => Kind::DeviceGone,
+            Self::Permission { .. } => Kind::Permission,
+            Self::NoInterface(_)
+            | Self::NotEthernet(_)
+            | Self::NoQueue { .. }
+            | Self::TooFewCores { .. }
+            | Self::Config(_)
+            | Self::Pin { .. } => Kind::Configuration,
+            Self::Link { .. }
+            | Self::LinkDown(_)
+            | Self::DescriptorLayout
+            | Self::LockedMemory { .. }
+            | Self::Memory { .. }
+            | Self::NoAfXdp
+            | Self::QueueBusy { .. }
+            | Self::ZeroCopy { .. }
+            | Self::Socket { .. }
+            | Self::System { .. }
+            | Self::CorePanicked { .. } => Kind::SystemLacks,
+        }
+    }
+}

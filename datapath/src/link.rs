@@ -1,0 +1,310 @@
+//! Facts about an interface, asked by ioctl.
+//!
+//! Not by sysfs: in a fresh network namespace /sys still shows the old one's interfaces.
+
+use core::net::IpAddr;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use byway_tcp::stack::Cidr;
+use byway_tcp::wire::MacAddr;
+
+use crate::error::Error;
+
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// What there is to know about an interface before using it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Largest IP packet, in octets.
+    pub mtu: u32,
+    /// Receive queues in use.
+    pub rx_queues: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Carrier present.
+    pub running: bool,
+    /// The driver's name, empty if it doesn't tell.
+    pub driver: String,
+}
+
+impl Link {
+    /// Asks the kernel about interface `name` of this thread's network namespace.
+    ///
+    /// # Errors
+    /// No such interface, or not an Ethernet one.
+    pub fn query(name: &str) -> Result<Self, Error> {
+        let asker = Asker::new(name)?;
+        let flags = asker.flags()?;
+        Ok(Self {
+            name: name.to_owned(),
+            index: asker.index()?,
+            mac: asker.mac()?,
+            mtu: asker.mtu()?,
+            rx_queues: asker.rx_queues(),
+            up: flags & libc::IFF_UP != 0,
+            running: flags & libc::IFF_RUNNING != 0,
+            driver: asker.driver(),
+        })
+    }
+
+    /// The addresses the kernel has on this interface, with their prefixes.
+    ///
+    /// # Errors
+    /// When the kernel doesn't answer.
+    pub fn kernel_addresses(&self) -> Result<Vec<Cidr>, Error> {
+        Ok(kernel_addresses()?
+            .into_iter()
+            .filter(|(name, _)| *name == self.name)
+            .map(|(_, cidr)| cidr)
+            .collect())
+    }
+
+    /// Checks that every one of `queues` exists.
+    ///
+    /// # Errors
+    /// [`Error::NoQueue`].
+    pub fn check_queues(&self, queues: &[u32]) -> Result<(), Error> {
+        match queues.iter().find(|&&queue| queue >= self.rx_queues) {
+            None => Ok(()),
+            Some(&queue) => {
+                Err(Error::NoQueue { interface: self.name.clone(), queue, count: self.rx_queues })
+            }
+        }
+    }
+}
+
+/// Every address of every interface of this network namespace.
+///
+/// # Errors
+/// When the kernel doesn't answer.
+pub fn kernel_addresses() -> Result<Vec<(String, Cidr)>, Error> {
+    let mut first = core::ptr::null_mut();
+    // SAFETY: `first` is writable; the list it is set to is freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Err(Error::system("listing addresses (getifaddrs)"));
+    }
+    let mut found = Vec::new();
+    let mut next = first;
+    // SAFETY: the list's pointers are null or good until freeifaddrs.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ifa_next;
+        if let (Some(address), Some(mask)) = (ip(entry.ifa_addr), ip(entry.ifa_netmask)) {
+            // SAFETY: an entry's name is a C string, good until freeifaddrs.
+            let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+            found.push((name.to_string_lossy().into_owned(), Cidr { address, prefix: ones(mask) }));
+        }
+    }
+    // SAFETY: the list came from getifaddrs, and nothing of it is used any more.
+    unsafe { libc::freeifaddrs(first) };
+    Ok(found)
+}
+
+/// The IP address in a socket address, if it is one.
+fn ip(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: getifaddrs gives null or a pointer to a socket address.
+    let family = i32::from(unsafe { address.as_ref() }?.sa_family);
+    match family {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is a sockaddr_in; a reference isn't made, so its
+            // alignment doesn't matter.
+            let v4 = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, sockaddr_in6.
+            let v6 = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(IpAddr::from(v6.sin6_addr.s6_addr))
+        }
+        _ => None,
+    }
+}
+
+/// Leading ones of a netmask.
+fn ones(mask: IpAddr) -> u8 {
+    match mask {
+        IpAddr::V4(mask) => mask.to_bits().leading_ones() as u8,
+        IpAddr::V6(mask) => mask.to_bits().leading_ones() as u8,
+    }
+}
+
+/// A socket and a request, to ask about one interface.
+struct Asker {
+    socket: OwnedFd,
+    name: String,
+    request: libc::ifreq,
+}
+
+impl Asker {
+    fn new(name: &str) -> Result<Self, Error> {
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
+            return Err(Error::NoInterface(name.to_owned()));
+        }
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(Error::system("opening a socket for ioctls"));
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: an ifreq is plain data, and zeroes are valid in all of it.
+        let mut request: libc::ifreq = unsafe { core::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        Ok(Self { socket, name: name.to_owned(), request })
+    }
+
+    fn ask(&self, code: libc::c_ulong, what: &'static str) -> Result<libc::ifreq, Error> {
+        let mut request = self.request;
+        // SAFETY: `request` is a writable ifreq, and every code used with `ask` takes one.
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), code as _, &raw mut request) };
+        if result == 0 {
+            return Ok(request);
+        }
+        let source = io::Error::last_os_error();
+        match source.raw_os_error() {
+            Some(libc::ENODEV) => Err(Error::NoInterface(self.name.clone())),
+            _ => Err(Error::Link { interface: self.name.clone(), what, source }),
+        }
+    }
+
+    fn index(&self) -> Result<u32, Error> {
+        let answer = self.ask(libc::SIOCGIFINDEX, "asking for the index")?;
+        // SAFETY: SIOCGIFINDEX sets this field.
+        Ok(unsafe { answer.ifr_ifru.ifru_ifindex } as u32)
+    }
+
+    fn flags(&self) -> Result<i32, Error> {
+        let answer = self.ask(libc::SIOCGIFFLAGS, "asking for the flags")?;
+        // SAFETY: SIOCGIFFLAGS sets this field.
+        Ok(i32::from(unsafe { answer.ifr_ifru.ifru_flags }))
+    }
+
+    fn mtu(&self) -> Result<u32, Error> {
+        let answer = self.ask(libc::SIOCGIFMTU, "asking for the MTU")?;
+        // SAFETY: SIOCGIFMTU sets this field.
+        Ok(unsafe { answer.ifr_ifru.ifru_mtu } as u32)
+    }
+
+    fn mac(&self) -> Result<MacAddr, Error> {
+        let answer = self.ask(libc::SIOCGIFHWADDR, "asking for the MAC address")?;
+        // SAFETY: SIOCGIFHWADDR sets this field.
+        let address = unsafe { answer.ifr_ifru.ifru_hwaddr };
+        if address.sa_family != libc::ARPHRD_ETHER {
+            return Err(Error::NotEthernet(self.name.clone()));
+        }
+        let mut mac = [0; 6];
+        for (to, from) in mac.iter_mut().zip(address.sa_data) {
+            *to = from as u8;
+        }
+        Ok(MacAddr(mac))
+    }
+
+    /// Asks the driver, whose structures begin with the command's code.
+    fn ethtool<T>(&self, question: &mut T) -> bool {
+        let mut request = self.request;
+        request.ifr_ifru.ifru_data = core::ptr::from_mut(question).cast();
+        // SAFETY: SIOCETHTOOL takes an ifreq whose data points at the structure of the command it
+        // begins with; both callers pass the one their command fills in.
+        let result =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+        result == 0
+    }
+
+    /// Queues that receive: the driver's count, or one if it doesn't tell.
+    fn rx_queues(&self) -> u32 {
+        let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+        let told = self.ethtool(&mut channels);
+        if told { (channels.rx + channels.combined).max(1) } else { 1 }
+    }
+
+    fn driver(&self) -> String {
+        let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; DRIVER_INFO_REST] };
+        if !self.ethtool(&mut info) {
+            return String::new();
+        }
+        let end = info.driver.iter().position(|&octet| octet == 0).unwrap_or(info.driver.len());
+        String::from_utf8_lossy(&info.driver[..end]).into_owned()
+    }
+}
+
+/// `struct ethtool_channels`.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    rx_max: u32,
+    tx_max: u32,
+    other_max: u32,
+    combined_max: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// What follows the driver's name in `struct ethtool_drvinfo`.
+const DRIVER_INFO_REST: usize = 4 * 32 + 12 + 5 * 4;
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; DRIVER_INFO_REST],
+}
+
+const _: () = assert!(size_of::<Channels>() == 36);
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_interface_is_named() {
+        for name in ["nosuchif0", "", "a-name-much-too-long-for-linux", "a/b"] {
+            let error = Link::query(name).expect_err("no such interface");
+            assert!(matches!(&error, Error::NoInterface(named) if named == name), "{error}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_not_ethernet() {
+        let error = Link::query("lo").expect_err("not Ethernet");
+        assert!(matches!(error, Error::NotEthernet(_)), "{error}");
+    }
+
+    #[test]
+    fn netmasks_become_prefixes() {
+        assert_eq!(ones("255.255.255.0".parse().expect("mask")), 24);
+        assert_eq!(ones("0.0.0.0".parse().expect("mask")), 0);
+        assert_eq!(ones("ffff:ffff:ffff:ffff::".parse().expect("mask")), 64);
+    }
+
+    #[test]
+    fn a_queue_out_of_range_is_named() {
+        let link = Link {
+            name: "eth0".into(),
+            index: 2,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            rx_queues: 2,
+            up: true,
+            running: true,
+            driver: "veth".into(),
+        };
+        link.check_queues(&[0, 1]).expect("both exist");
+        let error = link.check_queues(&[0, 2]).expect_err("two queues only");
+        assert!(error.to_string().contains("no RX queue 2: it has 2"), "{error}");
+    }
+}

@@ -1,0 +1,494 @@
+//! All cores together: started, told to go, asked, drained and stopped.
+//!
+//! ```text
+//!   start ─→ every core pins itself, maps its frames, opens its socket, builds stack and app
+//!     │      the caller puts sockets() into the steering program's map and attaches it
+//!   go ────→ the loops turn
+//!   drain ─→ no new connections; what is left after the limit is reset, and the resets are sent
+//!     │      the caller detaches the steering: from here on frames go to the kernel
+//!   stop ──→ sockets are closed, then memory is unmapped
+//! ```
+//!
+//! Steering goes before the sockets, never after: closing sockets under an attached program has
+//! crashed hosts (D9).
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use byway_tcp::app::App;
+use byway_tcp::stack::{Listener, Stack};
+use byway_tcp::wire::MacAddr;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot};
+use crate::core_loop::{CoreLoop, Idle, Rest, Turn};
+use crate::error::Error;
+use crate::pin;
+use crate::port::Port as _;
+use crate::umem::Umem;
+use crate::xsk::{Bound, Xsk};
+
+/// How long a core may take to answer a question. A turn takes microseconds and a sleep is ended
+/// by the waker, so a core that takes this long is stopped or starved.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the last frames (resets, mostly) may take to leave once the connections are gone.
+const FLUSH_LIMIT: Duration = Duration::from_millis(200);
+
+/// How often a drain looks whether it is to hurry.
+const HURRY_EVERY: Duration = Duration::from_millis(50);
+
+/// How much longer than its limit a drain is waited for before the cores are given up.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// What all cores are told.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The interface's name.
+    pub interface: String,
+    /// Queues, each with the core that serves it.
+    pub lanes: Vec<(u32, usize)>,
+    /// Frames, rings, sleeping.
+    pub datapath: Config,
+    /// Every core's stack.
+    pub stack: byway_tcp::stack::Config,
+    /// Ports open on every core.
+    pub listeners: Vec<Listener>,
+}
+
+/// What a core got.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// What the kernel granted the socket.
+    pub bound: Bound,
+    /// Whether the frames lie on huge pages.
+    pub huge_pages: bool,
+}
+
+/// A running core, from outside.
+#[derive(Debug)]
+struct Core {
+    queue: u32,
+    core: usize,
+    ready: Ready,
+    handle: Handle,
+    /// A second descriptor of its socket. Given up before the core is told to stop.
+    socket: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The running cores.
+#[derive(Debug)]
+pub struct Runtime {
+    cores: Vec<Core>,
+    events: Receiver<Event>,
+}
+
+impl Runtime {
+    /// Starts a thread per lane and waits until each has its socket; none serves before [`go`](Self::go).
+    ///
+    /// `make_app` is called on each core's own thread, with the core's place among the lanes.
+    ///
+    /// # Errors
+    /// The first core's that fails; the others are stopped and nothing is left behind.
+    pub fn start<A, F>(plan: Plan, make_app: F) -> Result<Self, Error>
+    where
+        A: App,
+        F: Fn(usize) -> A + Send + Sync + 'static,
+    {
+        plan.datapath.check()?;
+        let shared = Arc::new((plan, make_app));
+        let (news, events) = crossbeam::channel::bounded(control::EVENTS_MAX);
+        let mut runtime = Self { cores: Vec::new(), events };
+        let mut starting = Vec::new();
+        for place in 0..shared.0.lanes.len() {
+            starting.push(spawn(Arc::clone(&shared), place, news.clone())?);
+        }
+        let mut failed = None;
+        for Starting { queue, core, handle, thread, opened } in starting {
+            match opened.recv() {
+                Ok(Ok((ready, socket))) => {
+                    let (socket, thread) = (Some(socket), Some(thread));
+                    runtime.cores.push(Core { queue, core, ready, handle, socket, thread });
+                }
+                Ok(Err(error)) => failed = failed.or(Some(error)),
+                Err(_) => failed = failed.or(Some(Error::CorePanicked { core })),
+            }
+        }
+        match failed {
+            // Dropping the runtime stops those that did start.
+            Some(error) => Err(error),
+            None => Ok(runtime),
+        }
+    }
+
+    /// Each queue with its socket, for the steering program's map.
+    pub fn sockets(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        self.cores.iter().filter_map(|core| Some((core.queue, core.socket.as_ref()?.as_fd())))
+    }
+
+    /// Each lane with what its core got: queue, core, facts.
+    pub fn ready(&self) -> impl Iterator<Item = (u32, usize, &Ready)> {
+        self.cores.iter().map(|core| (core.queue, core.core, &core.ready))
+    }
+
+    /// Lets the cores serve.
+    pub fn go(&self) {
+        self.tell_all(|| Command::Go);
+    }
+
+    /// What may be asked of the cores from other threads.
+    pub fn inquirer(&self) -> Inquirer {
+        Inquirer { cores: self.cores.iter().map(|core| core.handle.clone()).collect() }
+    }
+
+    /// Waits up to `timeout` for news that concern the caller; passes learned neighbours on to the
+    /// other cores by itself.
+    pub fn next_event(&self, timeout: Duration) -> Option<Event> {
+        match self.events.recv_timeout(timeout) {
+            Ok(Event::Learned { core, neighbors }) => {
+                self.pass_on(core, &neighbors);
+                None
+            }
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Stops accepting, lets connections finish for up to `limit` or until `hurried` says so, and
+    /// resets what is left. Returns how many had to be reset.
+    ///
+    /// # Errors
+    /// When a core fails meanwhile; the others are drained nevertheless.
+    pub fn drain(&self, limit: Duration, hurried: impl Fn() -> bool) -> Result<u32, Error> {
+        self.tell_all(|| Command::Drain { limit });
+        let mut deadline = Clock.now() + limit + FLUSH_LIMIT + DRAIN_GRACE;
+        let (mut waiting, mut reset, mut failed, mut hurrying) = (self.cores.len(), 0, None, false);
+        while waiting > 0 {
+            let now = Clock.now();
+            if !hurrying && hurried() {
+                hurrying = true;
+                self.tell_all(|| Command::Drain { limit: Duration::ZERO });
+                deadline = deadline.min(now + FLUSH_LIMIT + DRAIN_GRACE);
+            }
+            let left = deadline.since(now);
+            if left.is_zero() {
+                break;
+            }
+            match self.next_event(left.min(HURRY_EVERY)) {
+                Some(Event::Drained { reset: count, .. }) => {
+                    reset += count;
+                    waiting -= 1;
+                }
+                Some(Event::Failed { error, .. }) => {
+                    failed = failed.or(Some(error));
+                    waiting -= 1;
+                }
+                Some(Event::Learned { .. }) | None => {}
+            }
+        }
+        failed.map_or(Ok(reset), Err)
+    }
+
+    /// Ends the loops, closes the sockets and unmaps the memory. The steering has been detached.
+    ///
+    /// # Errors
+    /// [`Error::CorePanicked`], after everything else has been stopped.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        for core in &mut self.cores {
+            core.socket = None;
+            core.handle.send(Command::Stop);
+        }
+        for core in &mut self.cores {
+            let panicked = core.thread.take().is_some_and(|thread| thread.join().is_err());
+            if panicked {
+                result = Err(Error::CorePanicked { core: core.core });
+            }
+        }
+        result
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for core in &self.cores {
+            core.handle.send(command());
+        }
+    }
+
+    fn pass_on(&self, from: usize, neighbors: &[(IpAddr, MacAddr)]) {
+        for core in self.cores.iter().filter(|core| core.core != from) {
+            core.handle.send(Command::Learn(neighbors.to_vec()));
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Nothing to do about a core that panicked: its own message has been printed.
+        let _ = self.shut_down();
+    }
+}
+
+/// Asks the cores; for the control socket's thread.
+#[derive(Clone, Debug)]
+pub struct Inquirer {
+    cores: Vec<Handle>,
+}
+
+impl Inquirer {
+    /// Every core's counters. A core that doesn't answer is left out.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.cores.iter().filter_map(|core| core.ask(ANSWER_TIMEOUT, Command::Snapshot)).collect()
+    }
+
+    /// How many cores there are.
+    pub fn core_count(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// A page of the connections of the core at `place`. `None`: it doesn't answer.
+    pub fn connections(&self, place: usize, from: u32) -> Option<Page> {
+        let max = control::PAGE_MAX;
+        self.cores.get(place)?.ask(ANSWER_TIMEOUT, |reply| Command::Connections { from, max, reply })
+    }
+}
+
+struct Starting {
+    queue: u32,
+    core: usize,
+    handle: Handle,
+    thread: JoinHandle<()>,
+    opened: Receiver<Result<(Ready, OwnedFd), Error>>,
+}
+
+fn spawn<A, F>(shared: Arc<(Plan, F)>, place: usize, news: Sender<Event>) -> Result<Starting, Error>
+where
+    A: App,
+    F: Fn(usize) -> A + Send + Sync + 'static,
+{
+    let (queue, core) = shared.0.lanes[place];
+    let (handle, mailbox) = control::mailbox(news)?;
+    let (report, opened) = crossbeam::channel::bounded(1);
+    let body = move || {
+        let guard = PanicGuard { core, mailbox: &mailbox };
+        match open(&shared.0, &shared.1, place) {
+            Ok((core_loop, ready, socket)) => {
+                let _ = report.send(Ok((ready, socket)));
+                CoreThread::new(core, queue, core_loop, &mailbox, shared.0.datapath.spin_max).run();
+            }
+            Err(error) => {
+                let _ = report.send(Err(error));
+            }
+        }
+        drop(guard);
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("byway-q{queue}"))
+        .spawn(body)
+        .map_err(|source| Error::System { what: "starting a thread", source })?;
+    Ok(Starting { queue, core, handle, thread, opened })
+}
+
+/// Tells the control side when the thread unwinds.
+struct PanicGuard<'a> {
+    core: usize,
+    mailbox: &'a Mailbox,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = Error::CorePanicked { core: self.core };
+            self.mailbox.tell(Event::Failed { core: self.core, error });
+        }
+    }
+}
+
+type Opened<A> = (CoreLoop<Xsk, Umem, A>, Ready, OwnedFd);
+
+/// On the core's own thread, so that its memory is local and first touched there.
+fn open<A: App>(plan: &Plan, make_app: &impl Fn(usize) -> A, place: usize) -> Result<Opened<A>, Error> {
+    let (queue, core) = plan.lanes[place];
+    pin::pin(core)?;
+    pin::sharpen_sleeps();
+    // SAFETY: the UMEM goes into the pool below, and nowhere else.
+    let umem = unsafe { Umem::new(&plan.datapath) }?;
+    let huge_pages = umem.huge_pages();
+    // SAFETY: the port goes into the loop below, together with the stack whose pool is over this
+    // very UMEM; the loop gives the port that pool and that stack's frames only.
+    let port = unsafe { Xsk::open(&umem, &plan.datapath, &plan.interface, queue) }?;
+    let what = "duplicating a socket's descriptor";
+    let socket = port.fd().try_clone_to_owned().map_err(|source| Error::System { what, source })?;
+    let ready = Ready { bound: port.bound().clone(), huge_pages };
+    let pool = byway_tcp::frame::FramePool::new(umem);
+    let mut stack = Stack::new(plan.stack.clone(), pool);
+    for &listener in &plan.listeners {
+        stack.listen(listener);
+    }
+    Ok((CoreLoop::new(port, stack, make_app(place)), ready, socket))
+}
+
+/// Where a core is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Has its socket; the steering isn't attached yet.
+    Waiting,
+    /// Serves.
+    Serving,
+    /// Lets connections finish until then.
+    Draining { until: byway_tcp::time::Instant },
+    /// Has reset `reset` connections and sends what is left, until then at the latest.
+    Flushing { until: byway_tcp::time::Instant, reset: u32 },
+    /// Has nothing more to send; the steering is being detached.
+    Drained,
+}
+
+/// A core's thread between its turns.
+struct CoreThread<'a, A> {
+    core: usize,
+    queue: u32,
+    core_loop: CoreLoop<Xsk, Umem, A>,
+    mailbox: &'a Mailbox,
+    idle: Idle,
+    phase: Phase,
+    learned: Vec<(IpAddr, MacAddr)>,
+}
+
+impl<'a, A: App> CoreThread<'a, A> {
+    fn new(
+        core: usize,
+        queue: u32,
+        core_loop: CoreLoop<Xsk, Umem, A>,
+        mailbox: &'a Mailbox,
+        spin_max: Duration,
+    ) -> Self {
+        let (idle, phase) = (Idle::new(spin_max), Phase::Waiting);
+        Self { core, queue, core_loop, mailbox, idle, phase, learned: Vec::new() }
+    }
+
+    /// Turns until told to stop, or until the device is gone.
+    fn run(mut self) {
+        if let Err(error) = self.serve() {
+            self.mailbox.tell(Event::Failed { core: self.core, error });
+            // The socket stays until the steering is detached (D9).
+            while !self.obey_until_stop() {
+                let _ = self.mailbox.waker().sleep(Idle::SLEEP_MAX);
+            }
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
+        loop {
+            let now = Clock.now();
+            while let Some(command) = self.mailbox.next() {
+                if matches!(command, Command::Stop) {
+                    return Ok(());
+                }
+                self.obey(command, now);
+            }
+            let turn = match self.phase {
+                Phase::Waiting => Turn::default(),
+                _ => self.core_loop.turn(now)?,
+            };
+            if turn.received > 0 {
+                self.tell_learned();
+            }
+            self.advance_phase(turn, now);
+            let deadline = self.next_deadline();
+            if let Rest::Sleep(timeout) = self.idle.after(turn, now, deadline) {
+                self.core_loop.sleeping(now + timeout);
+                self.core_loop.port_mut().park(timeout, self.mailbox.waker())?;
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, now: byway_tcp::time::Instant) {
+        match command {
+            Command::Go => self.phase = Phase::Serving,
+            Command::Snapshot(reply) => {
+                let _ = reply.try_send(self.snapshot());
+            }
+            Command::Connections { from, max, reply } => {
+                let mut page = Page::default();
+                let max = max.min(control::PAGE_MAX);
+                let mut show = |info| page.connections.push(info);
+                let next = self.core_loop.stack().connections(from, max, now, &mut show);
+                page.next = next;
+                let _ = reply.try_send(page);
+            }
+            Command::Learn(neighbors) => self.core_loop.learn(&neighbors, now),
+            Command::Drain { limit } => match self.phase {
+                Phase::Waiting | Phase::Serving => {
+                    self.core_loop.drain(now);
+                    self.phase = Phase::Draining { until: now + limit };
+                }
+                Phase::Draining { until } => self.phase = Phase::Draining { until: until.min(now + limit) },
+                Phase::Flushing { .. } | Phase::Drained => {}
+            },
+            Command::Stop => {}
+        }
+    }
+
+    /// After a failure: answers nothing, waits for the order to stop.
+    fn obey_until_stop(&self) -> bool {
+        std::iter::from_fn(|| self.mailbox.next()).any(|command| matches!(command, Command::Stop))
+    }
+
+    fn advance_phase(&mut self, turn: Turn, now: byway_tcp::time::Instant) {
+        match self.phase {
+            Phase::Draining { until } => {
+                let open = self.core_loop.stack().connection_count();
+                if open == 0 || now >= until {
+                    self.core_loop.abort_all(now);
+                    self.phase = Phase::Flushing { until: now + FLUSH_LIMIT, reset: open };
+                }
+            }
+            Phase::Flushing { until, reset } if self.core_loop.is_flushed(turn) || now >= until => {
+                self.phase = Phase::Drained;
+                self.mailbox.tell(Event::Drained { core: self.core, reset });
+            }
+            Phase::Waiting | Phase::Serving | Phase::Flushing { .. } | Phase::Drained => {}
+        }
+    }
+
+    /// The next timer: the stack's, or the phase's.
+    fn next_deadline(&self) -> byway_tcp::time::Instant {
+        let deadline = self.core_loop.next_deadline();
+        match self.phase {
+            Phase::Draining { until } | Phase::Flushing { until, .. } => deadline.min(until),
+            Phase::Waiting => byway_tcp::time::Instant::NEVER,
+            Phase::Serving | Phase::Drained => deadline,
+        }
+    }
+
+    fn tell_learned(&mut self) {
+        self.core_loop.take_learned(&mut self.learned);
+        if !self.learned.is_empty() {
+            let neighbors = std::mem::take(&mut self.learned);
+            self.mailbox.tell(Event::Learned { core: self.core, neighbors });
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let stack = self.core_loop.stack();
+        let port = self.core_loop.port();
+        Snapshot {
+            core: self.core,
+            queue: self.queue,
+            counters: stack.counters(),
+            connections_by_state: stack.connections_by_state(),
+            ledger: control::Ledger::new(stack.pool(), port.held()),
+            port: port.counters(),
+            turns: self.core_loop.counters(),
+        }
+    }
+}

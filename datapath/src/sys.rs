@@ -1,0 +1,78 @@
+//! The system calls that more than one file makes, wrapped once.
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use crate::error::Error;
+
+/// One descriptor to poll for reading.
+///
+/// Never for writing: an AF_XDP socket can nearly always be written to, and the poll would spin.
+#[repr(transparent)]
+#[derive(Debug)]
+pub(crate) struct PollFd(libc::pollfd);
+
+impl PollFd {
+    pub(crate) fn readable(fd: BorrowedFd<'_>) -> Self {
+        Self(libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+    }
+
+    /// Whether there is something to read, or an error to be seen.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.revents != 0
+    }
+
+    /// Whether there is something to read and no error.
+    pub(crate) fn is_readable_only(&self) -> bool {
+        self.0.revents == libc::POLLIN
+    }
+}
+
+/// Waits until one of `fds` is ready or `timeout` has passed. A signal ends the wait, too.
+pub(crate) fn poll(fds: &mut [PollFd], timeout: Duration) -> Result<(), Error> {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
+    };
+    let first = fds.as_mut_ptr().cast::<libc::pollfd>();
+    // SAFETY: `first` points at `fds.len()` pollfds (`PollFd` is transparent), `timeout` outlives
+    // the call, and a null signal mask leaves the mask alone.
+    let result =
+        unsafe { libc::ppoll(first, fds.len() as libc::nfds_t, &raw const timeout, core::ptr::null()) };
+    if result < 0 {
+        // What `revents` holds is unspecified now; nothing is ready.
+        fds.iter_mut().for_each(|fd| fd.0.revents = 0);
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return Err(Error::system("waiting for frames (ppoll)"));
+        }
+    }
+    Ok(())
+}
+
+/// Sets an integer socket option.
+pub(crate) fn set_option(fd: RawFd, level: i32, option: i32, value: u32) -> io::Result<()> {
+    let length = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the option's value is four readable octets.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An empty `sendto`: "look at the TX ring".
+#[inline]
+pub(crate) fn send_nothing(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no octets are sent, and no address is given.
+    let result = unsafe { libc::sendto(fd, core::ptr::null(), 0, libc::MSG_DONTWAIT, core::ptr::null(), 0) };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An empty `recvfrom`: "look at the fill ring".
+#[inline]
+pub(crate) fn receive_nothing(fd: RawFd) -> io::Result<()> {
+    let nowhere = core::ptr::null_mut();
+    // SAFETY: no octets are received, and no address is asked for.
+    let result = unsafe {
+        libc::recvfrom(fd, nowhere, 0, libc::MSG_DONTWAIT, core::ptr::null_mut(), core::ptr::null_mut())
+    };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,177 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn frame(number: u32) -> Frame {
+    let mut frame = vec![0; 60];
+    frame[20..24].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
+fn number(frame: &Frame) -> u32 {
+    u32::from_be_bytes(*frame[20..].first_chunk().unwrap())
+}
+
+/// Sends frames numbered from 0 one per millisecond: the numbers that came out, with the time of each.
+fn send(lane: &mut Lane, frames: u32) -> Vec<(Duration, u32)> {
+    let mut out = Vec::new();
+    let mut seen = Vec::new();
+    let mut release = |lane: &mut Lane, now| {
+        lane.release(now, &mut seen);
+        out.extend(seen.drain(..).map(|frame| (now, number(&frame))));
+    };
+    for at in 0..frames {
+        while let Some(next) = lane.next().filter(|next| *next < MS * at) {
+            release(lane, next);
+        }
+        lane.accept(frame(at), MS * at);
+        release(lane, MS * at);
+    }
+    while let Some(next) = lane.next() {
+        release(lane, next);
+    }
+    out
+}
+
+fn numbers(out: &[(Duration, u32)]) -> Vec<u32> {
+    out.iter().map(|(_, number)| *number).collect()
+}
+
+#[test]
+fn by_default_frames_pass_at_once_and_in_order() {
+    let mut lane = Lane::new(&ImpairOptions::default(), 0);
+    let expected: Vec<_> = (0..100).map(|at| (MS * at, at)).collect();
+    assert_eq!(send(&mut lane, 100), expected);
+    assert_eq!(lane.counts, Counts { received: 100, ..Counts::default() });
+}
+
+#[test]
+fn the_same_seed_does_the_same_and_directions_differ() {
+    let options = ImpairOptions {
+        loss: 0.1,
+        duplicate: 0.1,
+        reorder: 0.1,
+        corrupt: 0.1,
+        delay: 20 * MS,
+        jitter: 5 * MS,
+        ..ImpairOptions::default()
+    };
+    let run = |options: &ImpairOptions, direction| send(&mut Lane::new(options, direction), 1000);
+    assert_eq!(run(&options, 0), run(&options, 0));
+    assert_ne!(run(&options, 0), run(&options, 1));
+    assert_ne!(run(&options, 0), run(&ImpairOptions { seed: 2, ..options }, 0));
+}
+
+#[test]
+fn each_chance_comes_as_often_as_asked_for() {
+    let options = ImpairOptions {
+        loss: 0.05,
+        duplicate: 0.04,
+        reorder: 0.03,
+        corrupt: 0.02,
+        ..ImpairOptions::default()
+    };
+    let mut lane = Lane::new(&options, 0);
+    send(&mut lane, 100_000);
+    let Counts { lost, duplicated, reordered, corrupted, .. } = lane.counts;
+    // Of 100,000, less those lost; five standard deviations are below 350.
+    for (count, expected) in [(lost, 5000), (duplicated, 3800), (reordered, 2850), (corrupted, 1900)] {
+        assert!(count.abs_diff(expected) < 350, "{count} for {expected}: {}", lane.counts);
+    }
+}
+
+#[test]
+fn more_loss_loses_the_same_frames_and_more() {
+    let run =
+        |loss| numbers(&send(&mut Lane::new(&ImpairOptions { loss, ..ImpairOptions::default() }, 0), 1000));
+    let (little, much) = (run(0.05), run(0.3));
+    assert!(much.iter().all(|number| little.contains(number)));
+    assert!(much.len() < little.len());
+}
+
+#[test]
+fn certain_loss_lets_nothing_pass() {
+    let mut lane = Lane::new(&ImpairOptions { loss: 1.0, ..ImpairOptions::default() }, 0);
+    assert_eq!(send(&mut lane, 100), []);
+    assert_eq!(lane.counts.lost, 100);
+}
+
+#[test]
+fn a_duplicate_arrives_twice() {
+    let mut lane = Lane::new(&ImpairOptions { duplicate: 1.0, ..ImpairOptions::default() }, 0);
+    assert_eq!(numbers(&send(&mut lane, 3)), [0, 0, 1, 1, 2, 2]);
+}
+
+#[test]
+fn a_reordered_frame_is_overtaken_by_three() {
+    let mut lane = Lane::new(&ImpairOptions::default(), 0);
+    let mut out = Vec::new();
+    lane.options.reorder = 1.0;
+    lane.accept(frame(0), Duration::ZERO);
+    lane.options.reorder = 0.0;
+    for at in 1..=4 {
+        lane.accept(frame(at), Duration::ZERO);
+    }
+    lane.release(Duration::ZERO, &mut out);
+    assert_eq!(out.iter().map(number).collect::<Vec<_>>(), [1, 2, 3, 0, 4]);
+}
+
+#[test]
+fn a_reordered_frame_that_nothing_follows_is_not_lost() {
+    let mut lane = Lane::new(&ImpairOptions { reorder: 1.0, ..ImpairOptions::default() }, 0);
+    assert_eq!(send(&mut lane, 1), [(HELD_AT_MOST, 0)]);
+    assert_eq!(lane.next(), None);
+}
+
+#[test]
+fn corruption_flips_one_bit_behind_the_ethernet_header() {
+    let mut lane = Lane::new(&ImpairOptions { corrupt: 1.0, ..ImpairOptions::default() }, 0);
+    let mut out = Vec::new();
+    for _ in 0..10_000 {
+        lane.accept(vec![0; 60], Duration::ZERO);
+    }
+    lane.release(Duration::ZERO, &mut out);
+    let mut hit = [0; 60];
+    for frame in &out {
+        assert_eq!(frame.iter().map(|octet| octet.count_ones()).sum::<u32>(), 1);
+        hit[frame.iter().position(|octet| *octet != 0).unwrap()] += 1;
+    }
+    assert!(hit[..ETHERNET_HEADER].iter().all(|count| *count == 0));
+    assert!(hit[ETHERNET_HEADER..].iter().all(|count| *count > 0));
+}
+
+#[test]
+fn a_frame_of_nothing_but_a_header_is_not_corrupted() {
+    assert!(!flip(&mut [0; 14], 0.99));
+    assert!(!flip(&mut [0; 3], 0.0));
+}
+
+#[test]
+fn delay_and_jitter_are_kept_to() {
+    let options = ImpairOptions { delay: 20 * MS, jitter: 5 * MS, ..ImpairOptions::default() };
+    let out = send(&mut Lane::new(&options, 0), 1000);
+    assert_eq!(out.len(), 1000);
+    for (at, number) in out {
+        let took = at - MS * number;
+        assert!((15 * MS..=25 * MS).contains(&took), "{took:?}");
+    }
+}
+
+#[test]
+fn jitter_above_the_delay_never_goes_back_in_time() {
+    let options = ImpairOptions { delay: MS, jitter: 5 * MS, ..ImpairOptions::default() };
+    assert!(send(&mut Lane::new(&options, 0), 1000).iter().all(|(at, number)| *at >= MS * *number));
+}
+
+#[test]
+fn the_line_takes_its_time_and_its_queue_overflows() {
+    // 60 octets at 48 kbit/s are 10 ms each; frames come every millisecond.
+    let options = ImpairOptions { rate_bits: Some(48_000), queue_packets: 5, ..ImpairOptions::default() };
+    let mut lane = Lane::new(&options, 0);
+    let out = send(&mut lane, 100);
+    for pair in out.windows(2) {
+        assert_eq!(pair[1].0 - pair[0].0, 10 * MS);
+    }
+    // Five wait, and nine more have found room when one had left.
+    assert_eq!((out.len(), lane.counts.overflowed), (14, 86));
+}

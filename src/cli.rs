@@ -1,0 +1,66 @@
+//! The command line: verbs, exit codes, and one line per error.
+//!
+//! ```text
+//!   byway serve ──→ serve.rs: checks → steering → cores → ready ─┐ control.rs: a Unix socket,
+//!   byway conns ──→ conns.rs ──┐                                 │ mode 0600, its own thread
+//!   byway stats ──→ stats.rs ──┴── one question, one answer ────→┘
+//! ```
+
+mod conns;
+mod control;
+mod failure;
+mod notify;
+mod options;
+mod serve;
+mod stats;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "byway",
+    version,
+    about = "HTTP and WebSocket over a kernel-bypass TCP/IP stack on AF_XDP",
+    after_help = "Exit codes: 0 done, 2 usage, 69 device gone, 71 the system lacks something, \
+                  77 permission, 78 configuration"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Serve HTTP, WebSocket and raw TCP on an interface
+    Serve(options::Serve),
+    /// Show connections, as `ss -tan` does for the kernel's
+    Conns(conns::Options),
+    /// Show counters, as `nstat` does for the kernel's
+    Stats(stats::Options),
+}
+
+/// Runs the verb; an error becomes one line on standard error and an exit code.
+pub(crate) fn main() -> ExitCode {
+    // Usage errors, `--help` and `--version` end here, with clap's 2 and 0.
+    let cli = Cli::parse();
+    let result = match cli.verb {
+        Verb::Serve(options) => serve::run(&options),
+        Verb::Conns(options) => conns::run(&options),
+        Verb::Stats(options) => stats::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            warn(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// One line on standard error. That nobody reads it is no reason to fail.
+fn warn(message: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "byway: {}", message.replace('\n', " "));
+}

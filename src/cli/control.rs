@@ -1,0 +1,293 @@
+//! The control socket: a question in one line, an answer in JSON lines, then the end.
+//!
+//! ```text
+//!   byway stats ── "stats\n" ──→ thread byway-control ── Inquirer ──→ cores, between two turns
+//!               ←── one line ───
+//!   byway conns ── "conns\n" ──→  page by page: whatever the number of connections, a core's turn
+//!               ←── a line each ─ stays short and this thread holds one page
+//! ```
+//!
+//! The socket is mode 0600. One client at a time, and one that doesn't read or write is cut off,
+//! so that a stuck client costs nothing but the next one's patience (D13).
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use byway_bpf::Steering;
+use byway_datapath::runtime::Inquirer;
+use serde::{Deserialize, Serialize};
+
+use super::conns::Connection;
+use super::failure::Failure;
+use super::stats::Stats;
+
+/// Where control sockets lie unless told otherwise.
+const DIRECTORY: &str = "/run/byway";
+
+/// Longest question.
+const QUESTION_MAX: u64 = 64;
+
+/// How long a client may keep the thread waiting for one read or write.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// `/run/byway/IF.sock`.
+pub(crate) fn default_path(interface: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{interface}.sock"))
+}
+
+/// What a running byway can be asked.
+#[derive(Debug)]
+pub(crate) struct Answerer {
+    pub(crate) interface: String,
+    pub(crate) inquirer: Inquirer,
+    pub(crate) steering: Arc<Mutex<Steering>>,
+}
+
+/// The last line of an answer to `conns`: without it the answer is incomplete.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct End {
+    pub(crate) end: bool,
+}
+
+/// The socket file of this process; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    path: PathBuf,
+    /// Device, inode and change time: what we remove is what we made.
+    identity: Option<[i64; 4]>,
+}
+
+impl Server {
+    /// Takes the socket's place in the file system. Nobody answers before [`serve`](Self::serve).
+    pub(crate) fn bind(path: &Path) -> Result<(Self, UnixListener), Failure> {
+        let fail = |what: &str, error: io::Error| {
+            let text =
+                format!("control socket {}: {what}: {error}; choose a place by --control", path.display());
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => Failure { code: Failure::PERMISSION, message: text },
+                _ => Failure::system(text),
+            }
+        };
+        if path.parent() == Some(Path::new(DIRECTORY)) {
+            // Readable by its owner only, so that the socket is out of reach from the start.
+            let mut builder = fs::DirBuilder::new();
+            let made = builder.recursive(true).mode(0o700).create(DIRECTORY);
+            made.map_err(|error| fail("making its directory", error))?;
+        }
+        make_room(path)?;
+        let listener = UnixListener::bind(path).map_err(|error| fail("binding", error))?;
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(path, private).map_err(|error| fail("making it private", error))?;
+        Ok((Self { path: path.to_owned(), identity: identity(path) }, listener))
+    }
+
+    /// Answers on a thread of its own until the process ends.
+    pub(crate) fn serve(listener: UnixListener, answerer: Answerer) -> Result<(), Failure> {
+        let body = move || {
+            for client in listener.incoming() {
+                match client {
+                    // A client that went away or stood still is no news.
+                    Ok(client) => drop(answer(client, &answerer)),
+                    // Out of descriptors, most likely: not a reason to spin.
+                    Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("byway-control".into()).spawn(body);
+        thread.map(drop).map_err(|error| Failure::system(format!("starting the control thread: {error}")))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.identity.is_some() && self.identity == identity(&self.path) {
+            // Gone already, or not removable: the next start deals with it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<[i64; 4]> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some([meta.dev() as i64, meta.ino() as i64, meta.ctime(), meta.ctime_nsec()])
+}
+
+/// Removes what a killed byway left behind; refuses if somebody is alive there.
+fn make_room(path: &Path) -> Result<(), Failure> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    let shown = path.display();
+    if !meta.file_type().is_socket() {
+        return Err(Failure::configuration(format!(
+            "{shown} is there and no socket: give another --control"
+        )));
+    }
+    if UnixStream::connect(path).is_ok() {
+        let text = format!("another byway answers on {shown}: stop it, or give another --control");
+        return Err(Failure::system(text));
+    }
+    fs::remove_file(path).map_err(|error| Failure::system(format!("removing the stale {shown}: {error}")))
+}
+
+fn answer(client: UnixStream, answerer: &Answerer) -> io::Result<()> {
+    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut question = String::new();
+    BufReader::new((&client).take(QUESTION_MAX)).read_line(&mut question)?;
+    let mut out = io::BufWriter::new(&client);
+    match question.trim_end() {
+        "stats" => {
+            let verdicts = answerer.steering.lock().unwrap_or_else(PoisonError::into_inner).counters();
+            let stats = Stats::new(
+                &answerer.interface,
+                &answerer.inquirer.snapshots(),
+                &verdicts.unwrap_or_default(),
+            );
+            write_line(&mut out, &stats)?;
+        }
+        "conns" => {
+            let complete = write_connections(&mut out, &answerer.inquirer)?;
+            write_line(&mut out, &End { end: complete })?;
+        }
+        _ => out.write_all(b"{\"error\":\"ask for stats or conns\"}\n")?,
+    }
+    out.flush()
+}
+
+/// Every core's connections; false if a core didn't answer.
+fn write_connections(out: &mut impl Write, inquirer: &Inquirer) -> io::Result<bool> {
+    for place in 0..inquirer.core_count() {
+        let mut from = 0;
+        loop {
+            let Some(page) = inquirer.connections(place, from) else { return Ok(false) };
+            for info in &page.connections {
+                write_line(out, &Connection::new(place, info))?;
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+/// Asks a running byway; gives the answer line by line.
+pub(crate) fn ask(
+    control: Option<&Path>,
+    question: &str,
+) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Failure> {
+    let path = match control {
+        Some(path) => path.to_owned(),
+        None => the_only_one()?,
+    };
+    let fail = |error: io::Error| {
+        let shown = path.display();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Failure {
+                code: Failure::PERMISSION,
+                message: format!(
+                    "control socket {shown}: {error}: ask as the user that started byway, or as root"
+                ),
+            },
+            _ => Failure::system(format!(
+                "no byway answers on {shown} ({error}): is it running? --control says where"
+            )),
+        }
+    };
+    let mut stream = UnixStream::connect(&path).map_err(fail)?;
+    // Longer than the cores may take to answer it.
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT * 5)).map_err(fail)?;
+    stream.write_all(question.as_bytes()).map_err(fail)?;
+    stream.write_all(b"\n").map_err(fail)?;
+    Ok(BufReader::new(stream).lines())
+}
+
+/// The control socket, if there is only one where they lie by default.
+fn the_only_one() -> Result<PathBuf, Failure> {
+    let entries = fs::read_dir(DIRECTORY).map(|entries| entries.flatten().map(|entry| entry.path()));
+    let mut sockets: Vec<PathBuf> =
+        entries.into_iter().flatten().filter(|path| path.extension().is_some_and(|e| e == "sock")).collect();
+    sockets.sort();
+    match sockets.as_slice() {
+        [path] => Ok(path.clone()),
+        [] => Err(Failure::system(format!(
+            "no byway is running (no socket in {DIRECTORY}): start `byway serve`, or say --control"
+        ))),
+        several => {
+            let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
+            Err(Failure::configuration(format!(
+                "several byways are running: choose by --control {}",
+                names.join(" or ")
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("byway-control-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("directory");
+        directory.join("byway.sock")
+    }
+
+    #[test]
+    fn the_socket_is_private_and_goes_with_its_server() {
+        let path = place("private");
+        let (server, _listener) = Server::bind(&path).expect("bind");
+        assert_eq!(fs::metadata(&path).expect("made").permissions().mode() & 0o777, 0o600);
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_gives_way_a_live_one_does_not() {
+        let path = place("stale");
+        drop(UnixListener::bind(&path).expect("left behind"));
+        assert!(path.exists());
+        let (_server, _listener) = Server::bind(&path).expect("takes its place");
+        let failure = Server::bind(&path).expect_err("alive");
+        assert_eq!(failure.code, Failure::SYSTEM);
+        assert!(failure.message.contains("another byway answers"), "{}", failure.message);
+    }
+
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let path = place("file");
+        fs::write(&path, "precious").expect("write");
+        assert_eq!(Server::bind(&path).expect_err("not ours").code, Failure::CONFIGURATION);
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+        fs::remove_file(&path).expect("clean");
+    }
+
+    #[test]
+    fn a_server_removes_only_its_own_socket() {
+        let path = place("own");
+        let (server, listener) = Server::bind(&path).expect("bind");
+        drop(listener);
+        fs::remove_file(&path).expect("removed by somebody");
+        let (_other, _listener) = Server::bind(&path).expect("another");
+        drop(server);
+        assert!(path.exists(), "the other's socket stays");
+    }
+
+    #[test]
+    fn nobody_there_is_said_so() {
+        let path = place("nobody");
+        let Err(failure) = ask(Some(&path), "stats") else { panic!("nobody is there") };
+        assert_eq!(failure.code, Failure::SYSTEM);
+        assert!(failure.message.contains("is it running?"), "{}", failure.message);
+    }
+}

@@ -1,0 +1,357 @@
+//! `byway serve`'s options, and what of them can be judged without looking at the host.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use byway_tcp::stack::Cidr;
+use clap::{Args, ValueEnum};
+
+use super::failure::Failure;
+
+/// Options of `byway serve`.
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// Interface whose frames to take
+    #[arg(long, value_name = "IF")]
+    pub(crate) interface: String,
+
+    /// Own address with its prefix; the kernel must not have it. Repeat for more
+    #[arg(long = "address", value_name = "CIDR", required = true, value_parser = cidr)]
+    pub(crate) addresses: Vec<Cidr>,
+
+    /// Next hop for what isn't on-link, one per address family
+    #[arg(long = "gateway", value_name = "IP")]
+    pub(crate) gateways: Vec<IpAddr>,
+
+    /// Port of HTTP/1.1 and WebSocket
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = port())]
+    pub(crate) port: u16,
+
+    /// Port of the echo service (RFC 862), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub(crate) echo_port: Option<u16>,
+
+    /// Port of the discard service (RFC 863), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub(crate) discard_port: Option<u16>,
+
+    /// Port of the character generator (RFC 864), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub(crate) chargen_port: Option<u16>,
+
+    /// Receive queues to serve, one core each
+    #[arg(long, value_name = "all|0,1,…", default_value = "all")]
+    pub(crate) queues: Queues,
+
+    /// Cores, in the order of the queues
+    #[arg(long, value_name = "auto|1,2,…", default_value = "auto")]
+    pub(crate) cores: Cores,
+
+    /// Where the XDP program hooks in
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    pub(crate) attach: Attach,
+
+    /// Whether the NIC reads and writes byway's memory itself
+    #[arg(long, value_enum, default_value_t = ZeroCopy::Auto)]
+    pub(crate) zero_copy: ZeroCopy,
+
+    /// Preferred busy polling: the core drives the NIC, interrupts stay off
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub(crate) busy_poll: Switch,
+
+    /// Accept segments whose checksum a virtual interface left half done
+    #[arg(long)]
+    pub(crate) accept_partial_checksums: bool,
+
+    /// Connections at once on each core
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub(crate) max_connections: u32,
+
+    /// Frames of memory for each queue, 2 KiB each
+    #[arg(long, value_name = "N", default_value_t = 65_536)]
+    pub(crate) frames: u32,
+
+    /// How long connections may take to finish when byway is told to stop
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) drain: Duration,
+
+    /// Control socket [default: /run/byway/IF.sock]
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control: Option<PathBuf>,
+}
+
+/// `--attach`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Attach {
+    /// Native if the driver can, otherwise generic
+    Auto,
+    /// In the driver, or not at all
+    Native,
+    /// Behind the driver: every interface can, slower
+    Generic,
+}
+
+/// `--zero-copy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ZeroCopy {
+    /// If the driver can
+    Auto,
+    /// Or not at all
+    On,
+    /// Copy mode
+    Off,
+}
+
+/// `on` or `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Switch {
+    /// On
+    On,
+    /// Off
+    Off,
+}
+
+/// `--queues`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Queues {
+    All,
+    These(Vec<u32>),
+}
+
+impl FromStr for Queues {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" { Ok(Self::All) } else { list(text, "all").map(Self::These) }
+    }
+}
+
+/// `--cores`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Cores {
+    Auto,
+    These(Vec<usize>),
+}
+
+impl FromStr for Cores {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self::Auto) } else { list(text, "auto").map(Self::These) }
+    }
+}
+
+fn list<T: FromStr + PartialEq>(text: &str, word: &str) -> Result<Vec<T>, String> {
+    let mut numbers = Vec::new();
+    for item in text.split(',') {
+        let number =
+            item.parse().map_err(|_| format!("'{item}' is no number: give '{word}' or, say, '0,1'"))?;
+        if numbers.contains(&number) {
+            return Err(format!("{item} is there twice"));
+        }
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+fn cidr(text: &str) -> Result<Cidr, String> {
+    let example = "give, say, 192.0.2.7/24 or 2001:db8::7/64";
+    let (address, prefix) =
+        text.split_once('/').ok_or_else(|| format!("the prefix is missing: {example}"))?;
+    let address: IpAddr = address.parse().map_err(|_| format!("'{address}' is no IP address: {example}"))?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    match prefix.parse::<u8>() {
+        Ok(prefix) if prefix <= longest => Ok(Cidr { address, prefix }),
+        _ => Err(format!("'{prefix}' is no prefix length from 0 to {longest}: {example}")),
+    }
+}
+
+/// A number with `ms`, `s` or `m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| format!("'{text}' is no time: give, say, 500ms, 5s or 1m"))?;
+    let millis = match &text[digits.len()..] {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        unit => return Err(format!("'{unit}' is no unit: give ms, s or m")),
+    };
+    // A day: longer than any drain, and far from overflowing a clock.
+    match millis {
+        Some(millis) if millis <= 86_400_000 => Ok(Duration::from_millis(millis)),
+        _ => Err("longer than a day".to_owned()),
+    }
+}
+
+impl Serve {
+    /// The control socket.
+    pub(crate) fn control_path(&self) -> PathBuf {
+        self.control.clone().unwrap_or_else(|| super::control::default_path(&self.interface))
+    }
+
+    /// Each port with what is spoken on it.
+    pub(crate) fn services(&self) -> Vec<(&'static str, u16)> {
+        [
+            ("http", Some(self.port)),
+            ("echo", self.echo_port),
+            ("discard", self.discard_port),
+            ("chargen", self.chargen_port),
+        ]
+        .into_iter()
+        .filter_map(|(name, port)| Some((name, port?)))
+        .collect()
+    }
+
+    /// What contradicts itself, whatever the host.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let services = self.services();
+        for (place, &(name, port)) in services.iter().enumerate() {
+            if let Some((other, _)) = services[..place].iter().find(|(_, taken)| *taken == port) {
+                let text = format!("port {port} is given to both {other} and {name}: choose another for one");
+                return Err(Failure::configuration(text));
+            }
+        }
+        for (place, own) in self.addresses.iter().enumerate() {
+            let address = own.address;
+            if self.addresses[..place].iter().any(|other| other.address == address) {
+                return Err(Failure::configuration(format!("address {address} is given twice")));
+            }
+            if let Some(kind) = unfit(own) {
+                let text = format!("address {address} is {kind}: give one a single host can have");
+                return Err(Failure::configuration(text));
+            }
+        }
+        self.check_gateways()
+    }
+
+    fn check_gateways(&self) -> Result<(), Failure> {
+        for &gateway in &self.gateways {
+            let text = if self.addresses.iter().any(|own| own.address == gateway) {
+                format!("gateway {gateway} is byway's own address")
+            } else if link_local(gateway) || self.addresses.iter().any(|own| on_link(own, gateway)) {
+                continue;
+            } else {
+                format!("gateway {gateway} isn't within any --address's prefix: it couldn't be reached")
+            };
+            return Err(Failure::configuration(text));
+        }
+        Ok(())
+    }
+}
+
+fn unfit(own: &Cidr) -> Option<&'static str> {
+    let address = own.address;
+    let broadcast = match address {
+        IpAddr::V4(v4) => {
+            let host_bits = 32 - u32::from(own.prefix.min(32));
+            v4.is_broadcast() || host_bits > 1 && v4.to_bits().trailing_ones() >= host_bits
+        }
+        IpAddr::V6(_) => false,
+    };
+    if address.is_unspecified() {
+        Some("unspecified")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if broadcast {
+        Some("a broadcast address")
+    } else {
+        None
+    }
+}
+
+fn link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+fn on_link(own: &Cidr, address: IpAddr) -> bool {
+    match (own.address, address) {
+        (IpAddr::V4(own4), IpAddr::V4(v4)) => {
+            (own4.to_bits() ^ v4.to_bits()).checked_shr(32 - u32::from(own.prefix)).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(own6), IpAddr::V6(v6)) => {
+            (own6.to_bits() ^ v6.to_bits()).checked_shr(128 - u32::from(own.prefix)).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn serve(arguments: &str) -> Result<Serve, String> {
+        let all = format!("byway serve --interface eth0 {arguments}");
+        match crate::cli::Cli::try_parse_from(all.split_whitespace()) {
+            Ok(crate::cli::Cli { verb: crate::cli::Verb::Serve(serve) }) => Ok(serve),
+            Ok(_) => unreachable!("serve was asked for"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn refused(arguments: &str) -> String {
+        let failure = serve(arguments).expect("parses").check().expect_err("must be refused");
+        assert_eq!(failure.code, Failure::CONFIGURATION);
+        failure.message
+    }
+
+    #[test]
+    fn the_documented_command_line_parses() {
+        let options = serve(
+            "--address 192.0.2.7/24 --address 2001:db8::7/64 --gateway 192.0.2.1 --port 8080 --echo-port 7 \
+             --queues 0,1 --cores 2,3 --attach native --zero-copy off --busy-poll on \
+             --accept-partial-checksums --max-connections 1000 --control /tmp/x.sock --drain 100ms",
+        )
+        .expect("parses");
+        options.check().expect("fits");
+        assert_eq!(options.queues, Queues::These(vec![0, 1]));
+        assert_eq!(options.cores, Cores::These(vec![2, 3]));
+        assert_eq!(options.services(), [("http", 8080), ("echo", 7)]);
+        assert_eq!(options.drain, Duration::from_millis(100));
+        let defaults = serve("--address 192.0.2.7/24").expect("parses");
+        assert_eq!(defaults.control_path(), PathBuf::from("/run/byway/eth0.sock"));
+        assert_eq!((defaults.port, defaults.drain), (80, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_the_nearest_valid_word() {
+        assert!(serve("").expect_err("no address").contains("--address"));
+        assert!(serve("--adress 192.0.2.7/24").expect_err("typo").contains("--address"));
+        assert!(serve("--address 192.0.2.7/24 --attach natve").expect_err("typo").contains("native"));
+        assert!(serve("--address 192.0.2.7").expect_err("no prefix").contains("/24"));
+        assert!(serve("--address 192.0.2.7/33").expect_err("prefix").contains("0 to 32"));
+        assert!(serve("--address 192.0.2.7/24 --port 0").is_err());
+        assert!(serve("--address 192.0.2.7/24 --port 65536").is_err());
+        assert!(serve("--address 192.0.2.7/24 --queues 0,0").expect_err("twice").contains("twice"));
+        assert!(serve("--address 192.0.2.7/24 --queues one").expect_err("word").contains("'all'"));
+        assert!(serve("--address 192.0.2.7/24 --drain 5").expect_err("no unit").contains("ms, s or m"));
+        assert!(serve("--address 192.0.2.7/24 --drain 9999999m").expect_err("long").contains("day"));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let twice = refused("--address 192.0.2.7/24 --port 7 --echo-port 7");
+        assert!(twice.contains("port 7 is given to both http and echo"), "{twice}");
+        assert!(refused("--address 192.0.2.7/24 --address 192.0.2.7/16").contains("given twice"));
+        assert!(refused("--address 224.0.0.1/24").contains("multicast"));
+        assert!(refused("--address 127.0.0.1/8").contains("loopback"));
+        assert!(refused("--address 0.0.0.0/0").contains("unspecified"));
+        assert!(refused("--address 192.0.2.255/24").contains("broadcast"));
+        assert!(refused("--address 192.0.2.7/24 --gateway 198.51.100.1").contains("isn't within"));
+        assert!(refused("--address 192.0.2.7/24 --gateway 192.0.2.7").contains("own address"));
+        serve("--address 2001:db8::7/64 --gateway fe80::1").expect("parses").check().expect("link-local");
+        serve("--address 192.0.2.7/32 --address 192.0.2.9/31").expect("parses").check().expect("fits");
+    }
+}

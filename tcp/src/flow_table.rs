@@ -1,0 +1,182 @@
+//! Which connection a segment belongs to: `FourTuple` → slot, by a keyed hash.
+//!
+//! The key is secret and random per start (T21): a peer that picks addresses and ports can't make
+//! its connections collide. Look-up is O(1) however many connections there are.
+
+use core::fmt;
+use core::hash::Hasher;
+use core::net::{IpAddr, SocketAddr};
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+/// The two ends of a connection, seen from here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FourTuple {
+    /// Our address.
+    pub local_ip: IpAddr,
+    /// The peer's address; of the same family.
+    pub remote_ip: IpAddr,
+    /// Our port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+}
+
+impl FourTuple {
+    /// Our end.
+    pub fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.local_ip, self.local_port)
+    }
+
+    /// The peer's end.
+    pub fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.remote_ip, self.remote_port)
+    }
+}
+
+impl fmt::Debug for FourTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}→{}", self.local(), self.remote())
+    }
+}
+
+/// A secret 128-bit key for SipHash.
+#[derive(Clone, Copy)]
+pub struct HashKey(pub [u8; 16]);
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(secret)")
+    }
+}
+
+impl HashKey {
+    /// SipHash-1-3 of a four-tuple.
+    #[inline]
+    pub fn hash(&self, tuple: &FourTuple) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        match (tuple.local_ip, tuple.remote_ip) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                let mut octets = [0u8; 12];
+                octets[..4].copy_from_slice(&local.octets());
+                octets[4..8].copy_from_slice(&remote.octets());
+                octets[8..10].copy_from_slice(&tuple.local_port.to_ne_bytes());
+                octets[10..].copy_from_slice(&tuple.remote_port.to_ne_bytes());
+                hasher.write(&octets);
+            }
+            (local, remote) => {
+                for ip in [local, remote] {
+                    match ip {
+                        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+                        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+                    }
+                }
+                hasher.write(&tuple.local_port.to_ne_bytes());
+                hasher.write(&tuple.remote_port.to_ne_bytes());
+            }
+        }
+        hasher.finish()
+    }
+}
+
+/// A set of slots, found by the four-tuple of whoever sits in them.
+///
+/// The tuples themselves live in the slots (the caller's `tuple_of`), so an entry costs five octets.
+#[derive(Debug)]
+pub struct FlowTable {
+    key: HashKey,
+    slots: HashTable<u32>,
+    capacity: u32,
+}
+
+impl FlowTable {
+    /// A table for at most `capacity` entries; all its memory is reserved here.
+    pub fn new(key: HashKey, capacity: u32) -> Self {
+        Self { key, slots: HashTable::with_capacity(capacity as usize), capacity }
+    }
+
+    /// Entries now.
+    pub fn len(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The slot whose tenant has this tuple.
+    #[inline]
+    pub fn find<'a>(&self, tuple: &FourTuple, tuple_of: impl Fn(u32) -> &'a FourTuple) -> Option<u32> {
+        self.slots.find(self.key.hash(tuple), |&slot| tuple_of(slot) == tuple).copied()
+    }
+
+    /// Enters `slot`. False, and nothing changed, when the table is full. The tuple must be new.
+    pub fn insert<'a>(
+        &mut self,
+        tuple: &FourTuple,
+        slot: u32,
+        tuple_of: impl Fn(u32) -> &'a FourTuple,
+    ) -> bool {
+        if self.len() == self.capacity {
+            return false;
+        }
+        let key = self.key;
+        self.slots.insert_unique(key.hash(tuple), slot, |&other| key.hash(tuple_of(other)));
+        true
+    }
+
+    /// Removes the entry of `slot`, whose tenant has this tuple. No-op if there is none.
+    pub fn remove(&mut self, tuple: &FourTuple, slot: u32) {
+        if let Ok(entry) = self.slots.find_entry(self.key.hash(tuple), |&other| other == slot) {
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn tuple(n: u16) -> FourTuple {
+        FourTuple {
+            local_ip: [10, 0, 0, 1].into(),
+            remote_ip: if n.is_multiple_of(2) {
+                [10, 0, 0, 2].into()
+            } else {
+                IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])
+            },
+            local_port: 80,
+            remote_port: n,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(steps in proptest::collection::vec((any::<bool>(), 0u16..40), 0..200)) {
+            let tuples: Vec<_> = (0..40).map(tuple).collect();
+            let mut table = FlowTable::new(HashKey([7; 16]), 32);
+            let mut model = BTreeMap::new();
+            for (insert, n) in steps {
+                let slot = u32::from(n);
+                let of = |slot: u32| &tuples[slot as usize];
+                if insert {
+                    if !model.contains_key(&n) {
+                        let fits = model.len() < 32;
+                        prop_assert_eq!(table.insert(&tuples[usize::from(n)], slot, of), fits);
+                        if fits { model.insert(n, slot); }
+                    }
+                } else {
+                    table.remove(&tuples[usize::from(n)], slot);
+                    model.remove(&n);
+                }
+                for k in 0..40u16 {
+                    prop_assert_eq!(table.find(&tuples[usize::from(k)], of), model.get(&k).copied());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! A test for each rule of the table. L7.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::LearnedBy::{Answer, OtherCore, Request};
+use super::Resolution::{Ask, Known, Unreachable, Wait};
+use super::*;
+
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+fn table(capacity: u32) -> NeighborTable {
+    NeighborTable::new(capacity, [7; 16])
+}
+
+fn ip(host: u16) -> IpAddr {
+    let [high, low] = host.to_be_bytes();
+    IpAddr::from([10, 0, high, low])
+}
+
+fn s(seconds: u64) -> Instant {
+    Instant::from_millis(seconds * 1000)
+}
+
+fn questions(table: &mut NeighborTable, now: Instant) -> Vec<Question> {
+    let mut out = Vec::new();
+    table.advance(now, |question| out.push(question));
+    out
+}
+
+fn woken(table: &mut NeighborTable) -> Vec<u32> {
+    let mut out = Vec::new();
+    table.take_woken(&mut out);
+    out
+}
+
+/// A table that asked for neighbour 1 at 0 s and had its answer.
+fn resolved() -> NeighborTable {
+    let mut table = table(32);
+    assert_eq!(table.lookup(ip(1), s(0)), Ask);
+    assert!(table.learned(ip(1), MAC, s(0), Answer));
+    table
+}
+
+#[test]
+fn a_question_its_answer_and_who_waited() {
+    let mut table = table(32);
+    assert_eq!(table.lookup(ip(1), s(0)), Ask);
+    assert_eq!(table.lookup(ip(1), s(0)), Wait);
+    assert!(table.wait(ip(1), 40) && table.wait(ip(1), 41) && table.wait(ip(1), 40));
+    assert!(!table.wait(ip(2), 42), "nothing is being asked");
+    assert_eq!(woken(&mut table), []);
+    assert!(table.learned(ip(1), MAC, s(0), Answer));
+    assert_eq!(woken(&mut table), [40, 41]);
+    assert_eq!(woken(&mut table), []);
+    assert_eq!(table.lookup(ip(1), s(0)), Known(MAC));
+    assert!(!table.wait(ip(1), 43), "known");
+}
+
+#[test]
+fn nine_wait_and_eight_are_woken() {
+    let mut table = table(32);
+    table.lookup(ip(1), s(0));
+    let accepted: Vec<u32> = (0..9).filter(|&conn| table.wait(ip(1), conn)).collect();
+    table.learned(ip(1), MAC, s(0), Answer);
+    assert_eq!(woken(&mut table), accepted);
+    assert_eq!(accepted.len(), MAX_WAITERS);
+}
+
+#[test]
+fn three_questions_a_second_apart_then_unreachable_for_a_while() {
+    let mut table = table(32);
+    let question = [Question { ip: ip(1), probe: None }];
+    assert_eq!(table.lookup(ip(1), s(0)), Ask);
+    assert!(table.wait(ip(1), 5));
+    assert_eq!(table.next_deadline(), s(1));
+    assert_eq!(questions(&mut table, Instant::from_millis(999)), []);
+    assert_eq!(questions(&mut table, s(1)), question);
+    assert_eq!(questions(&mut table, Instant::from_millis(1500)), []);
+    assert_eq!(questions(&mut table, s(2)), question);
+    assert_eq!(woken(&mut table), []);
+    assert_eq!(questions(&mut table, s(3)), []);
+    assert_eq!(woken(&mut table), [5]);
+    assert_eq!(table.next_deadline(), Instant::NEVER);
+    assert_eq!(table.lookup(ip(1), s(3)), Unreachable);
+    assert!(!table.wait(ip(1), 5));
+    assert_eq!(table.lookup(ip(1), s(6)), Ask);
+
+    // A late answer is one all the same.
+    questions(&mut table, s(7));
+    questions(&mut table, s(8));
+    questions(&mut table, s(9));
+    assert_eq!(table.lookup(ip(1), s(9)), Unreachable);
+    assert!(table.learned(ip(1), MAC, s(9), Answer));
+    assert_eq!(table.lookup(ip(1), s(9)), Known(MAC));
+}
+
+#[test]
+fn a_stale_neighbor_is_used_then_probed_alone_then_asked_for_everywhere() {
+    let mut table = resolved();
+    let probe = [Question { ip: ip(1), probe: Some(MAC) }];
+    assert_eq!(table.lookup(ip(1), s(29)), Known(MAC));
+    assert_eq!(questions(&mut table, s(29)), []);
+    assert_eq!(table.next_deadline(), Instant::NEVER, "reachable: nothing to do");
+    assert_eq!(questions(&mut table, s(100)), [], "stale and unused: nothing to do");
+    assert_eq!(table.lookup(ip(1), s(100)), Known(MAC));
+    assert_eq!(table.next_deadline(), s(105));
+    assert_eq!(questions(&mut table, s(104)), []);
+    for second in [105, 106, 107] {
+        assert_eq!(questions(&mut table, s(second)), probe);
+        assert_eq!(table.lookup(ip(1), s(second)), Known(MAC));
+    }
+    assert_eq!(questions(&mut table, s(108)), [Question { ip: ip(1), probe: None }]);
+    assert_eq!(table.lookup(ip(1), s(108)), Wait);
+    // It has moved.
+    assert!(table.learned(ip(1), OTHER, s(108), Answer));
+    assert_eq!(table.lookup(ip(1), s(108)), Known(OTHER));
+}
+
+#[test]
+fn a_probe_answered_ends_the_doubt() {
+    let mut table = resolved();
+    table.lookup(ip(1), s(31));
+    assert_eq!(questions(&mut table, s(36)).len(), 1);
+    assert!(table.learned(ip(1), MAC, s(36), Answer));
+    assert_eq!(questions(&mut table, s(37)), []);
+    assert_eq!(table.next_deadline(), Instant::NEVER);
+}
+
+#[test]
+fn progress_of_a_connection_saves_the_probes() {
+    let mut table = resolved();
+    table.lookup(ip(1), s(31));
+    table.confirm(ip(1), s(32));
+    table.confirm(ip(9), s(32));
+    assert_eq!(questions(&mut table, s(37)), []);
+    assert_eq!(table.lookup(ip(1), s(61)), Known(MAC));
+    assert_eq!(table.next_deadline(), Instant::NEVER, "reachable until 62 s");
+    assert_eq!(table.len(), 1);
+    // What isn't known can't be confirmed.
+    assert_eq!(table.lookup(ip(2), s(61)), Ask);
+    table.confirm(ip(2), s(61));
+    assert_eq!(table.lookup(ip(2), s(61)), Wait);
+}
+
+#[test]
+fn l7_an_unsolicited_answer_makes_no_entry() {
+    let mut table = table(32);
+    assert!(table.learned(ip(1), MAC, s(0), Answer), "another core may have asked");
+    assert!(!table.learned(ip(1), MAC, s(0), OtherCore));
+    assert!(table.is_empty());
+}
+
+#[test]
+fn l7_an_unsolicited_answer_does_not_replace_a_fresh_entry_but_raises_a_question() {
+    for by in [Answer, Request, OtherCore] {
+        let mut table = resolved();
+        table.learned(ip(1), OTHER, s(10), by);
+        assert_eq!(table.lookup(ip(1), s(10)), Known(MAC), "{by:?}");
+        assert_eq!(questions(&mut table, s(10)), [Question { ip: ip(1), probe: Some(MAC) }], "{by:?}");
+        assert!(table.learned(ip(1), MAC, s(10), Answer));
+        // However many claims: no more than a question a second.
+        for _ in 0..100 {
+            table.learned(ip(1), OTHER, s(10), by);
+            assert_eq!(questions(&mut table, s(10)), []);
+        }
+        assert_eq!(table.lookup(ip(1), s(10)), Known(MAC));
+    }
+}
+
+#[test]
+fn a_stale_entry_follows_a_neighbor_that_announces_its_move() {
+    for by in [Answer, Request] {
+        let mut table = resolved();
+        assert!(table.learned(ip(1), OTHER, s(31), by));
+        assert_eq!(table.lookup(ip(1), s(31)), Known(OTHER));
+        // Not believed to be reachable: it is probed.
+        assert_eq!(questions(&mut table, s(36)), [Question { ip: ip(1), probe: Some(OTHER) }]);
+    }
+}
+
+#[test]
+fn l7_a_gateway_is_not_replaced_by_a_claim_however_stale() {
+    for by in [Answer, Request, OtherCore] {
+        let mut table = table(32);
+        assert!(table.pin(ip(1)));
+        // Nor planted before we have asked.
+        table.learned(ip(1), OTHER, s(0), by);
+        assert_eq!(table.lookup(ip(1), s(0)), Ask);
+        assert!(table.learned(ip(1), MAC, s(0), Answer));
+        table.learned(ip(1), OTHER, s(500), by);
+        assert_eq!(table.lookup(ip(1), s(500)), Known(MAC));
+        // The old one is asked; when it is gone, everybody, and then the new one is believed.
+        for (second, probe) in [(500, Some(MAC)), (501, Some(MAC)), (502, Some(MAC)), (503, None)] {
+            assert_eq!(questions(&mut table, s(second)), [Question { ip: ip(1), probe }]);
+        }
+        assert!(table.learned(ip(1), OTHER, s(503), Answer));
+        assert_eq!(table.lookup(ip(1), s(503)), Known(OTHER));
+    }
+}
+
+#[test]
+fn a_request_for_us_makes_an_entry_that_is_probed_when_used() {
+    let mut table = table(32);
+    assert!(table.learned(ip(1), MAC, s(0), Request));
+    assert!(!table.learned(ip(1), MAC, s(0), Request), "nothing new");
+    assert_eq!(table.lookup(ip(1), s(0)), Known(MAC));
+    assert_eq!(questions(&mut table, s(5)), [Question { ip: ip(1), probe: Some(MAC) }]);
+
+    // It also answers a question of ours.
+    assert_eq!(table.lookup(ip(2), s(5)), Ask);
+    assert!(table.wait(ip(2), 3));
+    assert!(table.learned(ip(2), OTHER, s(5), Request));
+    assert_eq!(woken(&mut table), [3]);
+    assert_eq!(table.lookup(ip(2), s(5)), Known(OTHER));
+}
+
+#[test]
+fn answers_that_another_core_received_count() {
+    let mut table = table(32);
+    assert_eq!(table.lookup(ip(1), s(0)), Ask);
+    table.wait(ip(1), 3);
+    assert!(!table.learned(ip(1), MAC, s(0), OtherCore), "not to be passed on again");
+    assert_eq!(woken(&mut table), [3]);
+    assert_eq!(table.lookup(ip(1), s(0)), Known(MAC));
+}
+
+#[test]
+fn l7_a_flood_of_answers_is_not_passed_on_without_bound() {
+    let mut table = resolved();
+    let told = |table: &mut NeighborTable, now| {
+        (0..5000).filter(|&host| table.learned(ip(host), MAC, now, Answer)).count()
+    };
+    assert_eq!(told(&mut table, s(1)), 256);
+    assert_eq!(told(&mut table, s(1)), 0);
+    assert_eq!(told(&mut table, s(2)), 256);
+    assert_eq!(table.len(), 1);
+}
+
+#[test]
+fn claims_that_no_station_can_make() {
+    let mut table = table(32);
+    for address in ["0.0.0.0", "224.0.0.1", "::", "ff02::1"] {
+        assert!(!table.learned(address.parse().unwrap(), MAC, s(0), Request), "{address}");
+    }
+    assert!(!table.learned(ip(1), MacAddr::BROADCAST, s(0), Request));
+    assert!(table.is_empty());
+}
+
+#[test]
+fn the_longest_unused_gives_way_and_a_gateway_never() {
+    let mut table = table(4);
+    assert!(table.pin(ip(100)));
+    for host in 1..=3 {
+        table.lookup(ip(host), s(0));
+        table.learned(ip(host), MAC, s(0), Answer);
+    }
+    for host in [2, 1, 3, 2] {
+        table.lookup(ip(host), s(10));
+    }
+    assert_eq!(table.lookup(ip(4), s(20)), Ask);
+    assert_eq!(table.len(), 4);
+    assert_eq!(table.find(ip(1)), None);
+    for host in [2, 3, 4, 100] {
+        assert!(table.find(ip(host)).is_some(), "{host}");
+    }
+    for host in 0..1000 {
+        table.lookup(ip(1000 + host), s(30 + u64::from(host)));
+    }
+    assert!(table.find(ip(100)).is_some());
+    assert_eq!(table.len(), 4);
+}
+
+#[test]
+fn l7_scans_do_not_push_out_neighbors_in_use() {
+    let mut table = table(64);
+    for host in 0..32 {
+        table.lookup(ip(host), s(0));
+        table.learned(ip(host), MAC, s(0), Answer);
+    }
+    // Spoofed sources on the link that never answer, and spoofed requests for us.
+    for host in 1000..9000 {
+        table.lookup(ip(host), s(1));
+        table.learned(ip(host.wrapping_add(20_000)), OTHER, s(1), Request);
+        assert!(table.len() <= 64);
+    }
+    let kept = (0..32).filter(|&host| table.find(ip(host)).is_some()).count();
+    assert_eq!(kept, 32);
+}
+
+#[test]
+fn l7_strangers_take_no_place_from_neighbors_in_use() {
+    let mut table = table(8);
+    for host in 0..8 {
+        table.lookup(ip(host), s(0));
+        table.learned(ip(host), MAC, s(0), Answer);
+    }
+    assert!(!table.learned(ip(100), OTHER, s(1), Request));
+    assert_eq!(table.find(ip(100)), None);
+    assert_eq!(table.lookup(ip(100), s(1)), Ask, "our own need does");
+}
+
+#[test]
+fn an_evicted_question_wakes_who_waited() {
+    let mut table = table(1);
+    table.lookup(ip(1), s(0));
+    assert!(table.wait(ip(1), 9));
+    assert_eq!(table.lookup(ip(2), s(1)), Ask);
+    assert_eq!(woken(&mut table), [9]);
+    assert!(table.pin(ip(2)));
+    assert_eq!(table.lookup(ip(3), s(2)), Unreachable, "all pinned");
+}
+
+#[test]
+fn pins_are_bounded() {
+    let mut table = table(64);
+    assert!((0..16).all(|host| table.pin(ip(host)) && (host > 14 || table.pin(ip(host)))));
+    assert!(!table.pin(ip(16)));
+}
+
+#[test]
+fn both_families_share_the_table() {
+    let mut table = table(32);
+    let v6: IpAddr = "fe80::1".parse().unwrap();
+    assert_eq!((table.lookup(v6, s(0)), table.lookup(ip(1), s(0))), (Ask, Ask));
+    assert!(table.learned(v6, MAC, s(0), Answer) && table.learned(ip(1), OTHER, s(0), Answer));
+    assert_eq!((table.lookup(v6, s(0)), table.lookup(ip(1), s(0))), (Known(MAC), Known(OTHER)));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Lookup(u16),
+    Learned(u16, u8, LearnedBy),
+    Wait(u16),
+    Confirm(u16),
+    Advance(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let host = 0_u16..24;
+    let by = prop_oneof![Just(Answer), Just(Request), Just(OtherCore)];
+    prop_oneof![
+        4 => host.clone().prop_map(Op::Lookup),
+        3 => (host.clone(), 1_u8..4, by).prop_map(|(host, mac, by)| Op::Learned(host, mac, by)),
+        2 => host.clone().prop_map(Op::Wait),
+        1 => host.prop_map(Op::Confirm),
+        3 => (0_u64..8000).prop_map(Op::Advance),
+    ]
+}
+
+/// Entries that the lists by rank show, each in the list it belongs to.
+fn ranked(table: &NeighborTable) -> usize {
+    let mut count = 0;
+    for rank in 0..RANKS {
+        let (mut index, mut older) = (table.oldest[rank], NONE);
+        while index != NONE {
+            let entry = &table.entries[index as usize];
+            assert_eq!((entry.older, usize::from(entry.rank), entry.worth()), (older, rank, entry.rank));
+            (older, index) = (index, entry.younger);
+            count += 1;
+        }
+        assert_eq!(table.youngest[rank], older);
+    }
+    count
+}
+
+proptest! {
+    /// Whatever happens: within bounds, gateways kept, nothing asked too often, and everybody who
+    /// was told to wait is woken once.
+    #[test]
+    fn l7_invariants(ops in prop::collection::vec(op(), 1..200)) {
+        let mut table = table(8);
+        let (mut now, mut conn) = (0_u64, 0_u32);
+        let mut waiting = BTreeSet::new();
+        prop_assert!(table.pin(ip(0)));
+        for op in &ops {
+            let at = Instant::from_millis(now);
+            match *op {
+                Op::Lookup(host) => {
+                    let result = table.lookup(ip(host), at);
+                    prop_assert_eq!(table.lookup(ip(host), at), if result == Ask { Wait } else { result });
+                }
+                Op::Learned(host, mac, by) => {
+                    table.learned(ip(host), MacAddr([2, 0, 0, 0, 0, mac]), at, by);
+                }
+                Op::Wait(host) => {
+                    if table.wait(ip(host), conn) {
+                        prop_assert_eq!(table.lookup(ip(host), at), Wait);
+                        waiting.insert(conn);
+                    }
+                    conn += 1;
+                }
+                Op::Confirm(host) => table.confirm(ip(host), at),
+                Op::Advance(millis) => {
+                    now += millis;
+                    let at = Instant::from_millis(now);
+                    let asked = questions(&mut table, at);
+                    prop_assert!(asked.len() <= 8);
+                    prop_assert_eq!(questions(&mut table, at), []);
+                    prop_assert!(table.next_deadline() > at);
+                }
+            }
+            for conn in woken(&mut table) {
+                prop_assert!(waiting.remove(&conn));
+            }
+            prop_assert!(table.len() <= 8);
+            prop_assert!(table.find(ip(0)).is_some());
+            let found = (0..24).filter(|&host| table.find(ip(host)).is_some()).count();
+            prop_assert_eq!(found, table.len() as usize);
+            prop_assert_eq!(ranked(&table), found - 1);
+        }
+        // Every question is decided in the end.
+        for _ in 0..8 {
+            now += 1000;
+            questions(&mut table, Instant::from_millis(now));
+        }
+        for conn in woken(&mut table) {
+            prop_assert!(waiting.remove(&conn));
+        }
+        prop_assert!(waiting.is_empty());
+    }
+}

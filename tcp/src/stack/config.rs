@@ -1,0 +1,194 @@
+//! What a stack is told at start.
+
+use core::net::IpAddr;
+
+use crate::flow_table::FourTuple;
+use crate::time::Duration;
+use crate::wire::{Checksums, MacAddr};
+
+/// One of our own addresses with its on-link prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cidr {
+    /// The address itself.
+    pub address: IpAddr,
+    /// Leading bits shared by all hosts on the link: at most 32 (IPv4) or 128 (IPv6).
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` is on this link.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.address, ip) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) => {
+                let host_bits = 32 - u32::from(self.prefix.min(32));
+                let differing = own.to_bits() ^ ip.to_bits();
+                differing.checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(ip)) => {
+                let host_bits = 128 - u32::from(self.prefix.min(128));
+                let differing = own.to_bits() ^ ip.to_bits();
+                differing.checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether `ip` is this link's IPv4 broadcast address (RFC 919).
+    pub fn is_broadcast(&self, ip: IpAddr) -> bool {
+        match (self.address, ip) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) if self.prefix < 31 => {
+                let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
+                ip.to_bits() == own.to_bits() | host
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Per-listener settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    /// Local port, on every own address.
+    pub port: u16,
+    /// Half-open connections at once.
+    pub backlog: u32,
+}
+
+/// What a [`Stack`](super::Stack) is told at start.
+#[derive(Clone)]
+pub struct Config {
+    /// Our Ethernet address.
+    pub mac: MacAddr,
+    /// Largest IP packet of the link, in octets.
+    pub mtu: u16,
+    /// Our own addresses.
+    pub addresses: Vec<Cidr>,
+    /// Next hops for what is not on-link; the first of the right family is used.
+    pub gateways: Vec<IpAddr>,
+    /// Connections at once, TIME-WAIT not counted.
+    pub max_connections: u32,
+    /// TIME-WAIT entries at once; beyond them a pair is closed without the wait.
+    pub max_time_wait: u32,
+    /// Verification of received checksums.
+    pub checksums: Checksums,
+    /// Random, secret, per start: keys the connection table and the initial sequence numbers.
+    pub secret: [u8; 32],
+    /// 2 MSL (RFC 9293 §3.6.1).
+    pub time_wait: Duration,
+    /// FIN-WAIT-2 limit (S2.6).
+    pub fin_timeout: Duration,
+    /// Idle time before the first keepalive probe; `None` switches keepalive off (S3.2).
+    pub keepalive: Option<Duration>,
+    /// Unacknowledged data or an unanswered probe for so long ends the connection (RFC 5482).
+    pub user_timeout: Duration,
+    /// Upper bound of the receive window, in octets.
+    pub receive_buffer: u32,
+    /// Upper bound of queued and unacknowledged octets a connection.
+    pub send_buffer: u32,
+}
+
+impl Config {
+    /// Defaults of a server on an Ethernet link, each argued beside its value.
+    pub fn new(mac: MacAddr, secret: [u8; 32]) -> Self {
+        Self {
+            mac,
+            mtu: 1500,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            max_connections: 65_536,
+            max_time_wait: 262_144,
+            checksums: Checksums::Verify,
+            secret,
+            // Linux's TCP_TIMEWAIT_LEN: 2 MSL with the 30 s that implementations agreed on.
+            time_wait: Duration::from_secs(60),
+            // Linux's tcp_fin_timeout.
+            fin_timeout: Duration::from_secs(60),
+            // RFC 9293 §3.8.4: at least two hours by default.
+            keepalive: Some(Duration::from_secs(7200)),
+            // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
+            // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
+            user_timeout: Duration::from_secs(120),
+            // Both are upper bounds: the share of free frames decides (`FramePool::fair_share`). Linux
+            // lets a receive buffer grow to 6 MiB and a send buffer to 4 MiB.
+            receive_buffer: 8 << 20,
+            send_buffer: 4 << 20,
+        }
+    }
+
+    /// Whether `ip` is an address of ours.
+    #[inline]
+    pub fn is_own(&self, ip: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.address == ip)
+    }
+
+    /// The neighbour through which `ip` is reached: itself on-link, else the gateway of its family.
+    pub fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {
+        if self.addresses.iter().any(|own| own.contains(ip)) || is_link_local(ip) {
+            return Some(ip);
+        }
+        self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == ip.is_ipv4())
+    }
+
+    /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, RFC 6691). S6.1
+    pub fn mss(&self, tuple: &FourTuple) -> u16 {
+        self.mtu - if tuple.remote_ip.is_ipv4() { 40 } else { 60 }
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+impl core::fmt::Debug for Config {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // Everything but the secret.
+        f.debug_struct("Config")
+            .field("mac", &self.mac)
+            .field("mtu", &self.mtu)
+            .field("addresses", &self.addresses)
+            .field("gateways", &self.gateways)
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(address: &str, prefix: u8) -> Cidr {
+        Cidr { address: address.parse().expect("address"), prefix }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    #[test]
+    fn prefixes_of_every_length() {
+        assert!(cidr("10.1.2.3", 24).contains(ip("10.1.2.250")));
+        assert!(!cidr("10.1.2.3", 24).contains(ip("10.1.3.3")));
+        assert!(cidr("10.1.2.3", 0).contains(ip("192.0.2.1")));
+        assert!(!cidr("10.1.2.3", 32).contains(ip("10.1.2.2")));
+        assert!(cidr("fd00::1", 64).contains(ip("fd00::ffff:1")));
+        assert!(!cidr("fd00::1", 64).contains(ip("fd00:0:0:1::1")));
+        assert!(!cidr("fd00::1", 64).contains(ip("10.0.0.1")));
+        assert!(cidr("10.1.2.3", 24).is_broadcast(ip("10.1.2.255")));
+        assert!(!cidr("10.1.2.3", 32).is_broadcast(ip("10.1.2.3")));
+    }
+
+    #[test]
+    fn what_is_not_on_link_goes_to_the_gateway_of_its_family() {
+        let mut config = Config::new(MacAddr([2, 0, 0, 0, 0, 1]), [0; 32]);
+        config.addresses = vec![cidr("10.1.2.3", 24), cidr("fd00::1", 64)];
+        assert_eq!(config.next_hop(ip("10.1.2.9")), Some(ip("10.1.2.9")));
+        assert_eq!(config.next_hop(ip("8.8.8.8")), None);
+        config.gateways = vec![ip("fd00::fe"), ip("10.1.2.254")];
+        assert_eq!(config.next_hop(ip("8.8.8.8")), Some(ip("10.1.2.254")));
+        assert_eq!(config.next_hop(ip("2001:db8::1")), Some(ip("fd00::fe")));
+        assert_eq!(config.next_hop(ip("fe80::7")), Some(ip("fe80::7")));
+    }
+}

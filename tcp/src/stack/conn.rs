@@ -1,0 +1,129 @@
+//! The application's handle on a connection, for the duration of a callback.
+
+use core::net::SocketAddr;
+
+use crate::app::{Closed, Conn, ConnId};
+use crate::counters::Counters;
+use crate::frame::{Chunk, Memory, Owner};
+use crate::tcb::state::State;
+use crate::tcb::{Ctx, Tcb};
+use crate::time::Instant;
+
+/// A [`Conn`] of the stack.
+pub(super) struct StackConn<'a, M> {
+    pub(super) id: ConnId,
+    pub(super) tcb: &'a mut Tcb,
+    pub(super) ctx: Ctx<'a, M>,
+}
+
+impl<M: Memory> Conn for StackConn<'_, M> {
+    fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn local(&self) -> SocketAddr {
+        self.tcb.tuple.local()
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.tcb.tuple.remote()
+    }
+
+    fn now(&self) -> Instant {
+        self.ctx.now
+    }
+
+    fn mss(&self) -> usize {
+        usize::from(self.tcb.snd.mss)
+    }
+
+    #[inline]
+    fn recv(&mut self) -> Option<Chunk> {
+        self.tcb.recv.pop(self.ctx.pool)
+    }
+
+    fn recv_finished(&self) -> bool {
+        self.tcb.recv_finished()
+    }
+
+    #[inline]
+    fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
+        self.ctx.pool.bytes(chunk)
+    }
+
+    #[inline]
+    fn bytes_mut<'a>(&'a mut self, chunk: &'a mut Chunk) -> &'a mut [u8] {
+        self.ctx.pool.bytes_mut(chunk)
+    }
+
+    fn alloc(&mut self) -> Option<Chunk> {
+        let chunk = self.ctx.pool.alloc(Owner::App);
+        self.tcb.starved |= chunk.is_none();
+        chunk
+    }
+
+    fn tailroom(&self, chunk: &Chunk) -> usize {
+        self.ctx.pool.tailroom(chunk)
+    }
+
+    fn grow_back(&self, chunk: &mut Chunk, octets: usize) {
+        self.ctx.pool.grow_back(chunk, octets);
+    }
+
+    fn append(&mut self, chunk: &mut Chunk, octets: &[u8]) {
+        self.ctx.pool.append(chunk, octets);
+    }
+
+    fn prepend(&mut self, chunk: &mut Chunk, octets: &[u8]) {
+        self.ctx.pool.prepend(chunk, octets);
+    }
+
+    fn split_off(&mut self, chunk: &mut Chunk, at: usize) -> Option<Chunk> {
+        let rest = self.ctx.pool.split_off(chunk, at);
+        self.tcb.starved |= rest.is_none();
+        rest
+    }
+
+    fn release(&mut self, chunk: Chunk) {
+        self.ctx.pool.release(chunk);
+    }
+
+    fn send_room(&self) -> usize {
+        self.tcb.send_room(self.ctx.pool, self.ctx.config) as usize
+    }
+
+    #[inline]
+    fn send(&mut self, chunk: Chunk) -> Result<(), Chunk> {
+        self.tcb.queue(self.ctx.pool, self.ctx.config, chunk)
+    }
+
+    fn send_drained(&self) -> bool {
+        self.tcb.send.is_empty()
+    }
+
+    fn shutdown(&mut self) {
+        self.tcb.shutdown(&mut self.ctx);
+    }
+
+    fn abort(&mut self) {
+        if self.tcb.over.is_none() {
+            self.tcb.finish(Closed::Aborted, &mut self.ctx);
+        }
+    }
+
+    fn set_timer(&mut self, at: Option<Instant>) {
+        self.tcb.set_app_timer(at);
+    }
+
+    fn set_nodelay(&mut self, on: bool) {
+        self.tcb.set_nodelay(on);
+    }
+
+    fn counters(&self) -> &Counters {
+        self.ctx.counters
+    }
+
+    fn connections_by_state(&self) -> &[u32; State::COUNT] {
+        self.ctx.states
+    }
+}

@@ -1,0 +1,145 @@
+//! What the operator sees: counters and connections (S3.3, S2.3).
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Stack;
+use crate::app::ConnId;
+use crate::counters::Counters;
+use crate::frame::Memory;
+use crate::tcb::Tcb;
+use crate::tcb::congestion::Congestion;
+use crate::tcb::state::State;
+use crate::time::{Duration, Instant};
+
+/// A connection as `byway conns` shows it.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// Its name.
+    pub id: ConnId,
+    /// Its state.
+    pub state: State,
+    /// Our side.
+    pub local: SocketAddr,
+    /// The other side; unspecified for a listener.
+    pub peer: SocketAddr,
+    /// Octets received and not yet taken by the application; for a listener, half-open connections.
+    pub recv_queue: u32,
+    /// Octets sent or queued and not yet acknowledged; for a listener, its backlog.
+    pub send_queue: u32,
+    /// How long it has been in this state.
+    pub in_state: Duration,
+    /// Smoothed round-trip time, once measured.
+    pub srtt: Option<Duration>,
+    /// Retransmission timeout.
+    pub rto: Duration,
+    /// Congestion window, octets.
+    pub cwnd: u32,
+    /// Slow-start threshold, octets.
+    pub ssthresh: u32,
+    /// Payload octets of a full segment.
+    pub mss: u16,
+    /// Segments retransmitted, ever.
+    pub retransmits: u32,
+}
+
+impl ConnInfo {
+    fn bare(state: State, local: SocketAddr, peer: SocketAddr) -> Self {
+        Self {
+            id: ConnId { index: u32::MAX, generation: 0 },
+            state,
+            local,
+            peer,
+            recv_queue: 0,
+            send_queue: 0,
+            in_state: Duration::ZERO,
+            srtt: None,
+            rto: Duration::ZERO,
+            cwnd: 0,
+            ssthresh: 0,
+            mss: 0,
+            retransmits: 0,
+        }
+    }
+
+    fn of(tcb: &Tcb, id: ConnId, now: Instant) -> Self {
+        Self {
+            id,
+            state: tcb.state,
+            local: tcb.tuple.local(),
+            peer: tcb.tuple.remote(),
+            recv_queue: tcb.recv.bytes(),
+            send_queue: tcb.send.bytes(),
+            in_state: now.since(tcb.state_since),
+            srtt: tcb.rtt.srtt(),
+            rto: tcb.rtt.rto(),
+            cwnd: tcb.congestion.cwnd(),
+            ssthresh: tcb.congestion.ssthresh(),
+            mss: tcb.snd.mss,
+            retransmits: tcb.retransmits,
+        }
+    }
+}
+
+impl<M: Memory> Stack<M> {
+    /// Connections that aren't closed, TIME-WAIT not counted.
+    pub fn connection_count(&self) -> u32 {
+        self.flows.len()
+    }
+
+    /// The counters so far.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        counters.payload_bytes_copied = self.pool.payload_bytes_copied();
+        counters
+    }
+
+    /// Connections in each state, by `State as usize`.
+    pub fn connections_by_state(&self) -> [u32; State::COUNT] {
+        self.states
+    }
+
+    /// Shows connections from place `from` on, looking at no more than `max` places: listeners first,
+    /// TIME-WAIT last. Returns the place to go on with, `None` at the end, so that a turn of the loop
+    /// stays short however many there are.
+    pub fn connections(
+        &self,
+        from: u32,
+        max: u32,
+        now: Instant,
+        show: &mut dyn FnMut(ConnInfo),
+    ) -> Option<u32> {
+        let listeners = self.listeners.all();
+        let (slots_at, waits_at) = (listeners.len() as u32, listeners.len() as u32 + self.slots.len() as u32);
+        let end = waits_at + self.time_wait.slots();
+        let stop = from.saturating_add(max).min(end);
+        for place in from..stop {
+            if place < slots_at {
+                let port = &listeners[place as usize];
+                let any: IpAddr = if self.config.addresses.iter().any(|own| own.address.is_ipv6()) {
+                    Ipv6Addr::UNSPECIFIED.into()
+                } else {
+                    Ipv4Addr::UNSPECIFIED.into()
+                };
+                let mut info = ConnInfo::bare(
+                    State::Listen,
+                    SocketAddr::new(any, port.listener.port),
+                    SocketAddr::new(any, 0),
+                );
+                info.recv_queue = port.half_open;
+                info.send_queue = port.listener.backlog;
+                show(info);
+            } else if place < waits_at {
+                let index = place - slots_at;
+                let slot = &self.slots[index as usize];
+                if let Some(tcb) = &slot.tcb {
+                    show(ConnInfo::of(tcb, ConnId { index, generation: slot.generation }, now));
+                }
+            } else if let Some((tuple, waited)) = self.time_wait.show(place - waits_at, &self.config, now) {
+                let mut info = ConnInfo::bare(State::TimeWait, tuple.local(), tuple.remote());
+                info.in_state = waited;
+                show(info);
+            }
+        }
+        (stop < end).then_some(stop)
+    }
+}

@@ -1,0 +1,152 @@
+//! The acknowledgement field (RFC 9293 §3.10.7.4, fifth step). S5.1
+
+use super::input::Disposition;
+use super::state::State;
+use super::{Ctx, Tcb};
+use crate::app::Closed;
+use crate::counters::DropReason;
+use crate::frame::Memory;
+use crate::timer::TimerKind;
+use crate::wire::tcp::{Flags, Segment};
+
+impl Tcb {
+    /// Fifth step. `Ok`: go on with the segment's text.
+    pub(super) fn check_ack<M: Memory>(
+        &mut self,
+        seg: &Segment,
+        ctx: &mut Ctx<'_, M>,
+    ) -> Result<(), Disposition> {
+        if !seg.flags.contains(Flags::ACK) {
+            return Err(Disposition::Discard(DropReason::BadAck));
+        }
+        let (una, nxt) = (self.snd.una, self.snd.nxt);
+        if self.state == State::SynReceived {
+            if !(una.lt(seg.ack) && seg.ack.leq(nxt)) {
+                return Err(Disposition::Reset(DropReason::BadAck));
+            }
+            self.establish(seg, ctx);
+        } else if nxt.lt(seg.ack) {
+            // Acknowledges what was never sent (T23).
+            return Err(Disposition::ChallengeAck(DropReason::BadAck));
+        } else if seg.ack.lt(una) {
+            // RFC 5961 §5.2: older than any window could explain is an attack; otherwise just late.
+            return if una.since(seg.ack) > self.snd.max_wnd {
+                Err(Disposition::ChallengeAck(DropReason::BadAck))
+            } else {
+                Ok(())
+            };
+        }
+        self.acknowledged(seg, ctx);
+        Ok(())
+    }
+
+    /// SYN-SENT or SYN-RECEIVED → ESTABLISHED. S1.1
+    pub(super) fn establish<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
+        let Some(next) = self.state.established() else { return };
+        self.enter(next, ctx);
+        self.opening = true;
+        if self.tries == 0 {
+            self.rtt.sample(ctx.now.since(self.last_sent));
+        } else {
+            self.rtt.after_syn_timeout();
+        }
+        self.tries = 0;
+        self.owed.syn = false;
+        self.timers.clear(TimerKind::Retransmit);
+        self.snd.wl1 = seg.seq;
+        self.snd.wl2 = seg.ack;
+        if let Some(idle) = ctx.config.keepalive {
+            self.timers.set(TimerKind::KeepAlive, ctx.now + idle);
+        }
+    }
+
+    /// SND.UNA =< SEG.ACK =< SND.NXT
+    pub(super) fn acknowledged<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
+        let una = self.snd.una;
+        let outstanding = self.snd.nxt != una;
+        let sacked_before = self.send.sacked;
+        if una.lt(seg.ack) {
+            self.advance_una(seg, ctx);
+            self.update_window(seg);
+        } else {
+            let window_before = self.snd.wnd;
+            self.update_window(seg);
+            self.take_sack(seg, ctx);
+            let news = self.send.sacked != sacked_before;
+            // RFC 5681 §2: outstanding data, no data, no SYN or FIN, same ACK, same window.
+            let duplicate = outstanding
+                && seg.payload.1 == 0
+                && !seg.flags.contains(Flags::FIN)
+                && (self.snd.wnd == window_before || news);
+            if duplicate {
+                self.on_duplicate_ack(ctx);
+            }
+        }
+        if self.snd.wnd > 0 {
+            self.timers.clear(TimerKind::Persist);
+            self.persist_backoff = 0;
+        }
+    }
+
+    fn advance_una<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
+        let flight = self.in_flight();
+        let mut acked = seg.ack.since(self.snd.una);
+        if self.snd.una == self.snd.iss {
+            acked -= 1;
+        }
+        self.snd.una = seg.ack;
+        self.stalled_since = ctx.now;
+        let gone = self.send.acknowledge(ctx.pool, seg.ack, ctx.now);
+        match gone.rtt {
+            Some(rtt) => self.rtt.sample(rtt),
+            None => self.rtt.progress(),
+        }
+        self.take_sack(seg, ctx);
+        let slow_start_used = flight >= super::congestion::Congestion::cwnd(&self.congestion) / 2;
+        let limited = self.cwnd_limited || slow_start_used;
+        self.on_progress(acked, limited, ctx);
+        if self.fin_sent && seg.ack == self.snd.nxt {
+            self.fin_acknowledged(ctx);
+        }
+        // RFC 6298 §5.2, 5.3
+        if self.snd.una == self.snd.nxt {
+            self.timers.clear(TimerKind::Retransmit);
+        } else if self.state != State::Closed {
+            self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+        }
+    }
+
+    fn fin_acknowledged<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        match self.state.fin_acked() {
+            Some(State::FinWait2) => {
+                self.enter(State::FinWait2, ctx);
+                self.timers.set(TimerKind::FinWait2, ctx.now + ctx.config.fin_timeout);
+            }
+            Some(State::TimeWait) => self.enter_time_wait(ctx),
+            Some(State::Closed) => self.finish(Closed::Finished, ctx),
+            _ => {}
+        }
+    }
+
+    /// Both sides have closed, ours first or at once. The stack moves the connection to the compact table
+    /// when the application has read everything. S2.4
+    pub(super) fn enter_time_wait<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        self.enter(State::TimeWait, ctx);
+        self.timers.clear(TimerKind::Retransmit);
+        self.timers.clear(TimerKind::KeepAlive);
+        self.timers.clear(TimerKind::Persist);
+        self.timers.set(TimerKind::FinWait2, ctx.now + ctx.config.time_wait);
+        self.over = Some(Closed::Finished);
+    }
+
+    /// RFC 9293 §3.10.7.4: only a newer segment updates the window. S5.2
+    fn update_window(&mut self, seg: &Segment) {
+        let newer = self.snd.wl1.lt(seg.seq) || (self.snd.wl1 == seg.seq && self.snd.wl2.leq(seg.ack));
+        if newer {
+            self.snd.wnd = u32::from(seg.window) << self.snd.scale;
+            self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
+            self.snd.wl1 = seg.seq;
+            self.snd.wl2 = seg.ack;
+        }
+    }
+}

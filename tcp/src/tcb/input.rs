@@ -1,0 +1,284 @@
+//! A segment arrives (RFC 9293 §3.10.7): the RFC's steps, a function each, in its order.
+
+use super::reassembly::Inserted;
+use super::state::State;
+use super::{Ctx, DELAYED_ACK, Tcb};
+use crate::app::Closed;
+use crate::counters::DropReason;
+use crate::frame::{Chunk, Memory};
+use crate::seq::SeqNumber;
+use crate::time::Duration;
+use crate::timer::TimerKind;
+use crate::wire::tcp::{Flags, Segment};
+
+/// RFC 7323 §5.5: a timestamp this old says nothing any more.
+const TIMESTAMP_OUTDATED: Duration = Duration::from_secs(24 * 24 * 3600);
+
+/// Why a segment goes no further, and what is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Disposition {
+    /// Nothing is answered.
+    Discard(DropReason),
+    /// The peer is told where we stand (RFC 9293 §3.10.7.4, RFC 5961).
+    ChallengeAck(DropReason),
+    /// RST with SEQ = SEG.ACK; our state stays (RFC 9293 §3.10.7.3, SYN-RECEIVED).
+    Reset(DropReason),
+}
+
+impl Tcb {
+    /// Takes a segment and its frame. Returns whether the stack has to answer with RST.
+    #[must_use = "RST has to be sent"]
+    pub(crate) fn input<M: Memory>(&mut self, seg: &Segment, chunk: Chunk, ctx: &mut Ctx<'_, M>) -> bool {
+        let verdict =
+            if self.state == State::SynSent { self.syn_sent(seg, ctx) } else { self.synchronized(seg, ctx) };
+        match verdict {
+            Ok(()) => self.take_text(seg, chunk, ctx),
+            Err(disposition) => {
+                ctx.pool.release(chunk);
+                match disposition {
+                    Disposition::Discard(reason) => ctx.counters.drop(reason),
+                    Disposition::ChallengeAck(reason) => {
+                        ctx.counters.drop(reason);
+                        ctx.counters.tcp_challenge_acks += 1;
+                        self.owed.ack = true;
+                    }
+                    Disposition::Reset(reason) => {
+                        ctx.counters.drop(reason);
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// RFC 9293 §3.10.7.3: SYN-SENT.
+    fn syn_sent<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
+        let acked = seg.flags.contains(Flags::ACK);
+        // First: the ACK bit.
+        if acked && !(self.snd.iss.lt(seg.ack) && seg.ack.leq(self.snd.nxt)) {
+            return if seg.flags.contains(Flags::RST) {
+                Err(Disposition::Discard(DropReason::BadAck))
+            } else {
+                Err(Disposition::Reset(DropReason::BadAck))
+            };
+        }
+        // Second: the RST bit. S1.5
+        if seg.flags.contains(Flags::RST) {
+            if acked {
+                self.finish(Closed::Reset, ctx);
+            }
+            return Err(Disposition::Discard(DropReason::BlindReset));
+        }
+        // Fourth: the SYN bit.
+        if !seg.flags.contains(Flags::SYN) {
+            return Err(Disposition::Discard(DropReason::TcpFlags));
+        }
+        let offset = self.timestamps.map_or(0, |ts| ts.offset);
+        self.take_syn(seg, offset, ctx);
+        self.last_heard = ctx.now;
+        if acked {
+            self.establish(seg, ctx);
+            self.acknowledged(seg, ctx);
+            // The SYN-ACK's window isn't scaled, but `acknowledged` has scaled it (RFC 7323 §2.2).
+            self.snd.wnd = u32::from(seg.window);
+            self.snd.max_wnd = self.snd.wnd;
+            self.owed.ack = true;
+        } else if let Some(next) = self.state.syn_received() {
+            // Simultaneous open (RFC 9293 §3.5, figure 7). S1.6
+            self.enter(next, ctx);
+            self.snd.nxt = self.snd.iss;
+            self.owed.syn = true;
+            return Err(Disposition::Discard(DropReason::TcpFlags));
+        }
+        Ok(())
+    }
+
+    /// RFC 9293 §3.10.7.4: all other states, steps one to five.
+    fn synchronized<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
+        self.check_sequence(seg, ctx)?;
+        self.check_reset(seg, ctx)?;
+        self.check_syn(seg)?;
+        self.remember_timestamp(seg, ctx);
+        self.last_heard = ctx.now;
+        self.tries = 0;
+        self.check_ack(seg, ctx)
+    }
+
+    /// First step: is any of it inside the receive window? S5.4, T14
+    fn check_sequence<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
+        let rst = seg.flags.contains(Flags::RST);
+        if self.state == State::SynReceived && seg.flags.contains(Flags::SYN) && seg.seq == self.rcv.irs {
+            // Our SYN-ACK was lost, or this SYN was doubled: once more. S1.4
+            self.owed.syn = !rst;
+            return Err(Disposition::Discard(DropReason::Duplicate));
+        }
+        if let (Some(ts), Some((value, _))) = (self.timestamps, seg.options.timestamps) {
+            let older = (value.wrapping_sub(ts.recent) as i32) < 0;
+            let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
+            if older && !outdated && !rst {
+                return Err(Disposition::ChallengeAck(DropReason::Paws));
+            }
+        }
+        let len = seg.seg_len();
+        let (nxt, wnd) = (self.rcv.nxt, self.rcv.wnd());
+        let acceptable = if len == 0 {
+            seg.seq == nxt || seg.seq.in_window(nxt, wnd)
+        } else {
+            (seg.seq + (len - 1)).in_window(nxt, wnd) || seg.seq.in_window(nxt, wnd)
+            // With a closed window ACK, URG and RST still count (RFC 9293 §3.10.7.4).
+                || (wnd == 0 && seg.seq == nxt)
+        };
+        // A pure ACK just left of the window is a late one or a probe: its ACK field may be used.
+        if acceptable {
+            return Ok(());
+        }
+        if rst {
+            return Err(Disposition::Discard(DropReason::BlindReset));
+        }
+        let old = (seg.seq + len).leq(nxt);
+        // Its answer is owed (a lost ACK, a probe, a keepalive); its acknowledgement still holds.
+        if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
+            if self.state != State::SynReceived && self.snd.una.leq(seg.ack) && seg.ack.leq(self.snd.nxt) {
+                self.last_heard = ctx.now;
+                self.tries = 0;
+                self.acknowledged(seg, ctx);
+            }
+            return Err(Disposition::ChallengeAck(DropReason::Duplicate));
+        }
+        Err(Disposition::ChallengeAck(DropReason::OutOfWindow))
+    }
+
+    /// Second step, with RFC 5961 §3: only the exact number resets. S3.1, T7
+    fn check_reset<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
+        if !seg.flags.contains(Flags::RST) {
+            return Ok(());
+        }
+        if seg.seq != self.rcv.nxt {
+            return Err(Disposition::ChallengeAck(DropReason::BlindReset));
+        }
+        match self.state {
+            // RFC 1337: TIME-WAIT isn't cut short. S2.4
+            State::TimeWait => {}
+            // Everything was said already.
+            State::Closing | State::LastAck => self.finish(Closed::Finished, ctx),
+            _ => self.finish(Closed::Reset, ctx),
+        }
+        Err(Disposition::Discard(DropReason::BlindReset))
+    }
+
+    /// Fourth step, with RFC 5961 §4: a SYN inside a connection is answered, never obeyed. T7
+    fn check_syn(&self, seg: &Segment) -> Result<(), Disposition> {
+        if seg.flags.contains(Flags::SYN) {
+            return Err(Disposition::ChallengeAck(DropReason::BlindReset));
+        }
+        Ok(())
+    }
+
+    /// TS.Recent (RFC 7323 §4.3): from the segment that spans the last ACK sent.
+    fn remember_timestamp<M>(&mut self, seg: &Segment, ctx: &Ctx<'_, M>) {
+        if let (Some(ts), Some((value, _))) = (&mut self.timestamps, seg.options.timestamps) {
+            let newer = (value.wrapping_sub(ts.recent) as i32) >= 0;
+            let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
+            if seg.seq.leq(self.rcv.nxt) && (newer || outdated) {
+                ts.recent = value;
+                ts.recent_at = ctx.now;
+            }
+        }
+    }
+
+    /// Steps six to eight: urgent data stays in line (RFC 6093, S4.3), text, FIN.
+    fn take_text<M: Memory>(&mut self, seg: &Segment, mut chunk: Chunk, ctx: &mut Ctx<'_, M>) {
+        let (offset, len) = seg.payload;
+        if self.over.is_some() && self.state != State::TimeWait {
+            ctx.pool.release(chunk);
+            return;
+        }
+        if seg.flags.contains(Flags::FIN) && self.rcv.fin.is_none() {
+            let fin = text_start(seg) + len as u32;
+            // One octet of sequence space inside the window.
+            if fin.since(self.rcv.nxt) <= self.rcv.wnd() {
+                self.rcv.fin = Some(fin);
+            }
+        }
+        if len == 0 || !self.state.can_receive() {
+            if len > 0 {
+                // After the peer's FIN there is no more text (RFC 9293 §3.10.7.4, seventh step).
+                self.owed.ack = true;
+                ctx.counters.drop(DropReason::AfterClose);
+            }
+            ctx.pool.release(chunk);
+        } else {
+            chunk.advance(offset);
+            chunk.truncate(len);
+            self.take_payload(text_start(seg), chunk, ctx);
+        }
+        self.check_fin(ctx);
+    }
+
+    /// Seventh step: the segment's text.
+    fn take_payload<M: Memory>(&mut self, seq: SeqNumber, mut chunk: Chunk, ctx: &mut Ctx<'_, M>) {
+        // Nothing beyond the window we advertised. S5.4
+        let room = self.rcv.edge.since(seq) as usize;
+        let inside = if self.rcv.edge.lt(seq) { 0 } else { room };
+        if chunk.len() > inside {
+            chunk.truncate(inside);
+        }
+        if chunk.is_empty() || ctx.pool.is_scarce() {
+            let reason = if chunk.is_empty() { DropReason::OutOfWindow } else { DropReason::MemoryPressure };
+            ctx.pool.release(chunk);
+            ctx.counters.drop(reason);
+            self.owed.ack = true;
+            return;
+        }
+        if self.state == State::FinWait2 {
+            // The peer is alive and still sending: the limit counts from its last word. S2.6
+            self.timers.set(TimerKind::FinWait2, ctx.now + ctx.config.fin_timeout);
+        }
+        let holes = self.recv.has_holes();
+        let limit = self.out_of_order_limit(ctx);
+        match self.recv.insert(ctx.pool, chunk, seq, self.rcv.nxt, limit) {
+            Inserted::InOrder(octets) => {
+                self.rcv.nxt += octets;
+                self.ready.readable = true;
+                self.owed.unacked += octets;
+                // RFC 5681 §4.2: at once when a hole is filled, at least every second full segment.
+                if holes || self.owed.unacked >= 2 * u32::from(self.snd.mss.min(self.rcv.mss)) {
+                    self.owed.ack = true;
+                } else if !self.timers.is_set(TimerKind::DelayedAck) {
+                    self.timers.set(TimerKind::DelayedAck, ctx.now + DELAYED_ACK);
+                }
+            }
+            Inserted::OutOfOrder => {
+                ctx.counters.tcp_ofo_queue += 1;
+                self.owed.ack = true;
+            }
+            Inserted::Dropped(reason) => {
+                ctx.counters.drop(reason);
+                self.owed.ack = true;
+            }
+        }
+    }
+
+    /// Eighth step: the peer's FIN, once everything before it is here. S2.1
+    fn check_fin<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if self.rcv.fin != Some(self.rcv.nxt) {
+            return;
+        }
+        let Some(next) = self.state.fin_received() else { return };
+        self.rcv.nxt += 1;
+        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
+        self.owed.ack = true;
+        self.ready.readable = true;
+        if next == State::TimeWait {
+            self.enter_time_wait(ctx);
+        } else {
+            self.enter(next, ctx);
+        }
+    }
+}
+
+/// Sequence number of the first octet of text: SYN comes before it.
+fn text_start(seg: &Segment) -> SeqNumber {
+    if seg.flags.contains(Flags::SYN) { seg.seq + 1 } else { seg.seq }
+}

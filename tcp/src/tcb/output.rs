@@ -1,0 +1,417 @@
+//! What is sent now: retransmissions, new data as the windows allow, FIN, ACK.
+//!
+//! ```text
+//!   SND.UNA            SND.NXT          SND.UNA + min(SND.WND, …)
+//!      │ sent, not acked  │ may be sent       │ may not be sent
+//!   ───┴──────────────────┴───────────────────┴──────────→        S5.1
+//!      └ LOST first ┘      └ cwnd − in flight ┘
+//! ```
+//!
+//! The headers are written in front of the payload, in the frame it lies in.
+
+use super::congestion::Congestion;
+use super::send_queue::LOST;
+use super::state::State;
+use super::{Ctx, Tcb};
+use crate::frame::{FrameSlice, MAX_HEADERS, Memory, Owner};
+use crate::seq::SeqNumber;
+use crate::timer::TimerKind;
+use crate::wire::tcp::{Emit, Flags, Options, SackBlocks};
+use crate::wire::{ethernet, ip};
+
+/// IANA protocol number.
+const TCP: u8 = 6;
+/// Segments one connection may send before the next one's turn: a whole initial window (RFC 6928) and
+/// some, without holding up the others for longer than about ten microseconds.
+const QUANTUM: usize = 16;
+
+/// What stopped the output of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output {
+    /// There is nothing more to send for now.
+    Done,
+    /// Its turn is over, or the port is full.
+    More,
+}
+
+/// What may be done with the next unsent frame.
+enum Next {
+    Send,
+    /// Send only so many octets of it.
+    Part(usize),
+    Wait,
+}
+
+impl Tcb {
+    /// Appends at most `room` frames to `out`.
+    pub(crate) fn output<M: Memory>(
+        &mut self,
+        room: usize,
+        out: &mut Vec<FrameSlice>,
+        ctx: &mut Ctx<'_, M>,
+    ) -> Output {
+        let full = out.len() + room.min(QUANTUM);
+        match self.state {
+            State::Closed | State::Listen => return Output::Done,
+            State::SynSent | State::SynReceived => {
+                if self.owed.syn && !self.emit_syn(out, ctx) {
+                    return Output::More;
+                }
+                return Output::Done;
+            }
+            _ => {}
+        }
+        self.restart_after_idle(ctx);
+        if self.owed.ack && self.recv.has_holes() {
+            // A duplicate ACK carries no data (RFC 5681 §2), and SACK blocks need the room.
+            self.emit_ack(out, ctx);
+        }
+        if self.owed.probe {
+            self.owed.probe = false;
+            self.emit_bare(self.snd.una - 1, Flags::ACK, out, ctx);
+        }
+        while self.send.lost > 0 && (self.may_retransmit()) {
+            if out.len() >= full {
+                return Output::More;
+            }
+            if !self.retransmit(out, ctx) {
+                break;
+            }
+        }
+        if self.send.lost == 0 || self.may_retransmit() {
+            while let Some(index) = self.send.unsent() {
+                if out.len() >= full {
+                    return Output::More;
+                }
+                if !self.send_next(index, out, ctx) {
+                    break;
+                }
+            }
+        }
+        self.emit_fin_if_due(out, ctx);
+        self.window_update_if_due(ctx);
+        if self.owed.ack && !self.emit_ack(out, ctx) {
+            return Output::More;
+        }
+        self.arm_persist(ctx);
+        Output::Done
+    }
+
+    /// RFC 5681 §4.1: after an idle RTO the old window says nothing about the path any more.
+    fn restart_after_idle<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
+        let idle = self.snd.una == self.snd.nxt && ctx.now.since(self.last_sent) > self.rtt.rto();
+        if idle && self.send.unsent().is_some() {
+            self.congestion.on_idle(u32::from(self.snd.mss));
+        }
+    }
+
+    /// The window allows another lost segment; one is always allowed when nothing is in flight.
+    fn may_retransmit(&self) -> bool {
+        let flight = self.in_flight();
+        flight == 0 || flight + u32::from(self.snd.mss) <= self.congestion.cwnd()
+    }
+
+    /// Sends the first LOST segment. False when none can be sent now.
+    fn retransmit<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
+        let lost = self.send.outstanding(ctx.pool).find(|&index| ctx.pool.meta(index).flags & LOST != 0);
+        let Some(index) = lost else { return false };
+        if ctx.pool.owner(index) == Owner::TxRing {
+            // It hasn't left this host yet; sending it twice wouldn't help. The timer comes back.
+            return false;
+        }
+        ctx.counters.tcp_retrans_segs += 1;
+        self.retransmits += 1;
+        self.emit_data(index, out, ctx);
+        true
+    }
+
+    /// Sends the next new segment if it may. False when it has to wait.
+    fn send_next<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
+        match self.next_segment(index, ctx) {
+            Next::Wait => return false,
+            Next::Part(octets) => {
+                if !self.send.split(ctx.pool, index, octets) {
+                    return false;
+                }
+            }
+            Next::Send => {}
+        }
+        self.owed.override_sws = false;
+        self.emit_data(index, out, ctx);
+        true
+    }
+
+    /// Whether the next new segment fits the windows, silly-window avoidance and Nagle.
+    fn next_segment<M: Memory>(&mut self, index: u32, ctx: &Ctx<'_, M>) -> Next {
+        let meta = ctx.pool.meta(index);
+        let len = u32::from(meta.len);
+        let mss = u32::from(self.snd.mss);
+        let flight = self.in_flight();
+        self.cwnd_limited = flight > 0 && flight + len > self.congestion.cwnd();
+        if self.cwnd_limited {
+            return Next::Wait;
+        }
+        let offset = SeqNumber(meta.seq).since(self.snd.una);
+        let usable = self.snd.wnd.saturating_sub(offset);
+        if usable < len {
+            // RFC 9293 §3.8.6.2.1: a part only if it is half the largest window, or when the
+            // override timer says so. S5.2
+            let worthwhile = usable >= mss || usable >= (self.snd.max_wnd / 2).max(1);
+            let nothing_out = self.snd.una == self.snd.nxt;
+            return if usable > 0 && nothing_out && (worthwhile || self.owed.override_sws) {
+                Next::Part(usable as usize)
+            } else {
+                Next::Wait
+            };
+        }
+        // RFC 9293 §3.7.4 (Nagle): a small last segment waits for what is out. S8.1
+        let small = len < mss && self.send.is_tail(index);
+        if small && !self.nodelay && !self.fin_queued && self.snd.una != self.snd.nxt {
+            return Next::Wait;
+        }
+        Next::Send
+    }
+
+    /// Writes the headers in front of a parked payload and hands the frame to the port.
+    fn emit_data<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+        let meta = *ctx.pool.meta(index);
+        let seq = SeqNumber(meta.seq);
+        let end = seq + u32::from(meta.len);
+        let mut flags = Flags::ACK;
+        if self.send.is_tail(index) {
+            // The last segment of what was written (RFC 9293 §3.9.1, MUST-61). S4.4
+            flags |= Flags::PSH;
+            if self.fin_queued {
+                flags |= Flags::FIN;
+            }
+        }
+        let options = self.options(ctx, false);
+        let start = usize::from(meta.start);
+        let payload = start..start + usize::from(meta.len);
+        let header = self.header(seq, flags, &options, ctx);
+        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let frame = ctx.pool.frame_mut(index);
+        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst);
+        ctx.pool.transmit_parked(index);
+        push(out, ctx, index, from, payload.end);
+        self.send.sent(ctx.pool, index, ctx.now);
+        let mut reached = end;
+        if flags.contains(Flags::FIN) {
+            reached += 1;
+            self.fin_sent = true;
+            self.owed.fin = false;
+        }
+        self.after_sending(reached, ctx);
+    }
+
+    /// SND.NXT, the retransmission timer, and the ACK that rode along.
+    fn after_sending<M>(&mut self, reached: SeqNumber, ctx: &mut Ctx<'_, M>) {
+        if self.snd.una == self.snd.nxt {
+            self.stalled_since = ctx.now;
+        }
+        self.snd.nxt = self.snd.nxt.max(reached);
+        self.last_sent = ctx.now;
+        // RFC 6298 §5.1
+        if !self.timers.is_set(TimerKind::Retransmit) {
+            self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+        }
+        self.timers.clear(TimerKind::Persist);
+        self.acked_by_sending();
+    }
+
+    fn acked_by_sending(&mut self) {
+        self.owed.ack = false;
+        self.owed.unacked = 0;
+        self.timers.clear(TimerKind::DelayedAck);
+    }
+
+    /// SYN, or SYN-ACK. False when no frame is free.
+    fn emit_syn<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
+        let mut flags = Flags::SYN;
+        if self.state == State::SynReceived {
+            flags |= Flags::ACK;
+        }
+        if !self.emit_bare(self.snd.iss, flags, out, ctx) {
+            return false;
+        }
+        self.owed.syn = false;
+        self.owed.ack = false;
+        self.snd.nxt = self.snd.iss + 1;
+        self.last_sent = ctx.now;
+        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+        true
+    }
+
+    /// FIN by itself: everything before it has been sent, without it. S2.1
+    fn emit_fin_if_due<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+        let due = self.fin_queued && (!self.fin_sent || self.owed.fin);
+        if !due || self.send.unsent().is_some() || self.over.is_some() {
+            return;
+        }
+        let fin = self.send.end();
+        if self.emit_bare(fin, Flags::FIN | Flags::ACK, out, ctx) {
+            if self.owed.fin {
+                ctx.counters.tcp_retrans_segs += 1;
+                self.retransmits += 1;
+            }
+            self.fin_sent = true;
+            self.owed.fin = false;
+            self.after_sending(fin + 1, ctx);
+        }
+    }
+
+    fn emit_ack<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
+        if !self.emit_bare(self.snd.nxt, Flags::ACK, out, ctx) {
+            return false;
+        }
+        self.acked_by_sending();
+        true
+    }
+
+    /// A segment without text. False when no frame is free.
+    fn emit_bare<M: Memory>(
+        &mut self,
+        seq: SeqNumber,
+        flags: Flags,
+        out: &mut Vec<FrameSlice>,
+        ctx: &mut Ctx<'_, M>,
+    ) -> bool {
+        let Some(chunk) = ctx.pool.alloc(Owner::Control) else { return false };
+        let options =
+            if flags.contains(Flags::SYN) { self.syn_options(ctx) } else { self.options(ctx, true) };
+        let header = self.header(seq, flags, &options, ctx);
+        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let index = chunk.index();
+        let frame = ctx.pool.frame_mut(index);
+        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst);
+        let slice = ctx.pool.transmit_once(chunk, from..MAX_HEADERS);
+        push(out, ctx, slice.index, from, MAX_HEADERS);
+        true
+    }
+
+    fn header<'a, M: Memory>(
+        &mut self,
+        seq: SeqNumber,
+        flags: Flags,
+        options: &'a Options,
+        ctx: &Ctx<'_, M>,
+    ) -> Emit<'a> {
+        let window = if flags.contains(Flags::SYN) { self.syn_window(ctx) } else { self.window(ctx) };
+        let ack = if flags.contains(Flags::ACK) { self.rcv.nxt } else { SeqNumber(0) };
+        Emit {
+            src_port: self.tuple.local_port,
+            dst_port: self.tuple.remote_port,
+            seq,
+            ack,
+            flags,
+            window,
+            urgent: 0,
+            options,
+        }
+    }
+
+    /// RFC 7323 §3.2: timestamps in every segment once negotiated; SACK blocks where there is room.
+    fn options<M: Memory>(&self, ctx: &Ctx<'_, M>, with_sack: bool) -> Options {
+        let mut sack = SackBlocks::default();
+        if with_sack && self.sack && self.recv.has_holes() {
+            for (start, end) in self.recv.sack_blocks(ctx.pool).take(4) {
+                sack.push(start, end);
+            }
+        }
+        Options {
+            timestamps: self.timestamps.map(|ts| (ts.value(ctx.now), ts.recent)),
+            sack,
+            ..Options::default()
+        }
+    }
+
+    fn syn_options<M: Memory>(&self, ctx: &Ctx<'_, M>) -> Options {
+        let active = self.state == State::SynSent;
+        Options {
+            mss: Some(ctx.config.mss(&self.tuple)),
+            window_scale: (active || self.rcv.scale > 0 || self.snd.scale > 0).then_some(self.rcv.scale),
+            sack_permitted: self.sack,
+            timestamps: self.timestamps.map(|ts| (ts.value(ctx.now), if active { 0 } else { ts.recent })),
+            sack: SackBlocks::default(),
+        }
+    }
+
+    /// The window of a SYN is never scaled (RFC 7323 §2.2).
+    fn syn_window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
+        let window = self.receive_limit(ctx).min(u32::from(u16::MAX));
+        if self.state != State::SynSent {
+            self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
+        }
+        window as u16
+    }
+
+    /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
+    fn window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
+        let edge = self.edge_to_offer(ctx);
+        let step = 1u32 << self.rcv.scale;
+        // Rounded up, or an edge that may not move left would seem to when RCV.NXT moves on.
+        let field = edge.since(self.rcv.nxt).div_ceil(step).min(u32::from(u16::MAX));
+        self.rcv.edge = self.rcv.nxt + (field << self.rcv.scale);
+        field as u16
+    }
+
+    /// Where the right edge may be: never left of where it was, moved only by worthwhile steps
+    /// (RFC 9293 §3.8.6.2.2: a segment, or half the buffer). S5.2
+    fn edge_to_offer<M: Memory>(&self, ctx: &Ctx<'_, M>) -> SeqNumber {
+        let limit = self.receive_limit(ctx);
+        let room = limit.saturating_sub(self.recv.bytes());
+        let wanted = self.rcv.nxt + room;
+        let step = (limit / 2).min(u32::from(self.rcv.mss));
+        let edge = self.rcv.edge.max(self.rcv.nxt);
+        if edge.lt(wanted) && wanted.since(edge) >= step { wanted } else { edge }
+    }
+
+    /// The application has read: tell the peer when the window grew by two segments or half of
+    /// what the peer believes (RFC 9293 §3.8.6.2.2). S5.2
+    fn window_update_if_due<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
+        if !self.state.can_receive() || self.owed.ack {
+            return;
+        }
+        let edge = self.edge_to_offer(ctx);
+        let known = self.rcv.wnd();
+        let grown = edge.since(self.rcv.nxt).saturating_sub(known);
+        if grown > 0 && (known < 2 * u32::from(self.rcv.mss) || grown >= known) {
+            self.owed.ack = true;
+        }
+    }
+
+    /// Data waits, nothing is out, and the window doesn't let it go: ask from time to time. S5.3
+    fn arm_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        let stuck = self.send.unsent().is_some() && self.snd.una == self.snd.nxt;
+        if stuck && !self.timers.is_set(TimerKind::Persist) {
+            self.timers.set(TimerKind::Persist, ctx.now + self.persist_interval());
+        }
+    }
+
+    /// RST for the other side, now (RFC 9293 §3.10.5). S3.1
+    pub(crate) fn emit_reset<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+        let flags = if self.state == State::SynSent { Flags::RST } else { Flags::RST | Flags::ACK };
+        if self.emit_bare(self.snd.nxt, flags, out, ctx) {
+            ctx.counters.tcp_out_rsts += 1;
+        }
+    }
+}
+
+fn write_headers(
+    header: &Emit<'_>,
+    link: &ethernet::Header,
+    frame: &mut [u8],
+    payload: core::ops::Range<usize>,
+    src: core::net::IpAddr,
+    dst: core::net::IpAddr,
+) -> usize {
+    let end = payload.end;
+    let at = header.emit(frame, payload, src, dst);
+    let at = ip::emit(frame, at, end, src, dst, TCP, 0);
+    link.emit(frame, at)
+}
+
+fn push<M>(out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>, index: u32, from: usize, to: usize) {
+    ctx.counters.tcp_out_segs += 1;
+    out.push(FrameSlice { index, offset: from as u16, len: (to - from) as u16 });
+}

@@ -1,0 +1,512 @@
+//! Received octets: in order for the application, out of order until the hole is filled (S5.5).
+//!
+//! ```text
+//!  in order:      head→[frame]→[frame]→tail                      up to RCV.NXT
+//!  out of order:  first ──→ [frame]→[frame]   a range: frames without a gap between them
+//!                   │ aux
+//!                   └─────→ [frame]→…          next range, further ahead
+//! ```
+//!
+//! Both lists are threaded through the frames' `Meta`. Ranges neither overlap nor touch, so they
+//! are the SACK blocks. Octets accepted first stay (T13); a new segment is trimmed at both ends.
+
+use crate::counters::DropReason;
+use crate::frame::{Chunk, FramePool, Memory, NONE, Owner};
+use crate::seq::SeqNumber;
+
+/// Ranges kept out of order (T12). A search walks at most so many; at 5 % loss 64 holes are a
+/// window of 1,280 segments, beyond which the peer sends again.
+const RANGES_MAX: u8 = 64;
+/// From so many frames on, a segment that fits behind its predecessor's payload is copied there:
+/// a one-octet segment must not pin a frame of 2 KiB (T12). Below it nothing is copied, and the
+/// frames are bounded anyway.
+const FRAMES_BEFORE_COPYING: u32 = 64;
+
+/// What became of a segment's payload.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    /// RCV.NXT moves on by so many octets, holes filled included.
+    InOrder(u32),
+    /// Kept, ahead of a hole.
+    OutOfOrder,
+    /// Not kept.
+    Dropped(DropReason),
+}
+
+/// Both lists of one connection.
+#[derive(Debug)]
+pub(crate) struct Reassembly {
+    head: u32,
+    tail: u32,
+    frames: u32,
+    bytes: u32,
+    first_range: u32,
+    last_range: u32,
+    /// The range that changed last: the first SACK block (RFC 2018 §4).
+    recent_range: u32,
+    ranges: u8,
+    ooo_frames: u32,
+}
+
+impl Reassembly {
+    pub(crate) fn new() -> Self {
+        Self {
+            head: NONE,
+            tail: NONE,
+            frames: 0,
+            bytes: 0,
+            first_range: NONE,
+            last_range: NONE,
+            recent_range: NONE,
+            ranges: 0,
+            ooo_frames: 0,
+        }
+    }
+
+    /// Octets in order that the application hasn't taken.
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+
+    pub(crate) fn has_holes(&self) -> bool {
+        self.ranges > 0
+    }
+
+    /// The next octets in order, now the application's.
+    pub(crate) fn pop<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<Chunk> {
+        if self.head == NONE {
+            return None;
+        }
+        let index = self.head;
+        self.head = pool.meta(index).next;
+        if self.head == NONE {
+            self.tail = NONE;
+        }
+        self.frames -= 1;
+        let chunk = pool.unpark(index, Owner::App);
+        self.bytes -= chunk.len() as u32;
+        Some(chunk)
+    }
+
+    /// Takes a payload whose first octet is `seq`, already trimmed to the window's right edge.
+    /// `frames_max` bounds what is kept out of order.
+    pub(crate) fn insert<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        mut chunk: Chunk,
+        mut seq: SeqNumber,
+        nxt: SeqNumber,
+        frames_max: u32,
+    ) -> Inserted {
+        if seq.lt(nxt) {
+            let old = nxt.since(seq) as usize;
+            if old >= chunk.len() {
+                pool.release(chunk);
+                return Inserted::Dropped(DropReason::Duplicate);
+            }
+            chunk.advance(old);
+            seq = nxt;
+        }
+        if chunk.is_empty() {
+            pool.release(chunk);
+            return Inserted::Dropped(DropReason::Duplicate);
+        }
+        if seq == nxt {
+            Inserted::InOrder(self.append(pool, chunk, nxt))
+        } else if self.ooo_frames >= frames_max {
+            pool.release(chunk);
+            Inserted::Dropped(DropReason::OutOfOrderLimit)
+        } else {
+            self.insert_ahead(pool, chunk, seq)
+        }
+    }
+
+    /// Appends in order and takes over the ranges it reaches. Octets gained.
+    fn append<M: Memory>(&mut self, pool: &mut FramePool<M>, mut chunk: Chunk, nxt: SeqNumber) -> u32 {
+        if self.first_range == NONE {
+            let len = chunk.len() as u32;
+            self.append_frame(pool, chunk);
+            return len;
+        }
+        // A range that begins inside the new segment was there first: its octets stay. One that ends
+        // inside it too would leave the segment's rest behind it; the peer sends that again.
+        let ahead = SeqNumber(pool.meta(self.first_range).seq).since(nxt) as usize;
+        if chunk.len() > ahead {
+            chunk.truncate(ahead);
+        }
+        let mut reached = nxt + chunk.len() as u32;
+        self.append_frame(pool, chunk);
+        while self.first_range != NONE && SeqNumber(pool.meta(self.first_range).seq) == reached {
+            reached = self.take_first_range(pool);
+        }
+        reached.since(nxt)
+    }
+
+    /// Moves the first range's frames to the in-order list. Sequence number after it.
+    fn take_first_range<M: Memory>(&mut self, pool: &mut FramePool<M>) -> SeqNumber {
+        let range = self.first_range;
+        let meta = *pool.meta(range);
+        let end = range_end(pool, range);
+        let mut at = range;
+        let mut moved = 0;
+        let mut bytes = 0;
+        while at != NONE {
+            moved += 1;
+            bytes += u32::from(pool.meta(at).len);
+            at = pool.meta(at).next;
+        }
+        if self.tail == NONE {
+            self.head = range;
+        } else {
+            pool.meta_mut(self.tail).next = range;
+        }
+        self.tail = meta.range_tail;
+        self.frames += moved;
+        self.ooo_frames -= moved;
+        self.bytes += bytes;
+        self.first_range = meta.aux;
+        if self.last_range == range {
+            self.last_range = NONE;
+        }
+        if self.recent_range == range {
+            self.recent_range = NONE;
+        }
+        self.ranges -= 1;
+        end
+    }
+
+    fn append_frame<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk) {
+        self.bytes += chunk.len() as u32;
+        if self.frames >= FRAMES_BEFORE_COPYING && pool.fits_behind(self.tail, &chunk) {
+            pool.copy_to_parked(&chunk, self.tail);
+            pool.release(chunk);
+            return;
+        }
+        let index = pool.park(chunk, Owner::Rx);
+        if self.tail == NONE {
+            self.head = index;
+        } else {
+            pool.meta_mut(self.tail).next = index;
+        }
+        self.tail = index;
+        self.frames += 1;
+    }
+
+    /// Keeps a segment ahead of a hole.
+    fn insert_ahead<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        mut chunk: Chunk,
+        mut seq: SeqNumber,
+    ) -> Inserted {
+        let (before, after) = self.neighbours(pool, seq);
+        if before != NONE {
+            let end = range_end(pool, before);
+            if seq.lt(end) {
+                let old = end.since(seq) as usize;
+                if old >= chunk.len() {
+                    pool.release(chunk);
+                    return Inserted::Dropped(DropReason::Duplicate);
+                }
+                chunk.advance(old);
+                seq = end;
+            }
+        }
+        if after != NONE {
+            let gap = SeqNumber(pool.meta(after).seq).since(seq) as usize;
+            if chunk.len() > gap {
+                chunk.truncate(gap);
+            }
+            if chunk.is_empty() {
+                pool.release(chunk);
+                return Inserted::Dropped(DropReason::Duplicate);
+            }
+        }
+        self.link(pool, chunk, seq, before, after)
+    }
+
+    /// The last range that starts at or before `seq`, and the one after it.
+    fn neighbours<M: Memory>(&self, pool: &FramePool<M>, seq: SeqNumber) -> (u32, u32) {
+        // The usual case: behind everything there is.
+        if self.last_range != NONE && SeqNumber(pool.meta(self.last_range).seq).leq(seq) {
+            return (self.last_range, NONE);
+        }
+        let (mut before, mut after) = (NONE, self.first_range);
+        while after != NONE && SeqNumber(pool.meta(after).seq).leq(seq) {
+            before = after;
+            after = pool.meta(after).aux;
+        }
+        (before, after)
+    }
+
+    fn link<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        chunk: Chunk,
+        seq: SeqNumber,
+        before: u32,
+        after: u32,
+    ) -> Inserted {
+        let end = seq + chunk.len() as u32;
+        let joins_before = before != NONE && range_end(pool, before) == seq;
+        let joins_after = after != NONE && SeqNumber(pool.meta(after).seq) == end;
+        if !joins_before && !joins_after && self.ranges >= RANGES_MAX {
+            pool.release(chunk);
+            return Inserted::Dropped(DropReason::OutOfOrderLimit);
+        }
+        if joins_before && !joins_after && self.ooo_frames >= FRAMES_BEFORE_COPYING {
+            let tail = pool.meta(before).range_tail;
+            if pool.fits_behind(tail, &chunk) {
+                pool.copy_to_parked(&chunk, tail);
+                pool.release(chunk);
+                self.recent_range = before;
+                return Inserted::OutOfOrder;
+            }
+        }
+        let index = pool.park(chunk, Owner::Rx);
+        self.ooo_frames += 1;
+        let meta = pool.meta_mut(index);
+        meta.seq = seq.0;
+        meta.range_tail = index;
+        meta.aux = NONE;
+        if joins_before {
+            let tail = pool.meta(before).range_tail;
+            pool.meta_mut(tail).next = index;
+            pool.meta_mut(before).range_tail = index;
+            self.recent_range = before;
+            if joins_after {
+                self.join(pool, before, index, after);
+            }
+            return Inserted::OutOfOrder;
+        }
+        if joins_after {
+            self.precede(pool, index, after);
+        } else {
+            pool.meta_mut(index).aux = after;
+            self.ranges += 1;
+            if after == NONE {
+                self.last_range = index;
+            }
+        }
+        if before == NONE {
+            self.first_range = index;
+        } else {
+            pool.meta_mut(before).aux = index;
+        }
+        self.recent_range = index;
+        Inserted::OutOfOrder
+    }
+
+    /// `index` becomes the head of the range that `after` headed.
+    fn precede<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, after: u32) {
+        let old = *pool.meta(after);
+        let meta = pool.meta_mut(index);
+        meta.next = after;
+        meta.range_tail = old.range_tail;
+        meta.aux = old.aux;
+        if self.last_range == after {
+            self.last_range = index;
+        }
+    }
+
+    /// The range `before`, whose last frame is now `index`, has reached the range `after`.
+    fn join<M: Memory>(&mut self, pool: &mut FramePool<M>, before: u32, index: u32, after: u32) {
+        let old = *pool.meta(after);
+        pool.meta_mut(index).next = after;
+        let meta = pool.meta_mut(before);
+        meta.range_tail = old.range_tail;
+        meta.aux = old.aux;
+        if self.last_range == after {
+            self.last_range = before;
+        }
+        self.ranges -= 1;
+    }
+
+    /// Ranges held out of order as SACK blocks, the one that changed last first (RFC 2018 §4).
+    pub(crate) fn sack_blocks<M: Memory>(
+        &self,
+        pool: &FramePool<M>,
+    ) -> impl Iterator<Item = (SeqNumber, SeqNumber)> {
+        let block = move |range: u32| (SeqNumber(pool.meta(range).seq), range_end(pool, range));
+        let recent = self.recent_range;
+        let mut at = self.first_range;
+        let others = core::iter::from_fn(move || {
+            while at != NONE {
+                let range = at;
+                at = pool.meta(range).aux;
+                if range != recent {
+                    return Some(block(range));
+                }
+            }
+            None
+        });
+        (recent != NONE).then(|| block(recent)).into_iter().chain(others)
+    }
+
+    /// Releases every frame.
+    pub(crate) fn clear<M: Memory>(&mut self, pool: &mut FramePool<M>) {
+        release_list(pool, self.head);
+        let mut range = self.first_range;
+        while range != NONE {
+            let next = pool.meta(range).aux;
+            release_list(pool, range);
+            range = next;
+        }
+        *self = Self::new();
+    }
+}
+
+fn range_end<M: Memory>(pool: &FramePool<M>, range: u32) -> SeqNumber {
+    let tail = pool.meta(pool.meta(range).range_tail);
+    SeqNumber(tail.seq) + u32::from(tail.len)
+}
+
+fn release_list<M: Memory>(pool: &mut FramePool<M>, mut at: u32) {
+    while at != NONE {
+        let next = pool.meta(at).next;
+        pool.release_index(at);
+        at = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::HeapMemory;
+    use proptest::prelude::*;
+
+    struct Receiver {
+        queue: Reassembly,
+        pool: FramePool<HeapMemory>,
+        nxt: SeqNumber,
+        read: Vec<u8>,
+    }
+
+    impl Receiver {
+        fn new(first: u32) -> Self {
+            Self {
+                queue: Reassembly::new(),
+                pool: FramePool::new(HeapMemory::new(512, 2048)),
+                nxt: SeqNumber(first),
+                read: Vec::new(),
+            }
+        }
+
+        fn segment(&mut self, seq: SeqNumber, payload: &[u8]) -> Inserted {
+            let mut chunk = self.pool.alloc(Owner::Rx).expect("free");
+            self.pool.append(&mut chunk, payload);
+            let inserted = self.queue.insert(&mut self.pool, chunk, seq, self.nxt, 256);
+            if let Inserted::InOrder(octets) = inserted {
+                self.nxt += octets;
+            }
+            self.pool.assert_conserved();
+            inserted
+        }
+
+        fn drain(&mut self) {
+            while let Some(chunk) = self.queue.pop(&mut self.pool) {
+                self.read.extend_from_slice(self.pool.bytes(&chunk));
+                self.pool.release(chunk);
+            }
+        }
+    }
+
+    #[test]
+    fn s5_5_a_filled_hole_releases_what_was_behind_it() {
+        let mut r = Receiver::new(100);
+        assert_eq!(r.segment(SeqNumber(103), b"def"), Inserted::OutOfOrder);
+        assert_eq!(r.segment(SeqNumber(109), b"jkl"), Inserted::OutOfOrder);
+        let blocks: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.0, b.0)).collect();
+        assert_eq!(blocks, [(109, 112), (103, 106)]);
+        assert_eq!(r.segment(SeqNumber(106), b"ghi"), Inserted::OutOfOrder);
+        let blocks: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.0, b.0)).collect();
+        assert_eq!(blocks, [(103, 112)]);
+        assert_eq!(r.segment(SeqNumber(100), b"abc"), Inserted::InOrder(12));
+        r.drain();
+        assert_eq!(r.read, b"abcdefghijkl");
+        assert!(!r.queue.has_holes());
+        assert_eq!(r.pool.free_count(), r.pool.total());
+    }
+
+    #[test]
+    fn t13_octets_accepted_first_stay() {
+        let mut r = Receiver::new(0);
+        r.segment(SeqNumber(2), b"CD");
+        r.segment(SeqNumber(1), b"bxx");
+        r.segment(SeqNumber(0), b"axxx");
+        r.drain();
+        assert_eq!(r.read, b"abCD");
+        assert_eq!(r.segment(SeqNumber(0), b"zzzz"), Inserted::Dropped(DropReason::Duplicate));
+    }
+
+    #[test]
+    fn t12_ranges_and_frames_are_bounded() {
+        let mut r = Receiver::new(0);
+        let mut kept = 0;
+        for n in 0..1000u32 {
+            if r.segment(SeqNumber(2 * n + 1), b"x") == Inserted::OutOfOrder {
+                kept += 1;
+            }
+        }
+        assert_eq!(kept, u32::from(RANGES_MAX));
+        r.queue.clear(&mut r.pool);
+        assert_eq!(r.pool.free_count(), r.pool.total());
+    }
+
+    #[test]
+    fn t12_one_octet_segments_share_frames() {
+        let mut r = Receiver::new(0);
+        for n in 0..5000u32 {
+            assert_eq!(r.segment(SeqNumber(n), &[n as u8]), Inserted::InOrder(1));
+        }
+        for n in 0..5000u32 {
+            assert_eq!(r.segment(SeqNumber(6000 + n), &[n as u8]), Inserted::OutOfOrder);
+        }
+        assert!(r.pool.count(Owner::Rx) < 150, "{:?}", r.pool);
+        r.drain();
+        let expected: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        assert_eq!(r.read, expected);
+    }
+
+    proptest! {
+        /// Against a model: every octet is taken from the first segment that brought it. T13, T14
+        #[test]
+        fn agrees_with_a_byte_map(
+            first in prop_oneof![Just(0u32), Just(0x7fff_fff0), Just(0xffff_ffc0), any::<u32>()],
+            segments in proptest::collection::vec((0u32..200, 1usize..40, any::<bool>()), 1..120),
+        ) {
+            let mut r = Receiver::new(first);
+            let mut model: Vec<Option<u8>> = vec![None; 300];
+            let (mut tag, mut model_nxt) = (0u8, 0usize);
+            for (offset, len, drain) in segments {
+                tag = tag.wrapping_add(1);
+                let before: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.since(SeqNumber(first)) as usize, b.since(SeqNumber(first)) as usize)).collect();
+                r.segment(SeqNumber(first) + offset, &vec![tag; len]);
+                let after = r.nxt.since(SeqNumber(first)) as usize;
+                // Octets beyond a range that was reached may be left out; what is taken is new.
+                let held = |at: usize, blocks: &[(usize, usize)]| blocks.iter().any(|&(a, b)| a <= at && at < b);
+                let now: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.since(SeqNumber(first)) as usize, b.since(SeqNumber(first)) as usize)).collect();
+                let covered = offset as usize..offset as usize + len;
+                for (at, octet) in model.iter_mut().enumerate().take(covered.end).skip(covered.start) {
+                    if at >= model_nxt && !held(at, &before) && (at < after || held(at, &now)) {
+                        prop_assert!(octet.is_none());
+                        *octet = Some(tag);
+                    }
+                }
+                for pair in now.iter() { prop_assert!(pair.0 < pair.1); }
+                model_nxt = after;
+                prop_assert!(model[..model_nxt].iter().all(Option::is_some));
+                if drain { r.drain(); }
+            }
+            r.drain();
+            let expected: Vec<u8> = model[..model_nxt].iter().map(|o| o.expect("received")).collect();
+            prop_assert_eq!(&r.read, &expected);
+            r.queue.clear(&mut r.pool);
+            prop_assert_eq!(r.pool.free_count(), r.pool.total());
+        }
+    }
+}

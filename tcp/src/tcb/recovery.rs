@@ -1,0 +1,174 @@
+//! Which segments are lost, and when recovery is over.
+//!
+//! ```text
+//!            3 duplicate ACKs, or 3 segments SACKed above       ACK ≥ point
+//!   Open ───────────────────────────────────────→ FastRecovery ────────────→ Open
+//!     └──────────── retransmission timeout ─────→ Loss ────────────────────→ Open
+//! ```
+//!
+//! Segments carry marks (SACKED, LOST, RETRANSMITTED); output sends what is LOST first. Without
+//! SACK a duplicate ACK is taken for one segment that arrived (RFC 6582).
+
+use super::congestion::Congestion;
+use super::send_queue::{LOST, RETRANSMITTED, SACKED};
+use super::{Ctx, Tcb};
+use crate::frame::Memory;
+use crate::seq::SeqNumber;
+use crate::wire::tcp::Segment;
+
+/// RFC 5681 §3.2
+const DUPLICATES_FOR_LOSS: u32 = 3;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Phase {
+    #[default]
+    Open,
+    FastRecovery,
+    Loss,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    phase: Phase,
+    /// SND.NXT when recovery began ("recover", RFC 6582).
+    point: SeqNumber,
+    /// Duplicate ACKs in a row, when the peer doesn't do SACK.
+    duplicates: u32,
+}
+
+impl Recovery {
+    /// Octets taken to have arrived, from duplicate ACKs without SACK.
+    pub(super) fn assumed_sacked(&self, mss: u32) -> u32 {
+        self.duplicates.saturating_mul(mss)
+    }
+}
+
+impl Tcb {
+    /// Takes over the SACK blocks of an ACK (RFC 2018 §5). Blocks outside SND.UNA..SND.NXT are ignored (T10).
+    pub(super) fn take_sack<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
+        if !self.sack {
+            return;
+        }
+        for (start, end) in seg.options.sack.iter() {
+            let valid = start.lt(end) && self.snd.una.lt(start) && end.leq(self.snd.nxt);
+            if !valid {
+                continue;
+            }
+            let mut at = self.send.next_outstanding(ctx.pool, None);
+            while let Some(index) = at {
+                let meta = ctx.pool.meta(index);
+                let seq = SeqNumber(meta.seq);
+                if end.leq(seq) {
+                    break;
+                }
+                let covered = start.leq(seq) && (seq + u32::from(meta.len)).leq(end);
+                if covered && let Some(rtt) = self.send.mark_sacked(ctx.pool, index, ctx.now) {
+                    self.rtt.sample(rtt);
+                }
+                at = self.send.next_outstanding(ctx.pool, Some(index));
+            }
+        }
+    }
+
+    /// An ACK that moves nothing, with data outstanding (RFC 5681 §2 "duplicate").
+    pub(super) fn on_duplicate_ack<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if self.sack {
+            self.find_lost(ctx);
+            return;
+        }
+        let outstanding = self.snd.nxt.since(self.snd.una) / u32::from(self.snd.mss) + 1;
+        // No more can have arrived than is outstanding, whatever the peer says (T23).
+        self.recovery.duplicates = (self.recovery.duplicates + 1).min(outstanding);
+        if self.recovery.duplicates >= DUPLICATES_FOR_LOSS && self.recovery.phase == Phase::Open {
+            self.mark_head_lost(ctx);
+            self.enter_fast_recovery(ctx);
+        }
+    }
+
+    /// Marks what three SACKed segments lie above (RFC 6675 §4, counted in segments as Linux does: a peer
+    /// that is sent small segments would never SACK three MSS of octets).
+    pub(super) fn find_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        let mut above = self.send.sacked_frames;
+        if above < DUPLICATES_FOR_LOSS {
+            return;
+        }
+        let mut found = false;
+        let mut at = self.send.next_outstanding(ctx.pool, None);
+        while let Some(index) = at {
+            let meta = ctx.pool.meta(index);
+            if meta.flags & SACKED != 0 {
+                above -= 1;
+                if above < DUPLICATES_FOR_LOSS {
+                    break;
+                }
+            } else if meta.flags & (LOST | RETRANSMITTED) == 0 {
+                self.send.mark_lost(ctx.pool, index);
+                found = true;
+            }
+            at = self.send.next_outstanding(ctx.pool, Some(index));
+        }
+        if found && self.recovery.phase == Phase::Open {
+            self.enter_fast_recovery(ctx);
+        }
+    }
+
+    fn mark_head_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if let Some(head) = self.send.next_outstanding(ctx.pool, None) {
+            self.send.mark_lost(ctx.pool, head);
+        }
+    }
+
+    fn enter_fast_recovery<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        ctx.counters.tcp_fast_retrans += 1;
+        self.recovery.phase = Phase::FastRecovery;
+        self.recovery.point = self.snd.nxt;
+        let flight = self.snd.nxt.since(self.snd.una);
+        self.congestion.on_loss(flight, u32::from(self.snd.mss));
+    }
+
+    /// SND.UNA moved to `ack` by `acked` octets.
+    pub(super) fn on_progress<M: Memory>(&mut self, acked: u32, limited: bool, ctx: &mut Ctx<'_, M>) {
+        let mss = u32::from(self.snd.mss);
+        let done = self.recovery.phase != Phase::Open && self.recovery.point.leq(self.snd.una);
+        if done {
+            self.recovery = Recovery::default();
+            self.congestion.on_recovered(mss);
+            return;
+        }
+        match self.recovery.phase {
+            Phase::Open => {
+                self.recovery.duplicates = 0;
+                self.congestion.on_ack(acked, mss, limited);
+            }
+            Phase::FastRecovery => {
+                if self.sack {
+                    self.find_lost(ctx);
+                } else {
+                    // RFC 6582 §3.2: a partial ACK means the next segment was lost as well.
+                    self.recovery.duplicates = self.recovery.duplicates.saturating_sub(acked / mss);
+                    self.mark_head_lost(ctx);
+                }
+            }
+            // RFC 5681 §3.1: slow start from one segment.
+            Phase::Loss => self.congestion.on_ack(acked, mss, true),
+        }
+    }
+
+    /// The retransmission timer expired: everything not SACKed counts as lost (RFC 6298 §5.4, RFC 6675 §5.1).
+    pub(super) fn on_retransmission_timeout<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        let flight = self.snd.nxt.since(self.snd.una);
+        let first = self.rtt.backoff() <= 1;
+        self.congestion.on_timeout(flight, u32::from(self.snd.mss), first);
+        self.recovery = Recovery { phase: Phase::Loss, point: self.snd.nxt, duplicates: 0 };
+        // RFC 2018 §8: a receiver may drop what it has SACKed. It has if the first segment is SACKed.
+        let mut at = self.send.next_outstanding(ctx.pool, None);
+        let reneged = at.is_some_and(|head| ctx.pool.meta(head).flags & SACKED != 0);
+        while let Some(index) = at {
+            if reneged {
+                self.send.clear_sacked(ctx.pool, index);
+            }
+            self.send.mark_lost(ctx.pool, index);
+            at = self.send.next_outstanding(ctx.pool, Some(index));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Round-trip time and retransmission timeout (RFC 6298). S5.6
+
+use crate::time::Duration;
+
+/// RFC 6298 §2.1: until a measurement is made, RTO is one second.
+const RTO_INITIAL: Duration = Duration::from_secs(1);
+/// RFC 6298 §2.4 says one second; Linux's 200 ms is what every peer lives with, and it stays well
+/// above a delayed ACK (40 ms on Linux, at most 500 ms by RFC 9293, 200 ms on Windows).
+pub const RTO_MIN: Duration = Duration::from_millis(200);
+/// RFC 6298 §2.5: an upper bound must be at least 60 seconds.
+pub const RTO_MAX: Duration = Duration::from_secs(60);
+/// Clock granularity G: the timer wheel's tick, rounded up.
+const GRANULARITY: Duration = Duration::from_millis(1);
+
+/// Smoothed RTT, its variation, and the timeout they give.
+#[derive(Clone, Copy, Debug)]
+pub struct RttEstimator {
+    /// SRTT in µs; meaningful once `measured`.
+    srtt_us: u32,
+    /// RTTVAR in µs.
+    rttvar_us: u32,
+    /// RTO before back-off, in µs.
+    rto_us: u32,
+    /// How often it has been doubled since the last fresh acknowledgement.
+    backoff: u8,
+    measured: bool,
+}
+
+impl Default for RttEstimator {
+    fn default() -> Self {
+        Self { srtt_us: 0, rttvar_us: 0, rto_us: RTO_INITIAL.as_micros() as u32, backoff: 0, measured: false }
+    }
+}
+
+impl RttEstimator {
+    /// A measurement from a segment that was sent once (Karn's rule is the caller's). Ends back-off.
+    pub fn sample(&mut self, rtt: Duration) {
+        let r = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, RTO_MAX.as_micros() as u32);
+        if self.measured {
+            // RFC 6298 §2.3 with alpha = 1/8, beta = 1/4, RTTVAR first.
+            self.rttvar_us = self.rttvar_us - self.rttvar_us / 4 + self.srtt_us.abs_diff(r) / 4;
+            self.srtt_us = self.srtt_us - self.srtt_us / 8 + r / 8;
+        } else {
+            // RFC 6298 §2.2
+            self.srtt_us = r;
+            self.rttvar_us = r / 2;
+            self.measured = true;
+        }
+        let spread = (4 * self.rttvar_us).max(GRANULARITY.as_micros() as u32);
+        self.rto_us = (self.srtt_us + spread).clamp(RTO_MIN.as_micros() as u32, RTO_MAX.as_micros() as u32);
+        self.backoff = 0;
+    }
+
+    /// The timeout expired: doubles it (RFC 6298 §5.5).
+    pub fn back_off(&mut self) {
+        self.backoff = self.backoff.saturating_add(1);
+    }
+
+    /// New data was acknowledged, though it can't be measured: back-off ends.
+    pub fn progress(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// RFC 6298 §5.7: the SYN timed out, so data starts with three seconds.
+    pub fn after_syn_timeout(&mut self) {
+        self.backoff = 0;
+        if !self.measured {
+            self.rto_us = 3_000_000;
+        }
+    }
+
+    /// The timeout to arm, back-off included, at most [`RTO_MAX`].
+    pub fn rto(&self) -> Duration {
+        let doubled = u64::from(self.rto_us) << self.backoff.min(16);
+        Duration::from_micros(doubled).min(RTO_MAX)
+    }
+
+    /// How often the timeout has been doubled since the last progress.
+    pub fn backoff(&self) -> u8 {
+        self.backoff
+    }
+
+    /// Smoothed RTT, once measured.
+    pub fn srtt(&self) -> Option<Duration> {
+        self.measured.then(|| Duration::from_micros(u64::from(self.srtt_us)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s5_6_first_and_second_sample_follow_rfc_6298() {
+        let mut rtt = RttEstimator::default();
+        assert_eq!(rtt.rto(), Duration::from_secs(1));
+        rtt.sample(Duration::from_millis(400));
+        // RTO = R + 4 * R/2
+        assert_eq!(rtt.rto(), Duration::from_millis(1200));
+        rtt.sample(Duration::from_millis(800));
+        // RTTVAR = 3/4*200 + 1/4*400 = 250; SRTT = 7/8*400 + 1/8*800 = 450
+        assert_eq!(rtt.rto(), Duration::from_millis(450 + 1000));
+    }
+
+    #[test]
+    fn s5_6_back_off_doubles_up_to_the_maximum_and_ends_with_a_sample() {
+        let mut rtt = RttEstimator::default();
+        for expected in [2, 4, 8, 16, 32, 60, 60] {
+            rtt.back_off();
+            assert_eq!(rtt.rto(), Duration::from_secs(expected));
+        }
+        rtt.sample(Duration::from_micros(50));
+        assert_eq!(rtt.rto(), RTO_MIN);
+        for _ in 0..300 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), RTO_MAX);
+    }
+}

@@ -1,0 +1,392 @@
+//! What the application has sent and the peer hasn't acknowledged (S5.1).
+//!
+//! ```text
+//!   head                         unsent             tail
+//!    │                             │                 │
+//!    ▼                             ▼                 ▼
+//!  [frame]→[frame]→[frame]→[frame]→[frame]→ … →[frame]
+//!  └───── sent, not acked ────────┘└─ may be sent as windows open ─┘
+//!  SND.UNA                      SND.NXT             end
+//! ```
+//!
+//! One frame is one segment. The list is threaded through the frames' `Meta`, so queueing
+//! allocates nothing.
+
+use crate::frame::{Chunk, FramePool, Memory, Meta, NONE, Owner};
+use crate::seq::SeqNumber;
+use crate::time::{Duration, Instant};
+
+/// The peer has it, by SACK.
+pub(crate) const SACKED: u8 = 1;
+/// Taken for lost, to be sent again.
+pub(crate) const LOST: u8 = 2;
+/// Sent again since it was last taken for lost.
+pub(crate) const RETRANSMITTED: u8 = 4;
+
+/// The send queue of one connection.
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    head: u32,
+    tail: u32,
+    /// First frame that was never sent.
+    unsent: u32,
+    frames: u32,
+    bytes: u32,
+    /// Sequence number after the last queued octet; FIN's number once it is queued.
+    end: SeqNumber,
+    /// Octets marked [`SACKED`].
+    pub(crate) sacked: u32,
+    /// Frames marked [`SACKED`].
+    pub(crate) sacked_frames: u32,
+    /// Octets marked [`LOST`].
+    pub(crate) lost: u32,
+}
+
+/// What an acknowledgement removed.
+#[derive(Debug, Default)]
+pub(crate) struct Acked {
+    /// RTT of the newest frame, if nothing that went was ever sent twice (Karn's rule, RFC 6298 §3) and
+    /// the frame hadn't been SACKed: its cumulative ACK then tells how long the hole took, not the path.
+    pub(crate) rtt: Option<Duration>,
+}
+
+/// Microseconds modulo 2^32 (71 minutes): enough for any RTT.
+fn stamp(now: Instant) -> u32 {
+    (now.as_nanos() / 1000) as u32
+}
+
+/// Time since the frame was last sent.
+fn age(meta: &Meta, now: Instant) -> Duration {
+    Duration::from_micros(u64::from(stamp(now).wrapping_sub(meta.aux)))
+}
+
+impl SendQueue {
+    /// Empty; the first octet will be `start`.
+    pub(crate) fn new(start: SeqNumber) -> Self {
+        Self {
+            head: NONE,
+            tail: NONE,
+            unsent: NONE,
+            frames: 0,
+            bytes: 0,
+            end: start,
+            sacked: 0,
+            sacked_frames: 0,
+            lost: 0,
+        }
+    }
+
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    pub(crate) fn end(&self) -> SeqNumber {
+        self.end
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// First frame that was never sent.
+    pub(crate) fn unsent(&self) -> Option<u32> {
+        (self.unsent != NONE).then_some(self.unsent)
+    }
+
+    /// Last frame, if it was never sent: where Nagle's small writes are gathered.
+    pub(crate) fn unsent_tail(&self) -> Option<u32> {
+        (self.unsent != NONE).then_some(self.tail)
+    }
+
+    pub(crate) fn is_tail(&self, index: u32) -> bool {
+        index == self.tail
+    }
+
+    /// Appends a chunk of at most one MSS.
+    pub(crate) fn push<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk) {
+        let len = chunk.len() as u32;
+        let index = pool.park(chunk, Owner::SendQueue);
+        pool.meta_mut(index).seq = self.end.0;
+        if self.tail == NONE {
+            self.head = index;
+        } else {
+            pool.meta_mut(self.tail).next = index;
+        }
+        self.tail = index;
+        if self.unsent == NONE {
+            self.unsent = index;
+        }
+        self.frames += 1;
+        self.bytes += len;
+        self.end += len;
+    }
+
+    /// Copies `chunk` behind the last frame's payload, if that was never sent and stays within
+    /// `mss` (Nagle's gathering). Gives the chunk back if it doesn't fit.
+    pub(crate) fn gather<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        chunk: Chunk,
+        mss: usize,
+    ) -> Result<(), Chunk> {
+        let Some(index) = self.unsent_tail() else { return Err(chunk) };
+        let len = chunk.len();
+        let meta = *pool.meta(index);
+        let used = usize::from(meta.len);
+        if used + len > mss || usize::from(meta.start) + used + len > pool.frame_size() {
+            return Err(chunk);
+        }
+        pool.copy_to_parked(&chunk, index);
+        pool.release(chunk);
+        self.bytes += len as u32;
+        self.end += len as u32;
+        Ok(())
+    }
+
+    /// Cuts the never-sent frame `index` after `octets`, so that a part fits a small window.
+    /// False when no frame is free.
+    pub(crate) fn split<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, octets: usize) -> bool {
+        let meta = *pool.meta(index);
+        debug_assert!(octets > 0 && octets < usize::from(meta.len));
+        let Some(mut tail) = pool.alloc(Owner::Control) else { return false };
+        pool.copy_payload(index, usize::from(meta.start) + octets, &mut tail, usize::from(meta.len) - octets);
+        let fresh = pool.park(tail, Owner::SendQueue);
+        pool.meta_mut(fresh).seq = (SeqNumber(meta.seq) + octets as u32).0;
+        pool.meta_mut(fresh).next = meta.next;
+        let cut = pool.meta_mut(index);
+        cut.len = octets as u16;
+        cut.next = fresh;
+        if self.tail == index {
+            self.tail = fresh;
+        }
+        self.frames += 1;
+        true
+    }
+
+    /// The frame was put into the TX ring.
+    pub(crate) fn sent<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, now: Instant) {
+        let meta = pool.meta_mut(index);
+        meta.aux = stamp(now);
+        meta.sent = meta.sent.saturating_add(1);
+        if meta.flags & LOST != 0 {
+            meta.flags = (meta.flags & !LOST) | RETRANSMITTED;
+            self.lost -= u32::from(meta.len);
+        }
+        if index == self.unsent {
+            self.unsent = meta.next;
+        }
+    }
+
+    /// Frees everything before `una`.
+    pub(crate) fn acknowledge<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        una: SeqNumber,
+        now: Instant,
+    ) -> Acked {
+        let mut acked = Acked::default();
+        let mut ambiguous = false;
+        while self.head != NONE {
+            let index = self.head;
+            let meta = *pool.meta(index);
+            let seq = SeqNumber(meta.seq);
+            let len = u32::from(meta.len);
+            if una.leq(seq) || meta.sent == 0 {
+                break;
+            }
+            let gone = una.since(seq).min(len);
+            ambiguous |= meta.sent > 1;
+            self.forget(meta.flags, gone);
+            self.bytes -= gone;
+            if gone < len {
+                let meta = pool.meta_mut(index);
+                meta.seq = una.0;
+                meta.start += gone as u16;
+                meta.len -= gone as u16;
+                break;
+            }
+            if meta.flags & SACKED != 0 {
+                self.sacked_frames -= 1;
+            } else {
+                acked.rtt = Some(age(&meta, now));
+            }
+            self.head = meta.next;
+            if index == self.tail {
+                self.tail = NONE;
+            }
+            self.frames -= 1;
+            pool.release_index(index);
+        }
+        if ambiguous {
+            acked.rtt = None;
+        }
+        acked
+    }
+
+    fn forget(&mut self, flags: u8, octets: u32) {
+        if flags & SACKED != 0 {
+            self.sacked -= octets;
+        }
+        if flags & LOST != 0 {
+            self.lost -= octets;
+        }
+    }
+
+    /// Frames that were sent and not yet acknowledged, oldest first.
+    pub(crate) fn outstanding<'a, M: Memory>(
+        &self,
+        pool: &'a FramePool<M>,
+    ) -> impl Iterator<Item = u32> + use<'a, M> {
+        let (mut at, unsent) = (self.head, self.unsent);
+        core::iter::from_fn(move || {
+            if at == NONE || at == unsent {
+                return None;
+            }
+            let index = at;
+            at = pool.meta(index).next;
+            Some(index)
+        })
+    }
+
+    /// Next frame after `index` among those sent, or the first with `None`.
+    pub(crate) fn next_outstanding<M: Memory>(&self, pool: &FramePool<M>, index: Option<u32>) -> Option<u32> {
+        let at = index.map_or(self.head, |index| pool.meta(index).next);
+        (at != NONE && at != self.unsent).then_some(at)
+    }
+
+    /// The peer has it. Its RTT, if that is news and the frame was sent once.
+    pub(crate) fn mark_sacked<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        index: u32,
+        now: Instant,
+    ) -> Option<Duration> {
+        let meta = pool.meta_mut(index);
+        if meta.flags & SACKED != 0 {
+            return None;
+        }
+        if meta.flags & LOST != 0 {
+            self.lost -= u32::from(meta.len);
+        }
+        meta.flags = (meta.flags | SACKED) & !LOST;
+        self.sacked += u32::from(meta.len);
+        self.sacked_frames += 1;
+        (meta.sent == 1).then(|| age(meta, now))
+    }
+
+    pub(crate) fn mark_lost<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+        let meta = pool.meta_mut(index);
+        if meta.flags & (SACKED | LOST) == 0 {
+            meta.flags = (meta.flags | LOST) & !RETRANSMITTED;
+            self.lost += u32::from(meta.len);
+        }
+    }
+
+    pub(crate) fn clear_sacked<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+        let meta = pool.meta_mut(index);
+        if meta.flags & SACKED != 0 {
+            meta.flags &= !SACKED;
+            self.sacked -= u32::from(meta.len);
+            self.sacked_frames -= 1;
+        }
+    }
+
+    /// Releases every frame.
+    pub(crate) fn clear<M: Memory>(&mut self, pool: &mut FramePool<M>) {
+        while self.head != NONE {
+            let index = self.head;
+            self.head = pool.meta(index).next;
+            pool.release_index(index);
+        }
+        *self = Self::new(self.end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::HeapMemory;
+
+    fn queue(lens: &[usize]) -> (SendQueue, FramePool<HeapMemory>) {
+        let mut pool = FramePool::new(HeapMemory::new(64, 2048));
+        // Starts just below the wrap (T14).
+        let mut queue = SendQueue::new(SeqNumber(u32::MAX - 5));
+        for &len in lens {
+            let mut chunk = pool.alloc(Owner::App).expect("free");
+            pool.append(&mut chunk, &vec![7; len]);
+            queue.push(&mut pool, chunk);
+        }
+        (queue, pool)
+    }
+
+    fn send_all(queue: &mut SendQueue, pool: &mut FramePool<HeapMemory>, now: Instant) {
+        while let Some(index) = queue.unsent() {
+            pool.transmit_parked(index);
+            queue.sent(pool, index, now);
+            pool.completed(index);
+        }
+    }
+
+    #[test]
+    fn s5_1_partial_and_full_acknowledgement_across_the_wrap() {
+        let (mut queue, mut pool) = queue(&[10, 10, 10]);
+        let start = SeqNumber(u32::MAX - 5);
+        assert_eq!(queue.end(), start + 30);
+        send_all(&mut queue, &mut pool, Instant::from_millis(1));
+        let acked = queue.acknowledge(&mut pool, start + 15, Instant::from_millis(3));
+        assert_eq!(acked.rtt, Some(Duration::from_millis(2)));
+        assert_eq!((queue.frames(), queue.bytes()), (2, 15));
+        let head = queue.outstanding(&pool).next().expect("rest");
+        assert_eq!((pool.meta(head).seq, pool.meta(head).len), ((start + 15).0, 5));
+        queue.acknowledge(&mut pool, start + 30, Instant::from_millis(4));
+        assert!(queue.is_empty());
+        assert_eq!(pool.free_count(), pool.total());
+        pool.assert_conserved();
+    }
+
+    #[test]
+    fn s5_6_a_retransmitted_segment_gives_no_rtt() {
+        let (mut queue, mut pool) = queue(&[10]);
+        send_all(&mut queue, &mut pool, Instant::from_millis(1));
+        let head = queue.outstanding(&pool).next().expect("sent");
+        queue.mark_lost(&mut pool, head);
+        assert_eq!(queue.lost, 10);
+        queue.sent(&mut pool, head, Instant::from_millis(9));
+        assert_eq!(queue.lost, 0);
+        let acked = queue.acknowledge(&mut pool, queue.end(), Instant::from_millis(10));
+        assert_eq!(acked.rtt, None);
+    }
+
+    #[test]
+    fn a_split_frame_keeps_order_and_octets() {
+        let (mut queue, mut pool) = queue(&[10, 4]);
+        let head = queue.unsent().expect("unsent");
+        assert!(queue.split(&mut pool, head, 3));
+        send_all(&mut queue, &mut pool, Instant::ZERO);
+        let spans: Vec<_> = queue.outstanding(&pool).map(|i| (pool.meta(i).seq, pool.meta(i).len)).collect();
+        let start = SeqNumber(u32::MAX - 5);
+        assert_eq!(spans, [(start.0, 3), ((start + 3).0, 7), ((start + 10).0, 4)]);
+        assert_eq!(pool.payload_bytes_copied(), 7);
+        queue.clear(&mut pool);
+        assert_eq!(pool.free_count(), pool.total());
+    }
+
+    #[test]
+    fn marks_are_counted_once() {
+        let (mut queue, mut pool) = queue(&[10, 10]);
+        send_all(&mut queue, &mut pool, Instant::ZERO);
+        let head = queue.outstanding(&pool).next().expect("sent");
+        queue.mark_lost(&mut pool, head);
+        queue.mark_lost(&mut pool, head);
+        queue.mark_sacked(&mut pool, head, Instant::ZERO);
+        queue.mark_sacked(&mut pool, head, Instant::ZERO);
+        queue.mark_lost(&mut pool, head);
+        assert_eq!((queue.sacked, queue.lost), (10, 0));
+        queue.clear_sacked(&mut pool, head);
+        assert_eq!(queue.sacked, 0);
+    }
+}

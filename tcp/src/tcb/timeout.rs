@@ -1,0 +1,119 @@
+//! What the timers do (RFC 9293 §3.8).
+
+use super::state::State;
+use super::{Ctx, Tcb};
+use crate::app::Closed;
+use crate::frame::Memory;
+use crate::time::Duration;
+use crate::timer::TimerKind;
+
+/// SYN retransmissions before an active open fails: 1 + 2 + … + 32 s, about a minute (Linux: 6).
+const SYN_RETRIES: u8 = 6;
+/// SYN-ACK retransmissions (Linux: 5). A spoofed SYN costs its victim at most six segments (T26).
+const SYN_ACK_RETRIES: u8 = 5;
+/// Keepalive probes without an answer before the connection ends, and their spacing (Linux).
+const KEEPALIVE_PROBES: u8 = 9;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
+/// Persist back-off stops doubling here: 200 ms << 8 is beyond the 60 s bound anyway.
+const PERSIST_BACKOFF_MAX: u8 = 8;
+
+impl Tcb {
+    /// The timer `kind` went off.
+    pub(crate) fn on_timer<M: Memory>(&mut self, kind: TimerKind, ctx: &mut Ctx<'_, M>) {
+        match kind {
+            TimerKind::Retransmit => self.on_retransmit(ctx),
+            TimerKind::DelayedAck if self.owed.unacked > 0 => {
+                ctx.counters.tcp_delayed_acks += 1;
+                self.owed.ack = true;
+            }
+            TimerKind::Persist => self.on_persist(ctx),
+            TimerKind::KeepAlive => self.on_keepalive(ctx),
+            // The peer vanished after acknowledging our FIN (S2.6); or TIME-WAIT is over with octets the
+            // application never took (S2.4).
+            TimerKind::FinWait2 => {
+                if self.state == State::TimeWait {
+                    self.recv.clear(ctx.pool);
+                    self.over = Some(Closed::Finished);
+                } else {
+                    self.finish(Closed::TimedOut, ctx);
+                }
+            }
+            TimerKind::App => self.ready.timer = true,
+            _ => {}
+        }
+    }
+
+    /// RFC 6298 §5.4 to 5.7. S5.6
+    fn on_retransmit<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        ctx.counters.tcp_timeouts += 1;
+        match self.state {
+            State::SynSent | State::SynReceived => {
+                let limit = if self.state == State::SynSent { SYN_RETRIES } else { SYN_ACK_RETRIES };
+                if self.tries >= limit {
+                    return self.finish(Closed::TimedOut, ctx);
+                }
+                self.tries += 1;
+                self.owed.syn = true;
+                self.rtt.back_off();
+                return;
+            }
+            _ => {}
+        }
+        if self.snd.una == self.snd.nxt {
+            return;
+        }
+        // R2 as a time (RFC 9293 §3.8.3, RFC 5482). S3.2
+        if ctx.now.since(self.stalled_since) >= ctx.config.user_timeout {
+            ctx.counters.tcp_abort_on_timeout += 1;
+            return self.finish(Closed::TimedOut, ctx);
+        }
+        self.rtt.back_off();
+        self.on_retransmission_timeout(ctx);
+        if self.send.bytes() == 0 && self.fin_sent {
+            self.owed.fin = true;
+        }
+        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+    }
+
+    /// The window is closed and data waits: ask (RFC 9293 §3.8.6.1). S5.3
+    fn on_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        // As long as the peer answers the connection stays (MUST-37).
+        if ctx.now.since(self.last_heard) >= ctx.config.user_timeout {
+            ctx.counters.tcp_abort_on_timeout += 1;
+            return self.finish(Closed::TimedOut, ctx);
+        }
+        if self.snd.wnd == 0 {
+            ctx.counters.tcp_win_probes += 1;
+            self.owed.probe = true;
+        } else {
+            self.owed.override_sws = true;
+        }
+        self.persist_backoff = (self.persist_backoff + 1).min(PERSIST_BACKOFF_MAX);
+    }
+
+    /// When to probe next. S5.3
+    pub(super) fn persist_interval(&self) -> Duration {
+        let base = self.rtt.rto();
+        (base * (1 << self.persist_backoff.min(PERSIST_BACKOFF_MAX))).min(super::rtt::RTO_MAX)
+    }
+
+    /// RFC 9293 §3.8.4. S3.2
+    fn on_keepalive<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        let Some(idle) = ctx.config.keepalive else { return };
+        let heard = self.last_heard + idle;
+        if self.tries == 0 && (heard > ctx.now || self.snd.una != self.snd.nxt) {
+            // Something was heard meanwhile, or retransmission watches over the peer already.
+            let next = if heard > ctx.now { heard } else { ctx.now + idle };
+            self.timers.set(TimerKind::KeepAlive, next);
+            return;
+        }
+        if self.tries >= KEEPALIVE_PROBES {
+            ctx.counters.tcp_abort_on_timeout += 1;
+            return self.finish(Closed::TimedOut, ctx);
+        }
+        self.tries += 1;
+        ctx.counters.tcp_keepalives += 1;
+        self.owed.probe = true;
+        self.timers.set(TimerKind::KeepAlive, ctx.now + KEEPALIVE_INTERVAL.min(idle));
+    }
+}

@@ -1,0 +1,119 @@
+//! IPv4 (RFC 791).
+//!
+//! ```text
+//!  0        1        2                 4                 6                 8
+//!  ┌────┬────┬────────┬─────────────────┬─────────────────┬───┬─────────────┬────────┬────────┬──────────┐
+//!  │ver │ihl │dscp ecn│  total length   │ identification  │flg│frag offset  │  TTL   │protocol│ checksum │
+//!  ├────┴────┴────────┴─────────────────┼─────────────────┴───┴─────────────┼────────┴────────┴──────────┘
+//!  │ 12: source                         │ 16: destination                   │ 20: options, to ihl × 4
+//! ```
+
+use core::net::Ipv4Addr;
+
+use super::ip::Header;
+use super::{be16, be32, checksum, octets, put};
+use crate::counters::DropReason;
+
+/// Octets of a header without options.
+pub(super) const MIN_LEN: usize = 20;
+
+const TOTAL_LEN: usize = 2;
+const FRAGMENT: usize = 6;
+const TTL: usize = 8;
+const PROTOCOL: usize = 9;
+const CHECKSUM: usize = 10;
+const SRC: usize = 12;
+const DST: usize = 16;
+
+const DONT_FRAGMENT: u16 = 0x4000;
+/// More-fragments flag and fragment offset: both zero in a whole datagram.
+const FRAGMENTED: u16 = 0x3fff;
+
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_LSRR: u8 = 131;
+const OPTION_SSRR: u8 = 137;
+
+/// Reads the IPv4 header at `at`.
+#[inline]
+pub(super) fn parse(frame: &[u8], at: usize) -> Result<Header, DropReason> {
+    let fixed: &[u8; MIN_LEN] = octets(frame, at)?;
+    let header_len = usize::from(fixed[0] & 0x0f) * 4;
+    let total_len = usize::from(be16(fixed, TOTAL_LEN));
+    // RFC 1122 §3.2.1.1 and L2: version and lengths must agree.
+    if fixed[0] >> 4 != 4 || header_len < MIN_LEN || total_len < header_len {
+        return Err(DropReason::IpHeader);
+    }
+    if frame.len() - at < total_len {
+        return Err(DropReason::Truncated);
+    }
+    // RFC 1122 §3.2.1.2: verify every header, discard silently.
+    if !checksum::is_valid(checksum::sum(&frame[at..at + header_len])) {
+        return Err(DropReason::IpChecksum);
+    }
+    if header_len > MIN_LEN {
+        check_options(&frame[at + MIN_LEN..at + header_len])?;
+    }
+    if be16(fixed, FRAGMENT) & FRAGMENTED != 0 {
+        return Err(DropReason::Fragment);
+    }
+    Ok(Header {
+        src: Ipv4Addr::from_bits(be32(fixed, SRC)).into(),
+        dst: Ipv4Addr::from_bits(be32(fixed, DST)).into(),
+        protocol: fixed[PROTOCOL],
+        ecn: fixed[1] & 0b11,
+        hop_limit: fixed[TTL],
+        payload: (at + header_len, total_len - header_len),
+    })
+}
+
+/// Looks through at most 40 octets of options for a source route; the others say nothing that TCP
+/// needs, and are skipped unread (RFC 7126 §4; L5).
+fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
+    while let [kind, rest @ ..] = options {
+        match *kind {
+            OPTION_END => break,
+            OPTION_NOP => options = rest,
+            // An answer must not be led over a route of the sender's choice.
+            OPTION_LSRR | OPTION_SSRR => return Err(DropReason::SourceRoute),
+            _ => {
+                let len = usize::from(*rest.first().ok_or(DropReason::IpHeader)?);
+                if len < 2 {
+                    return Err(DropReason::IpHeader);
+                }
+                options = options.get(len..).ok_or(DropReason::IpHeader)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a header in front of `start`; see [`super::ip::emit`].
+#[inline]
+#[allow(clippy::too_many_arguments)] // One per header field.
+pub(super) fn emit(
+    frame: &mut [u8],
+    start: usize,
+    end: usize,
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    protocol: u8,
+    ecn: u8,
+    hop_limit: u8,
+) -> usize {
+    let at = start - MIN_LEN;
+    let total_len = u16::try_from(end - at).expect("a frame is shorter than 64 KiB");
+    let mut header = [0; MIN_LEN];
+    header[0] = 0x45;
+    header[1] = ecn & 0b11;
+    put(&mut header, TOTAL_LEN, total_len.to_be_bytes());
+    put(&mut header, FRAGMENT, DONT_FRAGMENT.to_be_bytes());
+    header[TTL] = hop_limit;
+    header[PROTOCOL] = protocol;
+    put(&mut header, SRC, src.octets());
+    put(&mut header, DST, dst.octets());
+    let sum = checksum::finish(checksum::sum(&header));
+    put(&mut header, CHECKSUM, sum.to_be_bytes());
+    put(frame, at, header);
+    at
+}
