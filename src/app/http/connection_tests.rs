@@ -468,6 +468,36 @@ fn s9_1_back_pressure_stops_reading() {
     assert!(read(peer.received(), |_| false)[0].body == pattern(100_000));
 }
 
+#[test]
+fn s9_1_a_draining_server_finishes_what_is_under_way() {
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer.take();
+    peer.drain();
+    assert!(peer.server_finished() && peer.received().is_empty(), "idle");
+    peer.close();
+
+    let mut peer = Peer::connect(HTTP);
+    peer.set_room(1);
+    peer.hold_acks(true);
+    peer.send(b"GET /bytes/100000 HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer.drain();
+    assert!(!peer.server_finished());
+    peer.hold_acks(false);
+    peer.pump();
+    let responses = read(peer.received(), |_| false);
+    assert_eq!((responses.len(), peer.server_finished()), (1, true));
+    assert!(responses[0].body == pattern(100_000));
+    peer.close();
+
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"GET /hello HTTP/1.1\r\nHost");
+    peer.drain();
+    peer.send(b": a\r\n\r\n");
+    let responses = read(peer.received(), |_| false);
+    assert!(responses[0].has("Connection: close") && peer.server_finished());
+}
+
 /// Requests of every kind, one after the other.
 fn conversation() -> Vec<u8> {
     let mut wire = Vec::new();

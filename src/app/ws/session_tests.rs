@@ -440,6 +440,35 @@ fn s9_5_the_peers_fin_without_close_ends_the_connection() {
     assert_eq!(peer.held(), 0);
 }
 
+#[test]
+fn s9_5_a_draining_server_says_going_away() {
+    let mut peer = open("/ticker");
+    peer.drain();
+    assert_eq!(messages(peer.received()), [(CLOSE, vec![3, 0xe9])]);
+    assert!(peer.server_finished());
+    peer.close();
+    let mut peer = open("/");
+    let wire = frame(BINARY, true, &random(5000, 4));
+    peer.send(&wire[..4000]);
+    peer.drain();
+    assert!(!peer.server_finished(), "not inside a frame");
+    peer.send(&wire[4000..]);
+    assert_eq!(messages(peer.received()), [(BINARY, random(5000, 4)), (CLOSE, vec![3, 0xe9])]);
+    assert!(peer.server_finished());
+}
+
+#[test]
+fn d2_no_text_is_held_when_room_is_short() {
+    let payload = text(20_000);
+    let mut peer = open("/");
+    peer.set_room(10);
+    peer.send(&frame(TEXT, true, &payload)[..19_000]);
+    assert!(peer.held() <= 2, "{}", peer.held());
+    peer.send(&frame(TEXT, true, &payload)[19_000..]);
+    assert_eq!(messages(peer.received()), [(TEXT, payload)]);
+    assert_eq!(peer.copied(), 0);
+}
+
 /// Messages of all kinds and the frames they are sent in.
 fn script() -> impl Strategy<Value = (Vec<u8>, Vec<(OpCode, Vec<u8>)>)> {
     let len = prop_oneof![0usize..20, 100usize..140, 1000usize..3000];
