@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::socket::{self, PacketSocket, Received};
 use super::{Counts, ImpairOptions, Lane};
 use crate::namespace::Namespace;
+use crate::socket::{self, PacketSocket, Received};
 
 /// How soon a request to stop is seen. Frames never wait for it.
 const STOP_WITHIN: Duration = Duration::from_millis(20);
