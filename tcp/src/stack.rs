@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 pub use config::{Cidr, Config, Listener};
 pub use show::ConnInfo;
 
-use crate::app::{App, Closed, ConnId, Ready};
+use crate::app::{App, Closed, Conn, ConnId, Ready};
 use crate::counters::{Counters, DropReason};
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
@@ -58,6 +58,8 @@ const EPHEMERAL: core::ops::Range<u16> = 32_768..61_000;
 pub enum ConnectError {
     /// No own address of the remote's family.
     NoAddress,
+    /// The remote's address or port isn't one that a single other host can have (RFC 9293 §3.10.1, MUST-46).
+    BadRemote,
     /// Every local port towards that remote is in use.
     NoPort,
     /// The connection table is full.
@@ -68,6 +70,7 @@ impl core::fmt::Display for ConnectError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::NoAddress => "no own address of the remote's family",
+            Self::BadRemote => "the remote isn't one other host's address and port",
             Self::NoPort => "every local port towards the remote is in use",
             Self::TableFull => "the connection table is full",
         })
@@ -107,6 +110,8 @@ pub struct Stack<M> {
     output: VecDeque<u32>,
     /// Connections whose application was refused a frame.
     starved: Vec<u32>,
+    /// What connections send while they are buried.
+    parting: Vec<FrameSlice>,
     woken: Vec<u32>,
     questions: Vec<Question>,
     learned: Vec<(IpAddr, MacAddr)>,
@@ -137,6 +142,7 @@ impl<M: Memory> Stack<M> {
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
             starved: Vec::new(),
+            parting: Vec::new(),
             woken: Vec::new(),
             questions: Vec::new(),
             learned: Vec::new(),
@@ -166,6 +172,9 @@ impl<M: Memory> Stack<M> {
     pub fn connect(&mut self, remote: SocketAddr, now: Instant) -> Result<ConnId, ConnectError> {
         let own = self.config.addresses.iter().find(|own| own.address.is_ipv4() == remote.is_ipv4());
         let local_ip = own.ok_or(ConnectError::NoAddress)?.address;
+        if !self.config.can_connect(remote) {
+            return Err(ConnectError::BadRemote);
+        }
         let mut tuple =
             FourTuple { local_ip, remote_ip: remote.ip(), local_port: 0, remote_port: remote.port() };
         tuple.local_port = self.free_port(tuple).ok_or(ConnectError::NoPort)?;
@@ -180,7 +189,10 @@ impl<M: Memory> Stack<M> {
         let next = self.config.next_hop(remote.ip()).or(Some(remote.ip()));
         let hop = Hop { link, next, fresh_until: Instant::ZERO };
         let tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
-        let id = self.admit(tcb).ok_or(ConnectError::TableFull)?;
+        let Some(id) = self.admit(tcb) else {
+            self.states[State::SynSent as usize] -= 1;
+            return Err(ConnectError::TableFull);
+        };
         self.counters.tcp_active_opens += 1;
         self.schedule_output(id.index);
         Ok(id)
@@ -313,7 +325,6 @@ impl<M: Memory> Stack<M> {
         now: Instant,
     ) {
         let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
-        let was_syn_received = tcb.state == State::SynReceived;
         // Ethernet padding and the like end here: the chunk is the IP packet's octets.
         chunk.truncate(ip.payload.0 + ip.payload.1);
         let reset = tcb.input(seg, chunk, &mut ctx);
@@ -321,12 +332,9 @@ impl<M: Memory> Stack<M> {
             tcb.wants_room = false;
             tcb.ready.writable = true;
         }
-        let (news, passive, port) = (tcb.has_news(), tcb.passive, tcb.tuple.local_port);
-        let left_backlog = was_syn_received && tcb.state != State::SynReceived && passive;
-        let tuple = tcb.tuple;
-        if left_backlog {
-            tcb.passive = false;
-            self.half_open_done(port);
+        let (news, tuple) = (tcb.has_news(), tcb.tuple);
+        if tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog) {
+            self.half_open_done(tuple.local_port);
         }
         if reset {
             self.reset_for(link, &tuple, seg, now);
@@ -390,12 +398,17 @@ impl<M: Memory> Stack<M> {
 
     fn serve_one<A: App>(&mut self, app: &mut A, index: u32, now: Instant) {
         let id = ConnId { index, generation: self.slots[index as usize].generation };
+        let draining = self.draining;
         let Some((tcb, ctx)) = self.tcb(index, now) else { return };
         let mut conn = StackConn { id, tcb, ctx };
         let was_starved = conn.tcb.starved;
         if core::mem::take(&mut conn.tcb.opening) {
             conn.tcb.opened = true;
             app.opened(&mut conn);
+            if draining {
+                // It was half open when the others were asked to end.
+                app.draining(&mut conn);
+            }
         }
         let ready = core::mem::take(&mut conn.tcb.ready);
         if conn.tcb.opened && ready != Ready::default() {
@@ -423,12 +436,10 @@ impl<M: Memory> Stack<M> {
     /// Tells the application, answers what is owed, and frees everything of a connection that is over.
     fn bury<A: App>(&mut self, app: &mut A, id: ConnId, reason: Closed, now: Instant) {
         let index = id.index;
-        let mut out = Vec::new();
+        let mut out = core::mem::take(&mut self.parting);
         let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
         let was_listed = tcb.opened || !tcb.passive;
-        if reason == Closed::Aborted && tcb.opened {
-            tcb.emit_reset(&mut out, &mut ctx);
-        }
+        tcb.emit_reset_if_owed(&mut out, &mut ctx);
         if reason == Closed::Finished {
             // The last ACK, before the connection is forgotten.
             while tcb.output(usize::MAX, &mut out, &mut ctx) == Output::More && ctx.pool.free_count() > 0 {}
@@ -437,14 +448,15 @@ impl<M: Memory> Stack<M> {
             let mut conn = StackConn { id, tcb, ctx };
             app.closed(&mut conn, reason);
         }
-        self.control.extend(out);
+        self.control.extend(out.drain(..));
+        self.parting = out;
         let Some(mut tcb) = self.slots[index as usize].tcb.take() else { return };
         tcb.recv.clear(&mut self.pool);
         tcb.send.clear(&mut self.pool);
         self.flows.remove(&tcb.tuple, index);
         self.wheel.cancel(index);
         self.states[tcb.state as usize] -= 1;
-        if tcb.passive {
+        if tcb.in_backlog {
             self.half_open_done(tcb.tuple.local_port);
         }
         if tcb.state == State::TimeWait {
@@ -553,6 +565,25 @@ impl<M: Memory> Stack<M> {
         self.wheel.next_deadline().min(self.time_wait.next_deadline()).min(self.neighbors.next_deadline())
     }
 
+    /// Acts on one connection from outside a callback: an operator's command, a test. `None` if it is gone.
+    pub fn with_conn<A: App, R>(
+        &mut self,
+        app: &mut A,
+        id: ConnId,
+        now: Instant,
+        act: impl FnOnce(&mut A, &mut dyn Conn) -> R,
+    ) -> Option<R> {
+        let slot = self.slots.get(id.index as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let (tcb, ctx) = self.tcb(id.index, now)?;
+        let result = act(app, &mut StackConn { id, tcb, ctx });
+        self.mark_dirty(id.index);
+        self.serve(app, now);
+        Some(result)
+    }
+
     /// Stops accepting connections and asks the application to end those there are (`App::draining`).
     pub fn drain<A: App>(&mut self, app: &mut A, now: Instant) {
         self.draining = true;
@@ -571,7 +602,7 @@ impl<M: Memory> Stack<M> {
     pub fn abort_all<A: App>(&mut self, app: &mut A, now: Instant) {
         for index in 0..self.slots.len() as u32 {
             let Some((tcb, mut ctx)) = self.tcb(index, now) else { continue };
-            tcb.finish(Closed::Aborted, &mut ctx);
+            tcb.abort(&mut ctx);
             self.mark_dirty(index);
         }
         self.serve(app, now);

@@ -146,6 +146,8 @@ struct Owed {
     unacked: u32,
     /// SYN or SYN-ACK.
     syn: bool,
+    /// RST, before the connection is forgotten.
+    reset: bool,
     /// A window or keepalive probe: an ACK below SND.UNA.
     probe: bool,
     /// FIN again.
@@ -180,8 +182,10 @@ pub(crate) struct Tcb {
     pub(crate) opened: bool,
     /// The connection is over; `App::closed` is due.
     pub(crate) over: Option<Closed>,
-    /// Passive opens count against their listener's backlog until established.
+    /// Opened by a SYN to a listener.
     pub(crate) passive: bool,
+    /// Counts against its listener's backlog: until it leaves SYN-RECEIVED.
+    pub(crate) in_backlog: bool,
     /// The application closed its side; FIN follows the queue.
     pub(crate) fin_queued: bool,
     fin_sent: bool,
@@ -200,6 +204,8 @@ pub(crate) struct Tcb {
     tries: u8,
     persist_backoff: u8,
     pub(crate) retransmits: u32,
+    /// From when on a segment out of place is answered again (RFC 5961 §7).
+    challenge_from: Instant,
     /// Last acceptable segment from the peer.
     last_heard: Instant,
     /// Since when SND.UNA has stood still with something outstanding.
@@ -250,6 +256,7 @@ impl Tcb {
             opened: false,
             over: None,
             passive: false,
+            in_backlog: false,
             fin_queued: false,
             fin_sent: false,
             nodelay: false,
@@ -262,6 +269,7 @@ impl Tcb {
             tries: 0,
             persist_backoff: 0,
             retransmits: 0,
+            challenge_from: Instant::ZERO,
             last_heard: now,
             stalled_since: now,
             last_sent: now,
@@ -279,6 +287,7 @@ impl Tcb {
     ) -> Self {
         let mut tcb = Self::new(tuple, iss, hop, ctx.config, ctx.now);
         tcb.passive = true;
+        tcb.in_backlog = true;
         tcb.state = State::SynReceived;
         ctx.states[State::SynReceived as usize] += 1;
         tcb.take_syn(syn, timestamp_offset, ctx);
@@ -307,9 +316,11 @@ impl Tcb {
     /// What the peer's SYN says: its sequence number and options (RFC 9293 §3.7.1, RFC 7323 §1.3, 2018 §2).
     fn take_syn<M: Memory>(&mut self, syn: &Segment, timestamp_offset: u32, ctx: &Ctx<'_, M>) {
         let options: &Options = &syn.options;
+        // An active open has offered a window already, from a beginning it didn't know.
+        let offered = self.rcv.wnd();
         self.rcv.irs = syn.seq;
         self.rcv.nxt = syn.seq + 1;
-        self.rcv.edge = self.rcv.nxt;
+        self.rcv.edge = self.rcv.nxt + offered;
         if let Some(scale) = options.window_scale {
             self.snd.scale = scale;
             self.rcv.scale = window_scale(ctx.config.receive_buffer);
@@ -366,6 +377,19 @@ impl Tcb {
             self.enter(State::Closed, ctx);
         }
         self.timers = Timers::default();
+    }
+
+    /// The application, or the end of the program, cuts the connection off (RFC 9293 §3.10.5). S3.1
+    pub(crate) fn abort<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+        match self.state {
+            State::Closed => {}
+            // Both sides have said everything; only octets that nobody took are still here.
+            State::TimeWait => self.over = Some(Closed::Aborted),
+            state => {
+                self.owed.reset = state != State::SynSent;
+                self.finish(Closed::Aborted, ctx);
+            }
+        }
     }
 
     /// Octets of data in flight as the network sees it (RFC 6675 "pipe"). FIN's octet of sequence space

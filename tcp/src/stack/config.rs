@@ -1,6 +1,6 @@
 //! What a stack is told at start.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::flow_table::FourTuple;
 use crate::time::Duration;
@@ -128,6 +128,18 @@ impl Config {
             return Some(ip);
         }
         self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == ip.is_ipv4())
+    }
+
+    /// Whether `remote` can be one other host's end of a connection (RFC 9293 §3.10.1, MUST-46).
+    pub(crate) fn can_connect(&self, remote: SocketAddr) -> bool {
+        let ip = remote.ip();
+        let impossible = ip.is_unspecified()
+            || ip.is_multicast()
+            || ip.is_loopback()
+            || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+            || self.is_own(ip)
+            || self.addresses.iter().any(|own| own.is_broadcast(ip));
+        remote.port() != 0 && !impossible
     }
 
     /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, RFC 6691). S6.1

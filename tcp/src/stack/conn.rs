@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use crate::app::{Closed, Conn, ConnId};
+use crate::app::{Conn, ConnId};
 use crate::counters::Counters;
 use crate::frame::{Chunk, Memory, Owner};
 use crate::tcb::state::State;
@@ -106,9 +106,7 @@ impl<M: Memory> Conn for StackConn<'_, M> {
     }
 
     fn abort(&mut self) {
-        if self.tcb.over.is_none() {
-            self.tcb.finish(Closed::Aborted, &mut self.ctx);
-        }
+        self.tcb.abort(&mut self.ctx);
     }
 
     fn set_timer(&mut self, at: Option<Instant>) {

@@ -45,10 +45,11 @@ impl Tcb {
         let Some(next) = self.state.established() else { return };
         self.enter(next, ctx);
         self.opening = true;
-        if self.tries == 0 {
-            self.rtt.sample(ctx.now.since(self.last_sent));
-        } else {
+        if self.tries > 0 {
             self.rtt.after_syn_timeout();
+        } else if self.retransmits == 0 {
+            // Karn's rule (RFC 6298 §3): not if the SYN-ACK was sent again for a repeated SYN.
+            self.rtt.sample(ctx.now.since(self.last_sent));
         }
         self.tries = 0;
         self.owed.syn = false;
@@ -143,7 +144,9 @@ impl Tcb {
     fn update_window(&mut self, seg: &Segment) {
         let newer = self.snd.wl1.lt(seg.seq) || (self.snd.wl1 == seg.seq && self.snd.wl2.leq(seg.ack));
         if newer {
-            self.snd.wnd = u32::from(seg.window) << self.snd.scale;
+            // The window of a SYN is never scaled (RFC 7323 §2.2).
+            let scale = if seg.flags.contains(Flags::SYN) { 0 } else { self.snd.scale };
+            self.snd.wnd = u32::from(seg.window) << scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
             self.snd.wl1 = seg.seq;
             self.snd.wl2 = seg.ack;

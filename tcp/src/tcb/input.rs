@@ -7,7 +7,7 @@ use crate::app::Closed;
 use crate::counters::DropReason;
 use crate::frame::{Chunk, Memory};
 use crate::seq::SeqNumber;
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
 use crate::wire::tcp::{Flags, Segment};
 
@@ -23,7 +23,13 @@ pub(crate) enum Disposition {
     ChallengeAck(DropReason),
     /// RST with SEQ = SEG.ACK; our state stays (RFC 9293 §3.10.7.3, SYN-RECEIVED).
     Reset(DropReason),
+    /// It has done its work: nothing is answered, and nothing was refused.
+    Done,
 }
+
+/// How often a segment out of place is answered: Linux's tcp_invalid_ratelimit. Two sides that have lost
+/// each other's place would otherwise acknowledge each other for ever (T9).
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Tcb {
     /// Takes a segment and its frame. Returns whether the stack has to answer with RST.
@@ -39,9 +45,12 @@ impl Tcb {
                     Disposition::Discard(reason) => ctx.counters.drop(reason),
                     Disposition::ChallengeAck(reason) => {
                         ctx.counters.drop(reason);
-                        ctx.counters.tcp_challenge_acks += 1;
-                        self.owed.ack = true;
+                        if self.may_challenge(seg, ctx.now) {
+                            ctx.counters.tcp_challenge_acks += 1;
+                            self.owed.ack = true;
+                        }
                     }
+                    Disposition::Done => {}
                     Disposition::Reset(reason) => {
                         ctx.counters.drop(reason);
                         return true;
@@ -50,6 +59,20 @@ impl Tcb {
             }
         }
         false
+    }
+
+    /// Whether a segment out of place is answered now. Limited per connection, so that nobody learns anything
+    /// from another connection's answers (RFC 5961 §7, T8). Text and FIN always are: their sender waits.
+    fn may_challenge(&mut self, seg: &Segment, now: Instant) -> bool {
+        let control = seg.flags.intersects(Flags::SYN | Flags::RST);
+        if !control && seg.seg_len() > 0 {
+            return true;
+        }
+        let may = self.challenge_from <= now;
+        if may {
+            self.challenge_from = now + CHALLENGE_INTERVAL;
+        }
+        may
     }
 
     /// RFC 9293 §3.10.7.3: SYN-SENT.
@@ -65,10 +88,11 @@ impl Tcb {
         }
         // Second: the RST bit. S1.5
         if seg.flags.contains(Flags::RST) {
-            if acked {
-                self.finish(Closed::Reset, ctx);
+            if !acked {
+                return Err(Disposition::Discard(DropReason::BlindReset));
             }
-            return Err(Disposition::Discard(DropReason::BlindReset));
+            self.finish(Closed::Reset, ctx);
+            return Err(Disposition::Done);
         }
         // Fourth: the SYN bit.
         if !seg.flags.contains(Flags::SYN) {
@@ -80,22 +104,38 @@ impl Tcb {
         if acked {
             self.establish(seg, ctx);
             self.acknowledged(seg, ctx);
-            // The SYN-ACK's window isn't scaled, but `acknowledged` has scaled it (RFC 7323 §2.2).
-            self.snd.wnd = u32::from(seg.window);
-            self.snd.max_wnd = self.snd.wnd;
             self.owed.ack = true;
         } else if let Some(next) = self.state.syn_received() {
             // Simultaneous open (RFC 9293 §3.5, figure 7). S1.6
             self.enter(next, ctx);
-            self.snd.nxt = self.snd.iss;
+            self.tries = 0;
             self.owed.syn = true;
-            return Err(Disposition::Discard(DropReason::TcpFlags));
+            return Err(Disposition::Done);
         }
         Ok(())
     }
 
+    /// SYN-RECEIVED, and the SYN comes again.
+    fn syn_again<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
+        let acks = seg.flags.contains(Flags::ACK) && seg.ack == self.snd.iss + 1 && seg.ack == self.snd.nxt;
+        if acks {
+            // The peer's half of a simultaneous open (RFC 9293 §3.5, figure 7, line 6). S1.6
+            self.remember_timestamp(seg, ctx);
+            self.last_heard = ctx.now;
+            self.owed.ack = true;
+            return self.check_ack(seg, ctx);
+        }
+        // Our SYN-ACK was lost, or this SYN was doubled: once more. S1.4
+        self.owed.syn |= self.may_challenge(seg, ctx.now);
+        Err(Disposition::Discard(DropReason::Duplicate))
+    }
+
     /// RFC 9293 §3.10.7.4: all other states, steps one to five.
     fn synchronized<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
+        let syn = seg.flags.contains(Flags::SYN) && !seg.flags.contains(Flags::RST);
+        if self.state == State::SynReceived && syn && seg.seq == self.rcv.irs {
+            return self.syn_again(seg, ctx);
+        }
         self.check_sequence(seg, ctx)?;
         self.check_reset(seg, ctx)?;
         self.check_syn(seg)?;
@@ -108,11 +148,6 @@ impl Tcb {
     /// First step: is any of it inside the receive window? S5.4, T14
     fn check_sequence<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
         let rst = seg.flags.contains(Flags::RST);
-        if self.state == State::SynReceived && seg.flags.contains(Flags::SYN) && seg.seq == self.rcv.irs {
-            // Our SYN-ACK was lost, or this SYN was doubled: once more. S1.4
-            self.owed.syn = !rst;
-            return Err(Disposition::Discard(DropReason::Duplicate));
-        }
         if let (Some(ts), Some((value, _))) = (self.timestamps, seg.options.timestamps) {
             let older = (value.wrapping_sub(ts.recent) as i32) < 0;
             let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
@@ -136,7 +171,8 @@ impl Tcb {
         if rst {
             return Err(Disposition::Discard(DropReason::BlindReset));
         }
-        let old = (seg.seq + len).leq(nxt);
+        // Not older than any window could explain: the numbers of an impostor are anywhere (T7).
+        let old = (seg.seq + len).leq(nxt) && nxt.since(seg.seq) <= u32::from(u16::MAX) << self.rcv.scale;
         // Its answer is owed (a lost ACK, a probe, a keepalive); its acknowledgement still holds.
         if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
             if self.state != State::SynReceived && self.snd.una.leq(seg.ack) && seg.ack.leq(self.snd.nxt) {
@@ -159,12 +195,12 @@ impl Tcb {
         }
         match self.state {
             // RFC 1337: TIME-WAIT isn't cut short. S2.4
-            State::TimeWait => {}
+            State::TimeWait => return Err(Disposition::Discard(DropReason::TimeWait)),
             // Everything was said already.
-            State::Closing | State::LastAck => self.finish(Closed::Finished, ctx),
+            State::Closing | State::LastAck if self.send.is_empty() => self.finish(Closed::Finished, ctx),
             _ => self.finish(Closed::Reset, ctx),
         }
-        Err(Disposition::Discard(DropReason::BlindReset))
+        Err(Disposition::Done)
     }
 
     /// Fourth step, with RFC 5961 §4: a SYN inside a connection is answered, never obeyed. T7
@@ -175,12 +211,14 @@ impl Tcb {
         Ok(())
     }
 
-    /// TS.Recent (RFC 7323 §4.3): from the segment that spans the last ACK sent.
+    /// TS.Recent (RFC 7323 §4.3): from the segment that spans the last ACK sent, so that a delayed ACK echoes
+    /// the first of the segments that it acknowledges.
     fn remember_timestamp<M>(&mut self, seg: &Segment, ctx: &Ctx<'_, M>) {
         if let (Some(ts), Some((value, _))) = (&mut self.timestamps, seg.options.timestamps) {
             let newer = (value.wrapping_sub(ts.recent) as i32) >= 0;
             let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
-            if seg.seq.leq(self.rcv.nxt) && (newer || outdated) {
+            let last_ack_sent = self.rcv.nxt - self.owed.unacked;
+            if seg.seq.leq(last_ack_sent) && (newer || outdated) {
                 ts.recent = value;
                 ts.recent_at = ctx.now;
             }
@@ -218,9 +256,9 @@ impl Tcb {
 
     /// Seventh step: the segment's text.
     fn take_payload<M: Memory>(&mut self, seq: SeqNumber, mut chunk: Chunk, ctx: &mut Ctx<'_, M>) {
-        // Nothing beyond the window we advertised. S5.4
-        let room = self.rcv.edge.since(seq) as usize;
-        let inside = if self.rcv.edge.lt(seq) { 0 } else { room };
+        // Nothing beyond the window we advertised (S5.4), and nothing behind FIN.
+        let edge = self.rcv.fin.unwrap_or(self.rcv.edge);
+        let inside = if edge.lt(seq) { 0 } else { edge.since(seq) as usize };
         if chunk.len() > inside {
             chunk.truncate(inside);
         }

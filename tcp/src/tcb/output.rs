@@ -57,6 +57,10 @@ impl Tcb {
                 if self.owed.syn && !self.emit_syn(out, ctx) {
                     return Output::More;
                 }
+                // SYN-RECEIVED answers what is out of place like any synchronized state.
+                if self.owed.ack && !self.emit_ack(out, ctx) {
+                    return Output::More;
+                }
                 return Output::Done;
             }
             _ => {}
@@ -67,6 +71,9 @@ impl Tcb {
             self.emit_ack(out, ctx);
         }
         if self.owed.probe {
+            if out.len() >= full {
+                return Output::More;
+            }
             self.owed.probe = false;
             self.emit_bare(self.snd.una - 1, Flags::ACK, out, ctx);
         }
@@ -88,9 +95,14 @@ impl Tcb {
                 }
             }
         }
-        self.emit_fin_if_due(out, ctx);
+        if self.fin_is_due() {
+            if out.len() >= full {
+                return Output::More;
+            }
+            self.emit_fin(out, ctx);
+        }
         self.window_update_if_due(ctx);
-        if self.owed.ack && !self.emit_ack(out, ctx) {
+        if self.owed.ack && (out.len() >= full || !self.emit_ack(out, ctx)) {
             return Output::More;
         }
         self.arm_persist(ctx);
@@ -237,18 +249,28 @@ impl Tcb {
         }
         self.owed.syn = false;
         self.owed.ack = false;
-        self.snd.nxt = self.snd.iss + 1;
+        if self.snd.nxt == self.snd.iss {
+            self.snd.nxt = self.snd.iss + 1;
+        } else {
+            ctx.counters.tcp_retrans_segs += 1;
+            self.retransmits += 1;
+        }
         self.last_sent = ctx.now;
-        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+        // A SYN that is repeated again and again doesn't put off the end of its connection (T5).
+        if !self.timers.is_set(TimerKind::Retransmit) {
+            self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+        }
         true
     }
 
-    /// FIN by itself: everything before it has been sent, without it. S2.1
-    fn emit_fin_if_due<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+    /// Everything before FIN has been sent, without it.
+    fn fin_is_due(&self) -> bool {
         let due = self.fin_queued && (!self.fin_sent || self.owed.fin);
-        if !due || self.send.unsent().is_some() || self.over.is_some() {
-            return;
-        }
+        due && self.send.unsent().is_none() && self.over.is_none()
+    }
+
+    /// FIN by itself. S2.1
+    fn emit_fin<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
         let fin = self.send.end();
         if self.emit_bare(fin, Flags::FIN | Flags::ACK, out, ctx) {
             if self.owed.fin {
@@ -340,28 +362,25 @@ impl Tcb {
     /// The window of a SYN is never scaled (RFC 7323 §2.2).
     fn syn_window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
         let window = self.receive_limit(ctx).min(u32::from(u16::MAX));
-        if self.state != State::SynSent {
-            self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
-        }
+        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
         window as u16
     }
 
     /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
     fn window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
-        let edge = self.edge_to_offer(ctx);
-        let step = 1u32 << self.rcv.scale;
-        // Rounded up, or an edge that may not move left would seem to when RCV.NXT moves on.
-        let field = edge.since(self.rcv.nxt).div_ceil(step).min(u32::from(u16::MAX));
-        self.rcv.edge = self.rcv.nxt + (field << self.rcv.scale);
-        field as u16
+        self.rcv.edge = self.edge_to_offer(ctx);
+        // Rounded down: the edge that the peer sees may then seem to move left by less than a step, which
+        // RFC 7323 §2.4 provides for. Rounded up, it would move right with every octet (P2).
+        (self.rcv.wnd() >> self.rcv.scale).min(u32::from(u16::MAX)) as u16
     }
 
     /// Where the right edge may be: never left of where it was, moved only by worthwhile steps
     /// (RFC 9293 §3.8.6.2.2: a segment, or half the buffer). S5.2
     fn edge_to_offer<M: Memory>(&self, ctx: &Ctx<'_, M>) -> SeqNumber {
         let limit = self.receive_limit(ctx);
-        let room = limit.saturating_sub(self.recv.bytes());
-        let wanted = self.rcv.nxt + room;
+        let room = limit.saturating_sub(self.recv.bytes()).min(u32::from(u16::MAX) << self.rcv.scale);
+        // In steps that the header's field can express.
+        let wanted = self.rcv.nxt + (room >> self.rcv.scale << self.rcv.scale);
         let step = (limit / 2).min(u32::from(self.rcv.mss));
         let edge = self.rcv.edge.max(self.rcv.nxt);
         if edge.lt(wanted) && wanted.since(edge) >= step { wanted } else { edge }
@@ -390,9 +409,9 @@ impl Tcb {
     }
 
     /// RST for the other side, now (RFC 9293 §3.10.5). S3.1
-    pub(crate) fn emit_reset<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
-        let flags = if self.state == State::SynSent { Flags::RST } else { Flags::RST | Flags::ACK };
-        if self.emit_bare(self.snd.nxt, flags, out, ctx) {
+    pub(crate) fn emit_reset_if_owed<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+        let owed = core::mem::take(&mut self.owed.reset);
+        if owed && self.emit_bare(self.snd.nxt, Flags::RST | Flags::ACK, out, ctx) {
             ctx.counters.tcp_out_rsts += 1;
         }
     }

@@ -1,0 +1,10 @@
+//! Crafted segments against one stack, in virtual time: a file per state of RFC 9293, then what holds in
+//! all of them.
+#![allow(dead_code, unreachable_pub)] // Each group uses its part of the probe.
+
+mod probe;
+
+mod established;
+mod listen;
+mod syn_received;
+mod syn_sent;
