@@ -182,6 +182,7 @@ fn s9_5_websocket_echo() {
             }
         }
     });
+    assert!(server.ask(&lab, "stats").is_object());
     server.stop();
 }
 

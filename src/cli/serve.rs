@@ -144,7 +144,10 @@ impl<'a> Serving<'a> {
         let drained = self.runtime.drain(self.options.drain, || stop.load(Ordering::Relaxed));
         match &drained {
             Ok(0) => {}
-            Ok(reset) => warn(&format!("{reset} connections were reset: they didn't finish within --drain")),
+            Ok(reset) => {
+                let plural = if *reset == 1 { "" } else { "s" };
+                warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
+            }
             Err(error) => warn(&error.to_string()),
         }
         self.shut_down()?;
