@@ -345,7 +345,8 @@ fn d13_the_control_socket_takes_abuse() {
     let ask = |question: &[u8]| {
         let mut stream = UnixStream::connect(&server.control).expect("connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        stream.write_all(question).expect("asks");
+        // Too long a question is cut off before it is all said.
+        let _ = stream.write_all(question);
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer
