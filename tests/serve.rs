@@ -86,6 +86,38 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
     refuses(&lab, &serve(own), 71, &["is down", "ip link set"]);
 }
 
+/// Missing privileges are named, and so is the limit of locked memory.
+#[test]
+fn missing_privileges_are_named() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    for (without, code, words) in [
+        ("-net_raw", 77, "CAP_NET_RAW"),
+        ("-bpf,-sys_admin", 77, "CAP_BPF"),
+        // More than any shell may lock, unless it may lock everything.
+        ("-ipc_lock", 71, "RLIMIT_MEMLOCK"),
+    ] {
+        let mut command = std::process::Command::new("setpriv");
+        command.arg(format!("--bounding-set={without}")).arg(env!("CARGO_BIN_EXE_byway"));
+        command.args(["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24", "--control"]);
+        command.arg(&control).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = lab.byway.spawn(&mut command).expect("setpriv (util-linux)");
+        // With unlimited memory to lock it starts: then there is nothing to refuse.
+        let Some(status) = wait(&mut child, Duration::from_secs(5)) else {
+            eprintln!("skipped {without}: this shell may lock any memory");
+            signal(child.id(), libc::SIGTERM);
+            wait(&mut child, PATIENCE).expect("ends");
+            continue;
+        };
+        let stderr = String::from_utf8(child.wait_with_output().expect("ends").stderr).expect("UTF-8");
+        assert_eq!((status.code(), stderr.lines().count()), (Some(code), 1), "{without}: {stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert_nothing_left(&lab);
+        assert!(!control.exists());
+    }
+}
+
 /// D7, D8: what somebody else has is named and left alone.
 #[test]
 fn what_is_taken_is_named_and_left_alone() {

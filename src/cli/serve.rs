@@ -279,10 +279,9 @@ fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
 
 fn datapath(options: &Serve, link: &Link) -> Datapath {
     let mut datapath = Datapath { frame_count: options.frames, ..Datapath::default() };
-    // A larger MTU needs larger frames; the same memory holds half as many.
+    // A larger MTU needs larger frames, and as many of them.
     if link.mtu > datapath.mtu_max() {
         datapath.frame_size *= 2;
-        datapath.frame_count /= 2;
     }
     datapath.zero_copy = match (options.zero_copy, options.attach) {
         // Generic XDP runs behind the driver, which has copied by then.
