@@ -208,7 +208,7 @@ pub(crate) struct Tcb {
     challenge_from: Instant,
     /// Last acceptable segment from the peer.
     last_heard: Instant,
-    /// Since when SND.UNA has stood still with something outstanding.
+    /// Since when SND.UNA has stood still with something outstanding, or something waits for the window.
     stalled_since: Instant,
     /// Last data or SYN sent.
     last_sent: Instant,

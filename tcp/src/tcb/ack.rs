@@ -65,12 +65,13 @@ impl Tcb {
     pub(super) fn acknowledged<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
         let una = self.snd.una;
         let outstanding = self.snd.nxt != una;
+        let window_before = self.snd.wnd;
         let sacked_before = self.send.sacked;
         if una.lt(seg.ack) {
             self.advance_una(seg, ctx);
             self.update_window(seg);
+            self.persist_backoff = 0;
         } else {
-            let window_before = self.snd.wnd;
             self.update_window(seg);
             self.take_sack(seg, ctx);
             let news = self.send.sacked != sacked_before;
@@ -83,7 +84,9 @@ impl Tcb {
                 self.on_duplicate_ack(ctx);
             }
         }
-        if self.snd.wnd > 0 {
+        // A window that is open but small leaves the timer running: it allows the use of such a window, and
+        // a peer that says something all the time mustn't put that off.
+        if window_before == 0 && self.snd.wnd > 0 {
             self.timers.clear(TimerKind::Persist);
             self.persist_backoff = 0;
         }

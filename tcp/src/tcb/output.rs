@@ -95,7 +95,7 @@ impl Tcb {
                 }
             }
         }
-        if self.fin_is_due() {
+        if self.fin_is_due() && (self.fin_sent || self.fits_window(self.send.end())) {
             if out.len() >= full {
                 return Output::More;
             }
@@ -120,7 +120,9 @@ impl Tcb {
     /// The window allows another lost segment; one is always allowed when nothing is in flight.
     fn may_retransmit(&self) -> bool {
         let flight = self.in_flight();
-        flight == 0 || flight + u32::from(self.snd.mss) <= self.congestion.cwnd()
+        flight == 0
+            || self.recovery.retransmit_now()
+            || flight + u32::from(self.snd.mss) <= self.congestion.cwnd()
     }
 
     /// Sends the first LOST segment. False when none can be sent now.
@@ -133,6 +135,7 @@ impl Tcb {
         }
         ctx.counters.tcp_retrans_segs += 1;
         self.retransmits += 1;
+        self.recovery.on_retransmit();
         self.emit_data(index, out, ctx);
         true
     }
@@ -193,7 +196,7 @@ impl Tcb {
         if self.send.is_tail(index) {
             // The last segment of what was written (RFC 9293 §3.9.1, MUST-61). S4.4
             flags |= Flags::PSH;
-            if self.fin_queued {
+            if self.fin_queued && (self.fin_sent || self.fits_window(end)) {
                 flags |= Flags::FIN;
             }
         }
@@ -263,8 +266,13 @@ impl Tcb {
         true
     }
 
+    /// Whether the window reaches beyond `seq`: FIN takes an octet of it (RFC 9293 §3.4).
+    fn fits_window(&self, seq: SeqNumber) -> bool {
+        seq.in_window(self.snd.una, self.snd.wnd)
+    }
+
     /// Everything before FIN has been sent, without it.
-    fn fin_is_due(&self) -> bool {
+    pub(super) fn fin_is_due(&self) -> bool {
         let due = self.fin_queued && (!self.fin_sent || self.owed.fin);
         due && self.send.unsent().is_none() && self.over.is_none()
     }
@@ -402,8 +410,12 @@ impl Tcb {
 
     /// Data waits, nothing is out, and the window doesn't let it go: ask from time to time. S5.3
     fn arm_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let stuck = self.send.unsent().is_some() && self.snd.una == self.snd.nxt;
+        let waiting = self.send.unsent().is_some() || self.fin_is_due();
+        let stuck = waiting && self.snd.una == self.snd.nxt;
         if stuck && !self.timers.is_set(TimerKind::Persist) {
+            if self.persist_backoff == 0 {
+                self.stalled_since = ctx.now;
+            }
             self.timers.set(TimerKind::Persist, ctx.now + self.persist_interval());
         }
     }

@@ -34,9 +34,21 @@ pub(super) struct Recovery {
     point: SeqNumber,
     /// Duplicate ACKs in a row, when the peer doesn't do SACK.
     duplicates: u32,
+    /// The next lost segment goes out whatever is in flight.
+    now: bool,
 }
 
 impl Recovery {
+    /// Whether a lost segment goes out however much is in flight: the first one, at once (RFC 5681 §3.2 step 3,
+    /// RFC 6675 §5 step 4.3), and without SACK the next one at a partial ACK (RFC 6582 §3.2 step 3).
+    pub(super) fn retransmit_now(&self) -> bool {
+        self.now
+    }
+
+    pub(super) fn on_retransmit(&mut self) {
+        self.now = false;
+    }
+
     /// Octets taken to have arrived, from duplicate ACKs without SACK.
     pub(super) fn assumed_sacked(&self, mss: u32) -> u32 {
         self.duplicates.saturating_mul(mss)
@@ -76,8 +88,10 @@ impl Tcb {
             self.find_lost(ctx);
             return;
         }
-        let outstanding = self.snd.nxt.since(self.snd.una) / u32::from(self.snd.mss) + 1;
-        // No more can have arrived than is outstanding, whatever the peer says (T23).
+        // No more can have arrived than was outstanding, whatever the peer says (RFC 5681 §3.2 step 4, T23).
+        let open = self.recovery.phase == Phase::Open;
+        let sent = if open { self.snd.nxt } else { self.recovery.point };
+        let outstanding = sent.since(self.snd.una) / u32::from(self.snd.mss) + 1;
         self.recovery.duplicates = (self.recovery.duplicates + 1).min(outstanding);
         if self.recovery.duplicates >= DUPLICATES_FOR_LOSS && self.recovery.phase == Phase::Open {
             self.mark_head_lost(ctx);
@@ -122,6 +136,7 @@ impl Tcb {
         ctx.counters.tcp_fast_retrans += 1;
         self.recovery.phase = Phase::FastRecovery;
         self.recovery.point = self.snd.nxt;
+        self.recovery.now = true;
         let flight = self.snd.nxt.since(self.snd.una);
         self.congestion.on_loss(flight, u32::from(self.snd.mss));
     }
@@ -147,6 +162,7 @@ impl Tcb {
                     // RFC 6582 §3.2: a partial ACK means the next segment was lost as well.
                     self.recovery.duplicates = self.recovery.duplicates.saturating_sub(acked / mss);
                     self.mark_head_lost(ctx);
+                    self.recovery.now = true;
                 }
             }
             // RFC 5681 §3.1: slow start from one segment.
@@ -159,7 +175,7 @@ impl Tcb {
         let flight = self.snd.nxt.since(self.snd.una);
         let first = self.rtt.backoff() <= 1;
         self.congestion.on_timeout(flight, u32::from(self.snd.mss), first);
-        self.recovery = Recovery { phase: Phase::Loss, point: self.snd.nxt, duplicates: 0 };
+        self.recovery = Recovery { phase: Phase::Loss, point: self.snd.nxt, ..Recovery::default() };
         // RFC 2018 §8: a receiver may drop what it has SACKed. It has if the first segment is SACKed.
         let mut at = self.send.next_outstanding(ctx.pool, None);
         let reneged = at.is_some_and(|head| ctx.pool.meta(head).flags & SACKED != 0);

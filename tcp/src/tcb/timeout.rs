@@ -14,8 +14,8 @@ const SYN_ACK_RETRIES: u8 = 5;
 /// Keepalive probes without an answer before the connection ends, and their spacing (Linux).
 const KEEPALIVE_PROBES: u8 = 9;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
-/// Persist back-off stops doubling here: 200 ms << 8 is beyond the 60 s bound anyway.
-const PERSIST_BACKOFF_MAX: u8 = 8;
+/// Persist back-off stops doubling here: 200 ms << 9 is beyond the 60 s bound anyway.
+const PERSIST_BACKOFF_MAX: u8 = 9;
 
 impl Tcb {
     /// The timer `kind` went off.
@@ -60,10 +60,15 @@ impl Tcb {
             _ => {}
         }
         if self.snd.una == self.snd.nxt {
-            return;
+            return self.on_no_next_hop(ctx);
         }
-        // R2 as a time (RFC 9293 §3.8.3, RFC 5482). S3.2
-        if ctx.now.since(self.stalled_since) >= ctx.config.user_timeout {
+        // R2 as a time (RFC 9293 §3.8.3, RFC 5482). Octets that a window left behind when it shrank to nothing
+        // don't count against a peer that answers (RFC 9293 §3.8.6, SHLD-17, MUST-37). S3.2, S5.4
+        let mut waiting_since = self.stalled_since;
+        if self.snd.wnd == 0 && waiting_since < self.last_heard {
+            waiting_since = self.last_heard;
+        }
+        if ctx.now.since(waiting_since) >= ctx.config.user_timeout {
             ctx.counters.tcp_abort_on_timeout += 1;
             return self.finish(Closed::TimedOut, ctx);
         }
@@ -75,10 +80,24 @@ impl Tcb {
         self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
     }
 
+    /// Nothing is out: the timer only stands in for a next hop that can't be found. What waits to be sent
+    /// doesn't wait for ever. S3.2
+    fn on_no_next_hop<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if self.send.unsent().is_none() && !self.fin_is_due() {
+            return;
+        }
+        if self.rtt.rto() >= super::rtt::RTO_MAX {
+            ctx.counters.tcp_abort_on_timeout += 1;
+            return self.finish(Closed::TimedOut, ctx);
+        }
+        self.rtt.back_off();
+    }
+
     /// The window is closed and data waits: ask (RFC 9293 §3.8.6.1). S5.3
     fn on_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         // As long as the peer answers the connection stays (MUST-37).
-        if ctx.now.since(self.last_heard) >= ctx.config.user_timeout {
+        let silent = ctx.now.since(self.last_heard).min(ctx.now.since(self.stalled_since));
+        if silent >= ctx.config.user_timeout {
             ctx.counters.tcp_abort_on_timeout += 1;
             return self.finish(Closed::TimedOut, ctx);
         }

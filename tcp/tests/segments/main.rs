@@ -6,5 +6,6 @@ mod probe;
 
 mod established;
 mod listen;
+mod sender;
 mod syn_received;
 mod syn_sent;
