@@ -45,7 +45,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         let text = "demo needs root: it makes network namespaces and loads an XDP program (CAP_SYS_ADMIN): sudo byway demo";
         return Err(Failure { code: Failure::PERMISSION, message: text.to_owned() });
     }
-    let stop = serve::stop_flag()?;
+    // Two flags for the same signals: the server takes note of its own and clears it.
+    let (interrupted, stop) = (serve::stop_flag()?, serve::stop_flag()?);
     let lab = Lab::new(LabOptions::default()).map_err(|error| {
         Failure::system(format!("the demo's network: {error:#}: try deploy/install-deps.sh"))
     })?;
@@ -70,14 +71,14 @@ pub(crate) fn run() -> Result<(), Failure> {
         let shown = match ready.recv() {
             Ok(line) => {
                 println!("{line}");
-                show(&lab, &scratch.0, &control, &stop)
+                show(&lab, &scratch.0, &control, &interrupted)
             }
             // The server says why.
             Err(_) => Ok(()),
         };
-        let interrupted = stop.swap(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        if interrupted {
+        if interrupted.load(Ordering::Relaxed) {
             println!("\nInterrupted; nothing is left behind.");
             return Ok(());
         }
@@ -107,7 +108,7 @@ fn server_options(control: &Path) -> super::options::Serve {
 }
 
 /// Steps, ended early by an interrupt.
-fn show(lab: &Lab, scratch: &Path, control: &Path, stop: &AtomicBool) -> Result<()> {
+fn show(lab: &Lab, scratch: &Path, control: &Path, interrupted: &AtomicBool) -> Result<()> {
     type Step<'a> = Box<dyn Fn() -> Result<()> + 'a>;
     let held = lab.kernel.enter(|| -> Result<_> {
         let mut echo = TcpStream::connect_timeout(&byway(ECHO), PATIENCE)?;
@@ -119,10 +120,10 @@ fn show(lab: &Lab, scratch: &Path, control: &Path, stop: &AtomicBool) -> Result<
         Box::new(|| show_body(lab, scratch)),
         Box::new(|| lab.kernel.enter(show_websocket)),
         Box::new(|| show_connections(control)),
-        Box::new(|| lab.kernel.enter(|| show_latency(stop))),
+        Box::new(|| lab.kernel.enter(|| show_latency(interrupted))),
     ];
     for step in steps {
-        if stop.load(Ordering::Relaxed) {
+        if interrupted.load(Ordering::Relaxed) {
             return Ok(());
         }
         step()?;
@@ -246,7 +247,7 @@ fn show_connections(control: &Path) -> Result<()> {
 }
 
 /// Requests one after another on one connection: what a client waits for an answer.
-fn show_latency(stop: &AtomicBool) -> Result<()> {
+fn show_latency(interrupted: &AtomicBool) -> Result<()> {
     println!("\nGET /hello, {REQUESTS} times, one after another on one connection (veth, copy mode)");
     let mut stream = TcpStream::connect_timeout(&byway(HTTP), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -256,7 +257,7 @@ fn show_latency(stop: &AtomicBool) -> Result<()> {
     let request = format!("GET /hello HTTP/1.1\r\nHost: {BYWAY_IPV4}\r\n\r\n");
     let mut answer = [0; 1024];
     for _ in 0..REQUESTS {
-        if stop.load(Ordering::Relaxed) {
+        if interrupted.load(Ordering::Relaxed) {
             return Ok(());
         }
         let begin = now();
