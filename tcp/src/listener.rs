@@ -17,6 +17,13 @@ pub(crate) struct Port {
     pub(crate) half_open: u32,
 }
 
+impl Port {
+    /// Whether another half-open connection fits into the backlog.
+    pub(crate) fn has_room(&self) -> bool {
+        self.half_open < self.listener.backlog
+    }
+}
+
 /// All open ports of a stack. A server has a handful, so a list is the fastest look-up.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {

@@ -31,6 +31,7 @@ use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
 use crate::neighbor::{self, NeighborTable, Question, Resolution};
+use crate::seq::SeqNumber;
 use crate::tcb::state::State;
 use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::{Duration, Instant};
@@ -256,11 +257,15 @@ impl<M: Memory> Stack<M> {
         if let Some(index) = self.find(&tuple) {
             return self.input(index, link, ip, seg, chunk, now);
         }
-        match self.time_wait.input(&tuple, seg, &self.config, now) {
+        let may_reopen =
+            !self.draining && self.listeners.find(tuple.local_port).is_some_and(|port| port.has_room());
+        let mut used = None;
+        match self.time_wait.input(&tuple, seg, may_reopen, &self.config, now) {
             None => {}
-            Some(Verdict::Reopen) => {
+            Some(Verdict::Reopen { used: last }) => {
                 self.counters.tcp_time_wait_recycled += 1;
                 self.states[State::TimeWait as usize] -= 1;
+                used = Some(last);
             }
             Some(Verdict::Ignore) => return self.discard(chunk, DropReason::TimeWait),
             Some(Verdict::Ack { seq, ack, recent }) => {
@@ -268,16 +273,18 @@ impl<M: Memory> Stack<M> {
                 return self.answer_for_time_wait(link, &tuple, (seq, ack, recent), chunk, now);
             }
         }
-        self.receive_for_listener(link, &tuple, seg, chunk, now);
+        self.receive_for_listener(link, &tuple, seg, chunk, used, now);
     }
 
-    /// A segment for no connection: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2).
+    /// A segment for no connection: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2). `used`: the last sequence
+    /// number of the connection that this one follows.
     fn receive_for_listener(
         &mut self,
         link: &ethernet::Header,
         tuple: &FourTuple,
         seg: &Segment,
         chunk: Chunk,
+        used: Option<SeqNumber>,
         now: Instant,
     ) {
         let listening = !self.draining && self.listeners.find(tuple.local_port).is_some();
@@ -293,11 +300,18 @@ impl<M: Memory> Stack<M> {
         }
         self.pool.release(chunk);
         let Some(port) = self.listeners.find(tuple.local_port) else { return };
-        if port.half_open >= port.listener.backlog {
+        if !port.has_room() {
             return self.counters.drop(DropReason::ListenOverflow);
         }
         port.half_open += 1;
-        let (iss, offset) = (self.secrets.isn(tuple, now), self.secrets.timestamp_offset(tuple));
+        let (mut iss, offset) = (self.secrets.isn(tuple, now), self.secrets.timestamp_offset(tuple));
+        if let Some(used) = used
+            && iss.leq(used)
+        {
+            // The old connection's octets ran ahead of the clock: beyond its largest unscaled window, as
+            // Linux does (RFC 9293 §3.6.1, RFC 6191 §2). S2.4
+            iss = used + 65_537;
+        }
         let hop = Hop {
             link: link.answer(self.config.mac),
             next: self.config.next_hop(tuple.remote_ip),

@@ -24,10 +24,19 @@ pub(crate) struct Entry {
     local_port: u16,
     remote_port: u16,
     has_timestamps: bool,
+    /// When a segment without text was last answered, in [`ANSWER_TICK_MS`]s modulo 256.
+    answered: u8,
     snd_nxt: SeqNumber,
     rcv_nxt: SeqNumber,
     /// TS.Recent
     recent: u32,
+}
+
+/// Segments without text are answered once in so many milliseconds (RFC 5961 §7, T9).
+const ANSWER_TICK_MS: u64 = 500;
+
+fn answer_tick(now: Instant) -> u8 {
+    (now.as_millis() / ANSWER_TICK_MS) as u8
 }
 
 /// What a segment for a TIME-WAIT pair leads to.
@@ -37,8 +46,9 @@ pub(crate) enum Verdict {
     Ignore,
     /// ACK with these numbers (RFC 9293 §3.10.7.4).
     Ack { seq: SeqNumber, ack: SeqNumber, recent: Option<u32> },
-    /// A newer SYN: the entry is gone, the listener takes over (RFC 6191, RFC 9293 §3.6.1).
-    Reopen,
+    /// A newer SYN: the entry is gone, the listener takes over (RFC 6191, RFC 9293 §3.6.1). Our initial
+    /// sequence number has to lie beyond what the old connection used.
+    Reopen { used: SeqNumber },
 }
 
 /// The table.
@@ -108,6 +118,7 @@ impl TimeWaitTable {
             local_port: tuple.local_port,
             remote_port: tuple.remote_port,
             has_timestamps: recent.is_some(),
+            answered: answer_tick(now).wrapping_sub(1),
             snd_nxt,
             rcv_nxt,
             recent: recent.unwrap_or(0),
@@ -152,11 +163,12 @@ impl TimeWaitTable {
         self.wheel.cancel(index);
     }
 
-    /// A segment for a waiting pair; `None` if the pair doesn't wait.
+    /// A segment for a waiting pair; `None` if the pair doesn't wait. `may_reopen`: a listener would take a SYN.
     pub(crate) fn input(
         &mut self,
         tuple: &FourTuple,
         seg: &Segment,
+        may_reopen: bool,
         config: &Config,
         now: Instant,
     ) -> Option<Verdict> {
@@ -168,23 +180,30 @@ impl TimeWaitTable {
         }
         let recent = entry.has_timestamps.then_some(entry.recent);
         let newer_stamp = match (recent, seg.options.timestamps) {
-            (Some(recent), Some((value, _))) => Some((value.wrapping_sub(recent) as i32) > 0),
+            // RFC 6191 §2: of equal stamps the sequence number decides.
+            (Some(recent), Some((value, _))) if value != recent => {
+                Some((value.wrapping_sub(recent) as i32) > 0)
+            }
             _ => None,
         };
         if seg.flags.contains(Flags::SYN) && !seg.flags.contains(Flags::ACK) {
             // RFC 6191 §2: a newer timestamp, or without timestamps a larger sequence number.
-            if newer_stamp == Some(true) || (newer_stamp != Some(false) && entry.rcv_nxt.lt(seg.seq)) {
+            let newer = newer_stamp.unwrap_or(entry.rcv_nxt.lt(seg.seq));
+            if newer && may_reopen {
                 self.remove(index, config);
-                return Some(Verdict::Reopen);
+                return Some(Verdict::Reopen { used: entry.snd_nxt });
             }
-            return Some(Verdict::Ack { seq: entry.snd_nxt, ack: entry.rcv_nxt, recent });
         }
         let old = seg.seq.lt(entry.rcv_nxt);
         if seg.flags.contains(Flags::FIN) && old {
             // Our last ACK was lost: again, and the wait starts over (RFC 9293 §3.10.7.4, eighth step).
             self.wheel.arm(index, now + self.duration);
         }
-        if seg.seg_len() > 0 || seg.seq != entry.rcv_nxt {
+        let tick = answer_tick(now);
+        let out_of_place = seg.seg_len() > 0 || seg.seq != entry.rcv_nxt;
+        let waits_for_ack = seg.seg_len() > 0 && !seg.flags.contains(Flags::SYN);
+        if waits_for_ack || (out_of_place && entry.answered != tick) {
+            self.entries[index as usize].answered = tick;
             return Some(Verdict::Ack { seq: entry.snd_nxt, ack: entry.rcv_nxt, recent });
         }
         Some(Verdict::Ignore)

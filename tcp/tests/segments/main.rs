@@ -4,8 +4,10 @@
 
 mod probe;
 
+mod closing;
 mod established;
 mod listen;
 mod sender;
 mod syn_received;
 mod syn_sent;
+mod time_wait;

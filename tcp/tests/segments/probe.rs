@@ -546,6 +546,14 @@ impl Probe {
         peer
     }
 
+    /// As `time_wait`, where the table may be full.
+    pub fn time_wait_or_closed(&mut self) -> Peer {
+        let mut peer = self.fin_wait_2();
+        self.ask(&peer, &peer.seg(FIN_ACK));
+        peer.seq = peer.seq.wrapping_add(1);
+        peer
+    }
+
     /// The peer closed, the application didn't.
     pub fn close_wait(&mut self) -> Peer {
         let mut peer = self.accept();
