@@ -3,14 +3,14 @@
 #
 #   byway ──▶ datapath ──▶ tcp ◀── sim, fuzz        bench ──▶ byway, datapath, tcp
 #     └─────▶ bpf           ▲
-#     └─────────────────────┘                       lab: only in tests and benches, knows none
+#     └─────────────────────┘                       lab: in `byway demo`, tests and benches; knows none
 #
 # A crate that is not listed here fails the check, so that nobody adds one without saying where it stands.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A may_use=(
-	[byway]='byway-bpf byway-datapath byway-tcp'
+	[byway]='byway-bpf byway-datapath byway-lab byway-tcp'
 	[byway-bench]='byway byway-datapath byway-tcp byway-lab'
 	[byway-bpf]=''
 	[byway-datapath]='byway-tcp'
@@ -21,7 +21,6 @@ declare -A may_use=(
 )
 # In tests, beside the above: what stands in for main.rs there.
 declare -A tests_may_use=(
-	[byway]='byway-lab'
 	[byway-bpf]='byway-lab'
 	[byway-datapath]='byway-bpf byway-lab'
 )

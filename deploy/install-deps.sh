@@ -9,9 +9,10 @@ set -euo pipefail
 # The XDP program: clang, and the kernel's and libc's headers. libbpf and libxdp are built from the sources that
 # their crates bring along: gcc, make, m4, llvm (llvm-strip), pkg-config; libelf and zlib are linked.
 build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev zlib1g-dev)
-# The lab and the demo build their network with these; certificates are for cargo's downloads.
-run=(iproute2 ethtool ca-certificates)
-test=(curl iputils-ping openssl tshark)
+# The lab and the demo build their network with these; curl is the demo's client; certificates are for cargo's
+# downloads.
+run=(iproute2 ethtool curl ca-certificates)
+test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 
 # workspace.package.rust-version; Debian 12's own rustc is older.

@@ -8,6 +8,7 @@
 
 mod conns;
 mod control;
+mod demo;
 mod failure;
 mod notify;
 mod options;
@@ -36,6 +37,8 @@ struct Cli {
 enum Verb {
     /// Serve HTTP, WebSocket and raw TCP on an interface
     Serve(options::Serve),
+    /// Show byway at work between two network namespaces; leaves nothing behind
+    Demo,
     /// Show connections, as `ss -tan` does for the kernel's
     Conns(conns::Options),
     /// Show counters, as `nstat` does for the kernel's
@@ -48,6 +51,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.verb {
         Verb::Serve(options) => serve::run(&options),
+        Verb::Demo => demo::run(),
         Verb::Conns(options) => conns::run(&options),
         Verb::Stats(options) => stats::run(&options),
     };

@@ -22,14 +22,6 @@ use crate::error::Error;
 /// last frame waits some 20 µs at most. DPDK, Firedancer and NAPI settled on the same order.
 pub const BATCH: usize = 64;
 
-/// Frames that the fill ring gets even when hardly any are free: without them no ACK could come
-/// in, and no send queue would ever be released. One batch.
-const FILL_FLOOR: u32 = BATCH as u32;
-
-/// Beyond the floor the fill ring leaves 1/20 of all frames free, so that a flood of received
-/// frames can't keep the stack from answering (D2).
-const RESERVE_DIVISOR: u32 = 20;
-
 /// How many frames a port holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Held {
@@ -70,7 +62,8 @@ pub trait Port {
     /// Appends up to [`BATCH`] received frames to `out`; each is user space's from now on.
     fn rx_burst(&mut self, out: &mut Vec<FrameSlice>) -> usize;
 
-    /// Moves free frames into the fill ring, as far as [`refill_quota`] allows. Returns how many.
+    /// Moves free frames into the fill ring, as far as there is room and the pool gives any: it keeps
+    /// a reserve for answers (D2). Returns how many.
     fn refill<M: Memory>(&mut self, pool: &mut FramePool<M>) -> usize;
 
     /// Puts frames into the TX ring, first ones first. Returns how many fitted; the others stay
@@ -102,14 +95,6 @@ pub trait Port {
 
     /// What was counted so far.
     fn counters(&self) -> PortCounters;
-}
-
-/// How many frames may go into a fill ring that holds `held` and has `room` (D2, D3).
-#[inline]
-pub(crate) fn refill_quota<M: Memory>(pool: &FramePool<M>, held: u32, room: u32) -> u32 {
-    let spare = pool.free_count().saturating_sub(pool.total() / RESERVE_DIVISOR);
-    let floor = FILL_FLOOR.saturating_sub(held).min(pool.free_count());
-    spare.max(floor).min(room)
 }
 
 /// A port in memory: four rings, and a peer that is the caller.
@@ -196,9 +181,8 @@ impl Port for MemPort {
 
     fn refill<M: Memory>(&mut self, pool: &mut FramePool<M>) -> usize {
         let room = self.sizes.fill - self.fill.len() as u32;
-        let quota = refill_quota(pool, self.held().fill, room);
         let before = self.fill.len();
-        self.fill.extend((0..quota).map_while(|_| pool.fill()));
+        self.fill.extend((0..room).map_while(|_| pool.fill()));
         self.fill.len() - before
     }
 
@@ -260,20 +244,21 @@ mod tests {
         assert_eq!(port.held(), Held { fill: 128, tx: 0 });
     }
 
-    /// D2, D3: the fill ring leaves the reserve alone, but never runs below its floor.
+    /// D2, D3: an empty pool starves the fill ring, and frames that come back feed it again.
     #[test]
-    fn refill_leaves_a_reserve_but_not_an_empty_ring() {
+    fn refill_recovers_from_starvation() {
         let (mut port, mut pool) = small();
-        // 1,000 frames, reserve 50: with 60 free, 10 are to spare, but the floor is 64.
-        let held: Vec<_> = (0..940).map(|_| pool.alloc(Owner::App).expect("free")).collect();
-        assert_eq!(port.refill(&mut pool), 60, "below the floor the reserve is used");
-        assert_eq!(pool.free_count(), 0);
-        let mut held = held.into_iter();
-        held.by_ref().take(40).for_each(|chunk| pool.release(chunk));
-        assert_eq!(port.refill(&mut pool), 4, "up to the floor and no further");
+        let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc(Owner::Rx)).collect();
+        assert_eq!(held.len(), 1000);
         assert_eq!(port.refill(&mut pool), 0);
-        assert_eq!(pool.free_count(), 36);
-        held.for_each(|chunk| pool.release(chunk));
+        assert!(!port.inject(&mut pool, b"x"), "nothing to receive into");
+        held.drain(..100).for_each(|chunk| pool.release(chunk));
+        let filled = port.refill(&mut pool);
+        assert!(filled > 64, "{filled}");
+        assert_eq!(filled + pool.free_count() as usize, 100);
+        assert!(pool.free_count() > 0, "the reserve for answers stays");
+        assert!(port.inject(&mut pool, b"x"));
+        held.into_iter().for_each(|chunk| pool.release(chunk));
         pool.assert_conserved();
     }
 

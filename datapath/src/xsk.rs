@@ -28,7 +28,7 @@ use crate::config::{BusyPoll, Config, Rings, ZeroCopy};
 use crate::control::Waker;
 use crate::error::Error;
 use crate::frame::DescLayout;
-use crate::port::{BATCH, Held, Port, PortCounters, refill_quota};
+use crate::port::{BATCH, Held, Port, PortCounters};
 use crate::sys;
 use crate::umem::{Umem, os_error};
 
@@ -245,7 +245,7 @@ impl Port for Xsk {
         if room < REFILL_MIN && self.held.fill > self.rings.fill / 2 {
             return 0;
         }
-        let mut quota = refill_quota(pool, self.held.fill, room) as usize;
+        let mut quota = room as usize;
         let mut filled = 0;
         while quota > 0 {
             let mut count = 0;

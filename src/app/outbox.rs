@@ -16,7 +16,6 @@ pub(super) struct Outbox {
     queue: VecDeque<Item>,
     /// Being filled; comes after everything in `queue`.
     open: Option<Chunk>,
-    refused: bool,
 }
 
 #[derive(Debug)]
@@ -30,11 +29,6 @@ impl Outbox {
     /// Something waits for room or memory.
     pub(super) fn is_blocked(&self) -> bool {
         !self.queue.is_empty()
-    }
-
-    /// The stack takes nothing more: our side is closed.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refused
     }
 
     /// A chunk is being filled.
@@ -107,29 +101,20 @@ impl Outbox {
 
     /// Sends what waits. `false`: some of it still does.
     pub(super) fn flush<C: Conn>(&mut self, conn: &mut C) -> bool {
-        while let Some(item) = self.queue.pop_front() {
-            if conn.send_room() == 0 {
-                self.queue.push_front(item);
+        while conn.send_room() > 0 {
+            let Some(item) = self.queue.pop_front() else { return true };
+            let (sent, rest) = match item {
+                Item::Chunk(chunk) => Self::send(conn, chunk),
+                Item::Made(octets) => Self::send_made(conn, octets),
+            };
+            if let Some(rest) = rest {
+                self.queue.push_front(rest);
+            }
+            if !sent {
                 return false;
             }
-            match item {
-                Item::Chunk(chunk) => self.send(conn, chunk),
-                Item::Made(octets) => {
-                    let Some(mut chunk) = conn.alloc() else {
-                        self.queue.push_front(Item::Made(octets));
-                        return false;
-                    };
-                    let (now, later) =
-                        octets.split_at(octets.len().min(conn.mss()).min(conn.tailroom(&chunk)));
-                    conn.append(&mut chunk, now);
-                    self.send(conn, chunk);
-                    if !later.is_empty() {
-                        self.queue.push_front(Item::Made(later.to_vec()));
-                    }
-                }
-            }
         }
-        true
+        self.queue.is_empty()
     }
 
     /// Gives everything back.
@@ -145,17 +130,40 @@ impl Outbox {
     }
 
     fn pass<C: Conn>(&mut self, conn: &mut C, chunk: Chunk) {
-        if self.queue.is_empty() && conn.send_room() > 0 {
-            self.send(conn, chunk);
-        } else {
-            self.queue.push_back(Item::Chunk(chunk));
+        let idle = self.queue.is_empty();
+        self.queue.push_back(Item::Chunk(chunk));
+        if idle {
+            self.flush(conn);
         }
     }
 
-    fn send<C: Conn>(&mut self, conn: &mut C, chunk: Chunk) {
-        if let Err(refused) = conn.send(chunk) {
-            conn.release(refused);
-            self.refused = true;
+    /// Sends a chunk, or the first segment of one that is longer. Whether that worked, and what is left.
+    fn send<C: Conn>(conn: &mut C, mut chunk: Chunk) -> (bool, Option<Item>) {
+        // Cut here, not in `Conn::send`: when memory is short the chunk waits, and is not lost.
+        let rest = if chunk.len() > conn.mss() {
+            let Some(rest) = conn.split_off(&mut chunk, conn.mss()) else {
+                return (false, Some(Item::Chunk(chunk)));
+            };
+            Some(Item::Chunk(rest))
+        } else {
+            None
+        };
+        match conn.send(chunk) {
+            Ok(()) => (true, rest),
+            Err(refused) => {
+                // Our side is closed; `closed` follows.
+                conn.release(refused);
+                (true, rest)
+            }
         }
+    }
+
+    fn send_made<C: Conn>(conn: &mut C, octets: Vec<u8>) -> (bool, Option<Item>) {
+        let Some(mut chunk) = conn.alloc() else { return (false, Some(Item::Made(octets))) };
+        let (now, later) = octets.split_at(octets.len().min(conn.mss()).min(conn.tailroom(&chunk)));
+        conn.append(&mut chunk, now);
+        let rest = (!later.is_empty()).then(|| Item::Made(later.to_vec()));
+        // Not longer than a segment: nothing of it is left.
+        (Self::send(conn, chunk).0, rest)
     }
 }

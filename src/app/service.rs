@@ -124,4 +124,17 @@ impl App for Service {
             connection.closed(conn);
         }
     }
+    fn draining<C: Conn>(&mut self, conn: &mut C) {
+        let id = conn.id();
+        let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
+        let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
+        if let Tenant::Http(connection) = &mut slot.tenant {
+            connection.drain(conn, &self.config);
+        } else {
+            // Nothing says where a raw stream could end well; what still comes is discarded.
+            conn.shutdown();
+            slot.tenant = Tenant::Discard;
+            raw::discard(conn);
+        }
+    }
 }

@@ -109,7 +109,7 @@ impl Conn for TestConn {
         self.pool.release(chunk);
     }
     fn send_room(&self) -> usize {
-        self.room.saturating_sub(self.in_flight.len())
+        if self.shut || self.aborted { 0 } else { self.room.saturating_sub(self.in_flight.len()) }
     }
     fn send(&mut self, chunk: Chunk) -> Result<(), Chunk> {
         if self.shut || self.aborted || self.send_room() == 0 {
@@ -270,7 +270,7 @@ impl Peer {
     /// Acknowledges what was sent and says `writable`, if the service waits for it. Whether
     /// anything happened.
     pub(super) fn pump_once(&mut self) -> bool {
-        let full = self.conn.send_room() == 0;
+        let full = !self.conn.shut && self.conn.send_room() == 0;
         let acked = self.conn.in_flight.len();
         while let Some(chunk) = self.conn.in_flight.pop_front() {
             self.conn.pool.release(chunk);
@@ -288,6 +288,15 @@ impl Peer {
         while self.pump_once() {
             turns += 1;
             assert!(turns < 3_000_000, "the service never comes to rest");
+        }
+    }
+
+    /// The program is about to end.
+    pub(super) fn drain(&mut self) {
+        self.service.draining(&mut self.conn);
+        self.conn.pool.assert_conserved();
+        if !self.hold_acks {
+            self.pump();
         }
     }
 

@@ -199,6 +199,13 @@ impl Filter {
     }
 }
 
+impl Options {
+    /// All connections of the byway behind this socket.
+    pub(crate) fn of(control: PathBuf) -> Self {
+        Self { states: Vec::new(), info: false, json: false, control: Some(control), filter: None }
+    }
+}
+
 /// Asks, filters, and shows.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let lines = control::ask(options.control.as_deref(), "conns")?;

@@ -32,7 +32,10 @@ const DIRECTORY: &str = "/run/byway";
 /// Longest question.
 const QUESTION_MAX: u64 = 64;
 
-/// How long a client may keep the thread waiting for one read or write.
+/// How long a client may take to ask: it is here because it has a question.
+const QUESTION_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a client may keep the thread waiting to go on with an answer.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `/run/byway/IF.sock`.
@@ -134,7 +137,7 @@ fn make_room(path: &Path) -> Result<(), Failure> {
 }
 
 fn answer(client: UnixStream, answerer: &Answerer) -> io::Result<()> {
-    client.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    client.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut question = String::new();
     BufReader::new((&client).take(QUESTION_MAX)).read_line(&mut question)?;

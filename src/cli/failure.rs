@@ -16,7 +16,8 @@ impl Failure {
     pub(crate) const SYSTEM: u8 = 71;
     /// EX_NOPERM: a capability is missing.
     pub(crate) const PERMISSION: u8 = 77;
-    /// EX_CONFIG: what we were told can't be done here.
+    /// EX_CONFIG: what we were told can't be done here; a name, queue, core or address that isn't there or
+    /// isn't free is of this kind. What is there but in use or switched off is the system's (71).
     pub(crate) const CONFIGURATION: u8 = 78;
 
     pub(crate) fn configuration(message: impl Into<String>) -> Self {

@@ -69,7 +69,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Frames of memory for each queue, 2 KiB each
+    /// Frames of memory for each queue: 2 KiB each, 4 KiB if the MTU is above 1770
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     pub(crate) frames: u32,
 

@@ -42,19 +42,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(35);
 const CARRIER_EVERY: Duration = Duration::from_millis(100);
 
-/// Runs until told to stop.
+/// Runs until told to stop by a signal.
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
+    let stop = stop_flag()?;
+    // Nobody may be reading; byway serves all the same.
+    run_until(options, &stop, |ready| {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
+    })
+}
+
+/// Runs until `stop` is set, and says `ready` once frames flow.
+pub(crate) fn run_until(options: &Serve, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
     options.check()?;
     let link = look_at(options)?;
     let plan = plan(options, &link)?;
     // First of what needs privileges, and the quickest to refuse.
     let steering = Steering::load()?;
     let (server, listener) = Server::bind(&options.control_path())?;
-    let stop = stop_flag()?;
     let app_config = app_config(options);
     let runtime = Runtime::start(plan.clone(), move |_| app::Service::new(app_config.clone()))?;
     let serving = Serving::attach(options, &link, &plan, runtime, steering)?;
-    let result = serving.run(listener, &stop);
+    let result = serving.run(listener, stop, ready);
     // The socket file goes last: as long as it is there, another byway is told that we are, too.
     drop(server);
     result
@@ -100,17 +109,14 @@ impl<'a> Serving<'a> {
         Ok(Self { options, link, plan, steering, runtime, attached })
     }
 
-    fn run(self, listener: UnixListener, stop: &AtomicBool) -> Result<(), Failure> {
+    fn run(self, listener: UnixListener, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
         self.runtime.go();
         self.tell_fallbacks();
         wait_for_carrier(self.link, stop);
         let interface = self.link.name.clone();
         let steering = Arc::clone(&self.steering);
         Server::serve(listener, Answerer { interface, inquirer: self.runtime.inquirer(), steering })?;
-        // Nobody may be reading; byway serves all the same.
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{}", self.ready_line()).and_then(|()| out.flush());
-        drop(out);
+        ready(&self.ready_line());
         tell_systemd("READY=1");
 
         let failed = loop {
@@ -138,7 +144,10 @@ impl<'a> Serving<'a> {
         let drained = self.runtime.drain(self.options.drain, || stop.load(Ordering::Relaxed));
         match &drained {
             Ok(0) => {}
-            Ok(reset) => warn(&format!("{reset} connections were reset: they didn't finish within --drain")),
+            Ok(reset) => {
+                let plural = if *reset == 1 { "" } else { "s" };
+                warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
+            }
             Err(error) => warn(&error.to_string()),
         }
         self.shut_down()?;
@@ -270,10 +279,9 @@ fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
 
 fn datapath(options: &Serve, link: &Link) -> Datapath {
     let mut datapath = Datapath { frame_count: options.frames, ..Datapath::default() };
-    // A larger MTU needs larger frames; the same memory holds half as many.
+    // A larger MTU needs larger frames, and as many of them.
     if link.mtu > datapath.mtu_max() {
         datapath.frame_size *= 2;
-        datapath.frame_count /= 2;
     }
     datapath.zero_copy = match (options.zero_copy, options.attach) {
         // Generic XDP runs behind the driver, which has copied by then.
@@ -305,7 +313,7 @@ fn attach_mode(attach: Attach) -> byway_bpf::AttachMode {
 }
 
 /// Set by SIGTERM and SIGINT from now on.
-fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGTERM, libc::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))

@@ -190,6 +190,8 @@ pub(crate) struct Tcb {
     pub(crate) fin_queued: bool,
     fin_sent: bool,
     nodelay: bool,
+    /// The application has read since the last ACK was sent: the peer may have to hear of the room.
+    was_read: bool,
     /// The congestion window was in the way of the last output.
     cwnd_limited: bool,
     /// The application found (nearly) no room, and wants to hear of some.
@@ -258,6 +260,7 @@ impl Tcb {
             fin_queued: false,
             fin_sent: false,
             nodelay: false,
+            was_read: false,
             cwnd_limited: false,
             wants_room: false,
             starved: false,
@@ -420,6 +423,13 @@ impl Tcb {
         let by_frames = pool.fair_share().saturating_sub(self.send.frames());
         let least = SEND_CHUNKS_MIN.saturating_sub(self.send.frames());
         by_octets.min(by_frames).max(least)
+    }
+
+    /// The next octets in order.
+    pub(crate) fn read<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<crate::frame::Chunk> {
+        let chunk = self.recv.pop(pool);
+        self.was_read |= chunk.is_some();
+        chunk
     }
 
     /// Queues a chunk, cut to segments.

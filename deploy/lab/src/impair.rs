@@ -13,7 +13,6 @@
 //! VLAN tags do not pass: the kernel takes them off before a packet socket sees the frame.
 
 mod bridge;
-mod socket;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! byway's addresses are byway's own: the kernel in its namespace does not have them. [`Lab::new`] builds the
-//! whole; [`Namespace`], [`veth_pair`] and [`Impair`] are the parts. Namespaces have no name, so nothing is
+//! whole; [`Namespace`], [`veth_pair`], [`Impair`] and [`Watch`] are the parts. Namespaces have no name, so nothing is
 //! left behind, whether a test ends, panics or is killed.
 
 mod impair;
 mod namespace;
+mod socket;
 mod topology;
+mod watch;
 
 pub use impair::{Counts, Impair, ImpairOptions, Report};
 pub use namespace::{Namespace, is_root};
@@ -22,3 +24,4 @@ pub use topology::{
     BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, KERNEL_INTERFACE, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions,
     VethEnd, VethOptions, veth_pair,
 };
+pub use watch::Watch;

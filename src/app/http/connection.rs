@@ -46,6 +46,8 @@ pub(in crate::app) struct Connection {
     progress: u64,
     /// The current answer's head has found its place.
     begun: bool,
+    /// The program is about to end: the current request is the last.
+    draining: bool,
     shut: bool,
 }
 
@@ -90,6 +92,7 @@ impl Connection {
             hurried: true,
             progress: 0,
             begun: false,
+            draining: false,
             shut: false,
         }
     }
@@ -108,6 +111,17 @@ impl Connection {
         self.arm(conn, config);
     }
 
+    /// The program is about to end: what is under way is finished, nothing new begun.
+    pub(in crate::app) fn drain<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+        self.draining = true;
+        self.keep_alive = false;
+        self.run(conn, config);
+        if matches!(self.phase, Phase::Head) && self.input.is_none() && !self.scanner.has_begun() {
+            self.linger(conn);
+        }
+        self.ready(conn, Ready::default(), config);
+    }
+
     /// The connection is over: gives every chunk back.
     pub(in crate::app) fn closed<C: Conn>(&mut self, conn: &mut C) {
         if let Some(input) = self.input.take() {
@@ -119,12 +133,17 @@ impl Connection {
         self.outbox.clear(conn);
     }
 
-    /// Lets a WebSocket push a message of its own.
+    /// Lets a WebSocket say something of its own.
     fn tick<C: Conn>(&mut self, conn: &mut C) {
         let Phase::WebSocket(session) = &mut self.phase else { return };
         session.clock(conn.now());
-        if self.input.is_none() && !self.outbox.is_blocked() {
+        if self.input.is_some() || self.outbox.is_blocked() {
+            return;
+        }
+        if !self.draining {
             session.tick(conn, &mut self.outbox);
+        } else if session.leave(conn, &mut self.outbox) {
+            self.linger(conn);
         }
     }
 
@@ -132,9 +151,6 @@ impl Connection {
         loop {
             if !self.outbox.flush(conn) {
                 return;
-            }
-            if self.outbox.is_refused() {
-                self.linger(conn);
             }
             match self.step(conn, config) {
                 Step::Again => {}
@@ -221,7 +237,8 @@ impl Connection {
             self.head.extend_from_slice(&unread[..end]);
             &self.head
         };
-        let answer = Request::parse(block, &config.limits).and_then(|request| {
+        let answer = Request::parse(block, &config.limits).and_then(|mut request| {
+            request.keep_alive &= !self.draining;
             self.keep_alive = request.keep_alive;
             self.expects_continue = request.expects_continue;
             routes::answer(&request, &mut self.made, conn, config)

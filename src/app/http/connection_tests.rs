@@ -267,8 +267,9 @@ fn s9_1_h7_expect_100_continue() {
     peer.send(format!("{head}hello").as_bytes());
     assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "the body is there");
     peer.queue(head.as_bytes());
-    peer.queue(b"hello");
+    peer.queue(b"he");
     peer.readable();
+    peer.send(b"llo");
     assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "the body is right behind");
     peer.close();
     assert_eq!(ask("POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n").code, 417);
@@ -428,6 +429,14 @@ fn h1_a_body_must_make_progress() {
     peer.send(head);
     peer.pass(Duration::from_secs(20));
     assert_eq!(read(peer.received(), |_| false)[0].code, 408, "the answer hadn't begun");
+    peer.close();
+    // Nothing is said inside an answer that has begun, not even between two chunks.
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n5\r\n");
+    let before = peer.take();
+    assert!(before.ends_with(b"\r\n\r\n2\r\nhi\r\n"));
+    peer.pass(Duration::from_secs(20));
+    assert!(peer.server_finished() && peer.received().is_empty());
 }
 
 #[test]
@@ -457,6 +466,36 @@ fn s9_1_back_pressure_stops_reading() {
     peer.hold_acks(false);
     peer.pump();
     assert!(read(peer.received(), |_| false)[0].body == pattern(100_000));
+}
+
+#[test]
+fn s9_1_a_draining_server_finishes_what_is_under_way() {
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer.take();
+    peer.drain();
+    assert!(peer.server_finished() && peer.received().is_empty(), "idle");
+    peer.close();
+
+    let mut peer = Peer::connect(HTTP);
+    peer.set_room(1);
+    peer.hold_acks(true);
+    peer.send(b"GET /bytes/100000 HTTP/1.1\r\nHost: a\r\n\r\nGET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer.drain();
+    assert!(!peer.server_finished());
+    peer.hold_acks(false);
+    peer.pump();
+    let responses = read(peer.received(), |_| false);
+    assert_eq!((responses.len(), peer.server_finished()), (1, true));
+    assert!(responses[0].body == pattern(100_000));
+    peer.close();
+
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"GET /hello HTTP/1.1\r\nHost");
+    peer.drain();
+    peer.send(b": a\r\n\r\n");
+    let responses = read(peer.received(), |_| false);
+    assert!(responses[0].has("Connection: close") && peer.server_finished());
 }
 
 /// Requests of every kind, one after the other.

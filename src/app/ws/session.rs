@@ -22,11 +22,17 @@ use super::frame::{CLIENT_HEADER, CONTROL_PAYLOAD, Header, Opcode, ReplyHeader};
 use super::mask;
 use super::utf8::Utf8;
 
+/// Room to send, in chunks, that must be left for text to be held back: what the stack grants even when
+/// memory is short.
+const SPARE_ROOM: usize = 8;
+
 /// Why a WebSocket is closed (RFC 6455 §7.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CloseCode(pub(super) u16);
 
 impl CloseCode {
+    /// The endpoint is going away.
+    const GOING_AWAY: Self = Self(1001);
     /// Protocol error.
     pub(super) const PROTOCOL: Self = Self(1002);
     /// A message's data doesn't fit its type: text that isn't UTF-8.
@@ -129,6 +135,7 @@ enum Outcome {
 impl Session {
     /// A session; with `tick`, one that pushes a message each `tick`.
     pub(in crate::app) fn new(now: Instant, tick: Option<Duration>) -> Self {
+        let tick = tick.map(|period| period.max(Duration::from_millis(1)));
         let ticker =
             tick.map(|period| Ticker { opened: now, period, next: now + period, due: false, count: 0 });
         Self {
@@ -330,7 +337,10 @@ impl Session {
     fn hold<C: Conn>(&mut self, conn: &mut C, chunk: Chunk, outbox: &mut Outbox, limits: &Limits) {
         self.held_octets += chunk.len();
         self.held.push_back(chunk);
-        if self.held_octets < limits.held_octets && self.held.len() < limits.held_chunks {
+        // Held frames are out of the pool just as queued ones are: when memory gets short, and with it
+        // the room to send, nothing is held, lest idle halves of messages starve everybody (D2).
+        let affordable = conn.send_room() > self.held.len() + SPARE_ROOM;
+        if self.held_octets < limits.held_octets && self.held.len() < limits.held_chunks && affordable {
             return;
         }
         if let Some(frame) = &mut self.frame {
@@ -392,6 +402,16 @@ impl Session {
         outbox.write(conn, frame);
     }
 
+    /// Says Close because the program is about to end, unless it would land inside a frame. Whether
+    /// it has been said.
+    pub(in crate::app) fn leave<C: Conn>(&mut self, conn: &mut C, outbox: &mut Outbox) -> bool {
+        let inside = self.frame.is_some_and(|frame| frame.streaming);
+        if !inside {
+            self.say_close(conn, &mut None, outbox, &CloseCode::GOING_AWAY.0.to_be_bytes());
+        }
+        !inside
+    }
+
     /// Gives back what is held.
     pub(in crate::app) fn release<C: Conn>(&mut self, conn: &mut C) {
         for chunk in self.held.drain(..) {
@@ -439,3 +459,7 @@ fn stream(frame: &mut Frame, opcode: Opcode, buf: &mut [u8], cursors: &mut Curso
     cursors.keep_unmasked(buf, octets, frame.key);
     frame.took(octets);
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -39,7 +39,7 @@ impl<M: Memory> Conn for StackConn<'_, M> {
 
     #[inline]
     fn recv(&mut self) -> Option<Chunk> {
-        self.tcb.recv.pop(self.ctx.pool)
+        self.tcb.read(self.ctx.pool)
     }
 
     fn recv_finished(&self) -> bool {

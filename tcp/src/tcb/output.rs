@@ -237,6 +237,7 @@ impl Tcb {
     fn acked_by_sending(&mut self) {
         self.owed.ack = false;
         self.owed.unacked = 0;
+        self.was_read = false;
         self.timers.clear(TimerKind::DelayedAck);
     }
 
@@ -396,7 +397,7 @@ impl Tcb {
     /// The application has read: tell the peer when the window grew by two segments or half of
     /// what the peer believes (RFC 9293 §3.8.6.2.2). S5.2
     fn window_update_if_due<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
-        if !self.state.can_receive() || self.owed.ack {
+        if !self.state.can_receive() || self.owed.ack || !self.was_read {
             return;
         }
         let edge = self.edge_to_offer(ctx);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::socket::{self, PacketSocket, Received};
 use super::{Counts, ImpairOptions, Lane};
 use crate::namespace::Namespace;
+use crate::socket::{self, PacketSocket, Received};
 
 /// How soon a request to stop is seen. Frames never wait for it.
 const STOP_WITHIN: Duration = Duration::from_millis(20);
@@ -88,7 +88,7 @@ impl Impair {
         ready: impl FnOnce(),
         stop: &AtomicBool,
     ) -> Result<Report> {
-        let mut sockets = [PacketSocket::open(a)?, PacketSocket::open(b)?];
+        let mut sockets = [PacketSocket::open(a, false)?, PacketSocket::open(b, false)?];
         let mut lanes = [Lane::new(options, 0), Lane::new(options, 1)];
         let mut out = Vec::new();
         let started = now();

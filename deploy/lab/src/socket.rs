@@ -1,4 +1,4 @@
-//! One end of the bridge: a packet socket on an interface. All of the bridge's system calls are here.
+//! A packet socket on an interface. All system calls on frames are here.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -37,11 +37,12 @@ pub(super) struct PacketSocket {
 }
 
 impl PacketSocket {
-    pub(super) fn open(interface: &str) -> Result<Self> {
-        Self::try_open(interface).with_context(|| format!("cannot bridge {interface}"))
+    /// Opens it, to see what comes in and, if `both_ways`, what goes out, too.
+    pub(super) fn open(interface: &str, both_ways: bool) -> Result<Self> {
+        Self::try_open(interface, both_ways).with_context(|| format!("cannot listen on {interface}"))
     }
 
-    fn try_open(interface: &str) -> Result<Self> {
+    fn try_open(interface: &str, both_ways: bool) -> Result<Self> {
         let name = std::ffi::CString::new(interface)?;
         // SAFETY: if_nametoindex reads the NUL-terminated name, which outlives the call.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -65,8 +66,8 @@ impl PacketSocket {
             mr_address: [0; 8],
         };
         set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, promiscuous).context("promiscuous mode")?;
-        // Or it would take what it sends itself for what comes in.
-        set(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1 as libc::c_int)
+        // A bridge would take what it sends itself for what comes in.
+        set(&fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, libc::c_int::from(!both_ways))
             .context("PACKET_IGNORE_OUTGOING")?;
         // The forcing kind takes CAP_NET_ADMIN; the other is capped at net.core.rmem_max.
         for (force, plain) in
@@ -149,7 +150,7 @@ impl AsRawFd for PacketSocket {
 }
 
 /// Waits until one of the sockets has frames, or for `timeout`.
-pub(super) fn wait(sockets: [&PacketSocket; 2], timeout: Duration) -> io::Result<()> {
+pub(super) fn wait<const N: usize>(sockets: [&PacketSocket; N], timeout: Duration) -> io::Result<()> {
     let mut entries =
         sockets.map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     let timeout = libc::timespec {

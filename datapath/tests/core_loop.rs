@@ -1,0 +1,292 @@
+//! Two whole cores, wire to application, joined in memory and turned in virtual time.
+
+use std::time::Duration;
+
+use byway_datapath::config::Rings;
+use byway_datapath::core_loop::CoreLoop;
+use byway_datapath::port::{MemPort, Port};
+use byway_tcp::app::{App, Closed, Conn, Ready};
+use byway_tcp::frame::{FramePool, HeapMemory, Owner};
+use byway_tcp::stack::{Cidr, Config, Listener, Stack};
+use byway_tcp::time::Instant;
+use byway_tcp::wire::MacAddr;
+
+const FRAMES: u32 = 4096;
+const PORT: u16 = 7;
+const RINGS: Rings = Rings { fill: 512, rx: 256, tx: 256, completion: 512 };
+
+/// Sends back what it receives, in the frames it came in.
+#[derive(Default)]
+struct Echo {
+    closed: Vec<Closed>,
+}
+
+impl App for Echo {
+    fn opened<C: Conn>(&mut self, conn: &mut C) {
+        conn.set_nodelay(true);
+    }
+
+    fn ready<C: Conn>(&mut self, conn: &mut C, _ready: Ready) {
+        while conn.send_room() > 0 {
+            let Some(chunk) = conn.recv() else { break };
+            if let Err(chunk) = conn.send(chunk) {
+                conn.release(chunk);
+            }
+        }
+        if conn.recv_finished() {
+            conn.shutdown();
+        }
+    }
+
+    fn closed<C: Conn>(&mut self, _conn: &mut C, reason: Closed) {
+        self.closed.push(reason);
+    }
+}
+
+/// Sends `total` octets of a pattern and checks what comes back.
+struct Source {
+    total: usize,
+    sent: usize,
+    received: usize,
+    closed: Option<Closed>,
+}
+
+impl Source {
+    fn new(total: usize) -> Self {
+        Self { total, sent: 0, received: 0, closed: None }
+    }
+
+    fn octet(at: usize) -> u8 {
+        ((at * 31) >> 3) as u8
+    }
+
+    fn send<C: Conn>(&mut self, conn: &mut C) {
+        while self.sent < self.total && conn.send_room() > 0 {
+            let Some(mut chunk) = conn.alloc() else { return };
+            let len = conn.mss().min(self.total - self.sent);
+            let octets: Vec<u8> = (self.sent..self.sent + len).map(Self::octet).collect();
+            conn.append(&mut chunk, &octets);
+            match conn.send(chunk) {
+                Ok(()) => self.sent += len,
+                Err(chunk) => return conn.release(chunk),
+            }
+        }
+    }
+}
+
+impl App for Source {
+    fn opened<C: Conn>(&mut self, conn: &mut C) {
+        self.send(conn);
+    }
+
+    fn ready<C: Conn>(&mut self, conn: &mut C, _ready: Ready) {
+        while let Some(chunk) = conn.recv() {
+            for (place, &octet) in conn.bytes(&chunk).iter().enumerate() {
+                assert_eq!(octet, Self::octet(self.received + place), "octet {}", self.received + place);
+            }
+            self.received += chunk.len();
+            conn.release(chunk);
+        }
+        self.send(conn);
+        if self.received == self.total {
+            conn.shutdown();
+        }
+    }
+
+    fn closed<C: Conn>(&mut self, _conn: &mut C, reason: Closed) {
+        self.closed = Some(reason);
+    }
+}
+
+type Core<A> = CoreLoop<MemPort, HeapMemory, A>;
+
+fn core<A: App>(host: u8, rings: Rings, app: A) -> Core<A> {
+    let mut config = Config::new(MacAddr([2, 0, 0, 0, 0, host]), [host; 32]);
+    config.addresses = vec![Cidr { address: [10, 0, 0, host].into(), prefix: 24 }];
+    config.max_connections = 64;
+    config.max_time_wait = 64;
+    config.time_wait = Duration::from_millis(10);
+    let pool = FramePool::new(HeapMemory::new(FRAMES, 2048));
+    CoreLoop::new(MemPort::new(rings), Stack::new(config, pool), app)
+}
+
+/// A server, a client, and the wire between them.
+struct Pair {
+    server: Core<Echo>,
+    client: Core<Source>,
+    now: Instant,
+    /// Frames the wire moves from server to client between two turns; the other way, all.
+    wire: usize,
+}
+
+impl Pair {
+    fn new(rings: Rings, total: usize) -> Self {
+        let mut server = core(1, rings, Echo::default());
+        server.stack_mut().listen(Listener { port: PORT, backlog: 16 });
+        let mut client = core(2, RINGS, Source::new(total));
+        let now = Instant::from_millis(1000);
+        client.stack_mut().connect(([10, 0, 0, 1], PORT).into(), now).expect("connects");
+        Self { server, client, now, wire: usize::MAX }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_micros(10);
+        self.client.turn(self.now).expect("turn");
+        self.server.turn(self.now).expect("turn");
+        carry(&mut self.client, &mut self.server, usize::MAX);
+        carry(&mut self.server, &mut self.client, self.wire);
+    }
+
+    /// Turns until the client is through, at most a virtual minute.
+    fn finish(&mut self) {
+        for step in 0..6_000_000 {
+            if self.client.app().closed.is_some() {
+                return;
+            }
+            if step % 64 == 0 {
+                self.client.assert_conserved();
+                self.server.assert_conserved();
+            }
+            self.step();
+        }
+        let app = self.client.app();
+        panic!("sent {}, received {} of {}", app.sent, app.received, app.total);
+    }
+
+    /// P3: with every connection gone each frame is free or in the fill ring.
+    fn assert_idle(&mut self) {
+        self.wire = usize::MAX;
+        for _ in 0..20_000 {
+            self.step();
+        }
+        assert_eq!(self.client.app().closed, Some(Closed::Finished));
+        assert_eq!(self.server.app().closed, [Closed::Finished]);
+        for (pool, held) in [
+            (self.client.stack().pool(), self.client.port().held()),
+            (self.server.stack().pool(), self.server.port().held()),
+        ] {
+            pool.assert_conserved();
+            assert_eq!(pool.count(Owner::Fill), held.fill);
+            assert_eq!(pool.free_count() + held.fill, FRAMES, "{pool:?}");
+        }
+    }
+}
+
+fn carry<A: App, B: App>(from: &mut Core<A>, to: &mut Core<B>, most: usize) {
+    for _ in 0..most {
+        let (port, stack) = from.split();
+        let Some(frame) = port.take(stack.pool_mut(), <[u8]>::to_vec) else { return };
+        let (port, stack) = to.split();
+        port.inject(stack.pool_mut(), &frame);
+    }
+}
+
+#[test]
+fn a_megabyte_goes_there_and_back_and_frames_are_conserved() {
+    let mut pair = Pair::new(RINGS, 1 << 20);
+    pair.finish();
+    pair.assert_idle();
+    assert_eq!(pair.server.counters().tx_backlogs, 0);
+    assert_eq!(pair.server.stack().pool().payload_bytes_copied(), 0);
+}
+
+/// D4: a TX ring that is full most of the time holds frames back and loses none.
+#[test]
+fn a_full_tx_ring_pushes_back() {
+    let rings = Rings { tx: 16, completion: 16, ..RINGS };
+    let mut pair = Pair::new(rings, 256 << 10);
+    pair.wire = 3;
+    pair.finish();
+    assert!(pair.server.counters().tx_backlogs > 10, "{:?}", pair.server.counters());
+    assert!(pair.server.port().counters().tx_ring_full > 10);
+    pair.assert_idle();
+}
+
+/// D4: a completion ring that is full stops the NIC, not the loop.
+#[test]
+fn a_wire_that_stands_still_does_not_stop_the_loop() {
+    let rings = Rings { tx: 16, completion: 16, ..RINGS };
+    let mut pair = Pair::new(rings, 64 << 10);
+    pair.wire = 3;
+    for _ in 0..100 {
+        pair.step();
+    }
+    pair.wire = 0;
+    for _ in 0..1000 {
+        pair.step();
+    }
+    pair.server.assert_conserved();
+    pair.wire = usize::MAX;
+    pair.finish();
+    pair.assert_idle();
+}
+
+/// D3: the RX ring overflows while the core stands still; what was lost is sent again.
+#[test]
+fn a_core_that_stood_still_recovers() {
+    let rings = Rings { fill: 128, rx: 64, ..RINGS };
+    let mut pair = Pair::new(rings, 2 << 20);
+    while pair.client.app().received < 200_000 {
+        pair.step();
+    }
+    // The server's core stops for 100 ms; the client goes on.
+    for _ in 0..10_000 {
+        pair.now = pair.now + Duration::from_micros(10);
+        pair.client.turn(pair.now).expect("turn");
+        carry(&mut pair.client, &mut pair.server, usize::MAX);
+    }
+    let lost = pair.server.port().counters();
+    assert!(lost.rx_ring_full + lost.fill_ring_empty > 0, "{lost:?}");
+    pair.finish();
+    assert_eq!(pair.server.counters().stalls, 1);
+    assert!(pair.server.counters().gap_max_ns >= 99_000_000);
+    pair.assert_idle();
+}
+
+/// D12: after a stall everything received is heard before a timer judges by the clock.
+#[test]
+fn a_stall_is_no_reason_to_retransmit() {
+    let mut pair = Pair::new(RINGS, 256 << 10);
+    // Until the client has data under way.
+    while pair.client.app().received == 0 {
+        pair.step();
+    }
+    // What is under way arrives, but both stand still for 5 s.
+    carry(&mut pair.client, &mut pair.server, usize::MAX);
+    pair.server.turn(pair.now).expect("turn");
+    carry(&mut pair.server, &mut pair.client, usize::MAX);
+    pair.now = pair.now + Duration::from_secs(5);
+    pair.finish();
+    assert_eq!(pair.client.counters().stalls, 1);
+    assert_eq!(pair.server.counters().stalls, 1);
+    assert!(pair.client.counters().gap_max_ns >= 4_999_000_000);
+    assert_eq!(pair.client.stack().counters().tcp_timeouts, 0, "the client's ACKs lay in its ring");
+    assert_eq!(pair.client.stack().counters().tcp_retrans_segs, 0);
+    pair.assert_idle();
+}
+
+/// Sleeping as long as it meant to is no stall; oversleeping is.
+#[test]
+fn only_time_lost_against_the_plan_is_a_gap() {
+    let mut core = core(1, RINGS, Echo::default());
+    let start = Instant::from_millis(1000);
+    core.turn(start).expect("turn");
+    core.sleeping(start + Duration::from_millis(250));
+    core.turn(start + Duration::from_millis(250)).expect("turn");
+    assert_eq!(core.counters().gap_max_ns, 0);
+    core.sleeping(start + Duration::from_millis(500));
+    core.turn(start + Duration::from_millis(300)).expect("woken early");
+    assert_eq!((core.counters().gap_max_ns, core.counters().stalls), (0, 0));
+    core.sleeping(start + Duration::from_millis(400));
+    core.turn(start + Duration::from_millis(1400)).expect("turn");
+    assert_eq!((core.counters().gap_max_ns, core.counters().stalls), (1_000_000_000, 1));
+}
+
+#[test]
+fn a_removed_device_ends_the_turn() {
+    let mut core = core(1, RINGS, Echo::default());
+    core.port_mut().remove_device();
+    let error = core.turn(Instant::from_millis(1)).expect_err("gone");
+    assert!(matches!(error, byway_datapath::Error::DeviceGone { .. }));
+    core.assert_conserved();
+}

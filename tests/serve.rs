@@ -1,0 +1,417 @@
+//! `byway serve` as its operator meets it: refusals, exit codes, the ready line, the end, the control socket.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
+use support::*;
+
+fn lab(queues: u32) -> Option<Lab> {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return None;
+    }
+    let veth = VethOptions { queues, offloads: false, ..VethOptions::default() };
+    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
+}
+
+/// Runs byway in byway's namespace until it ends by itself.
+fn run(lab: &Lab, arguments: &str) -> Output {
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut child = lab.byway.spawn(&mut byway(&arguments)).expect("byway starts");
+    if wait(&mut child, PATIENCE).is_none() {
+        child.kill().expect("kills");
+        let output = child.wait_with_output().expect("ends");
+        panic!("byway {arguments:?} goes on: {output:?}");
+    }
+    child.wait_with_output().expect("ends")
+}
+
+/// A refusal: the exit code, and one line on standard error that says `words`.
+fn refuses(lab: &Lab, arguments: &str, code: i32, words: &[&str]) {
+    let output = run(lab, arguments);
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(code), "byway {arguments}: {stderr}");
+    assert!(output.stdout.is_empty(), "byway {arguments}");
+    if code != 2 {
+        assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    }
+    for word in words {
+        assert!(stderr.contains(word), "byway {arguments}: no {word:?} in {stderr}");
+    }
+}
+
+fn assert_nothing_left(lab: &Lab) {
+    let link = lab.byway.run(&format!("ip -details link show {BYWAY_INTERFACE}")).expect("ip");
+    assert!(!link.contains("prog/xdp"), "a program is attached: {link}");
+}
+
+#[test]
+fn mistakes_end_with_their_exit_code_and_leave_nothing() {
+    let Some(lab) = lab(2) else { return };
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    let serve =
+        |more: &str| format!("serve --control {} --interface {BYWAY_INTERFACE} {more}", control.display());
+    let own = "--address 192.0.2.1/24";
+    lab.byway.run("ip link add other0 type veth peer name other1").expect("veth");
+    lab.byway.run("ip addr add 192.0.2.77/32 dev other0").expect("address");
+    let cases: &[(String, i32, &[&str])] = &[
+        (serve(""), 2, &["--address"]),
+        (serve(&format!("{own} --atach native")), 2, &["--attach"]),
+        (serve(&format!("{own} --zero-copy maybe")), 2, &["auto", "on", "off"]),
+        ("serve --interface nosuch0 --address 192.0.2.1/24".into(), 78, &["nosuch0", "ip link"]),
+        ("serve --interface lo --address 192.0.2.1/24".into(), 78, &["lo", "Ethernet"]),
+        (serve("--address 192.0.2.77/24"), 78, &["192.0.2.77", "other0", "ip addr del"]),
+        (serve(&format!("{own} --port 7 --echo-port 7")), 78, &["port 7", "http and echo"]),
+        (serve(&format!("{own} --queues 2")), 78, &["queue 2", "it has 2"]),
+        (serve(&format!("{own} --queues 0,1 --cores 0")), 78, &["2 queues", "1 may be used"]),
+        (serve(&format!("{own} --cores 900,901")), 78, &["core 900"]),
+        (serve(&format!("{own} --gateway 198.51.100.1")), 78, &["198.51.100.1"]),
+        (serve(&format!("{own} --frames 100")), 78, &["100 frames", "at least"]),
+        (serve(&format!("{own} --zero-copy on")), 71, &["zero-copy", "EOPNOTSUPP", "--zero-copy auto"]),
+        ("conns --control /nonexistent/byway.sock".into(), 71, &["/nonexistent/byway.sock", "running?"]),
+        ("stats --control /nonexistent/byway.sock".into(), 71, &["/nonexistent/byway.sock", "running?"]),
+    ];
+    for (arguments, code, words) in cases {
+        refuses(&lab, arguments, *code, words);
+        assert_nothing_left(&lab);
+        assert!(!control.exists(), "{arguments}: the control socket stays behind");
+    }
+    lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} down")).expect("down");
+    refuses(&lab, &serve(own), 71, &["is down", "ip link set"]);
+}
+
+/// Missing privileges are named, and so is the limit of locked memory.
+#[test]
+fn missing_privileges_are_named() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    for (without, code, words) in [
+        ("-net_raw", 77, "CAP_NET_RAW"),
+        ("-bpf,-sys_admin", 77, "CAP_BPF"),
+        // More than any shell may lock, unless it may lock everything.
+        ("-ipc_lock", 71, "RLIMIT_MEMLOCK"),
+    ] {
+        let mut command = std::process::Command::new("setpriv");
+        command.arg(format!("--bounding-set={without}")).arg(env!("CARGO_BIN_EXE_byway"));
+        command.args(["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24", "--control"]);
+        command.arg(&control).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = lab.byway.spawn(&mut command).expect("setpriv (util-linux)");
+        // With unlimited memory to lock it starts: then there is nothing to refuse.
+        let Some(status) = wait(&mut child, Duration::from_secs(5)) else {
+            eprintln!("skipped {without}: this shell may lock any memory");
+            signal(child.id(), libc::SIGTERM);
+            wait(&mut child, PATIENCE).expect("ends");
+            continue;
+        };
+        let stderr = String::from_utf8(child.wait_with_output().expect("ends").stderr).expect("UTF-8");
+        assert_eq!((status.code(), stderr.lines().count()), (Some(code), 1), "{without}: {stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert_nothing_left(&lab);
+        assert!(!control.exists());
+    }
+}
+
+/// D7, D8: what somebody else has is named and left alone.
+#[test]
+fn what_is_taken_is_named_and_left_alone() {
+    let Some(lab) = lab(1) else { return };
+    let server = Server::start(&lab, &[]);
+    let scratch = Scratch::new();
+    let elsewhere = scratch.0.join("other.sock");
+    let base = format!("serve --interface {BYWAY_INTERFACE} --address 192.0.2.9/24 --control");
+    // The same control socket: another byway is alive there.
+    let control = server.control.display();
+    refuses(&lab, &format!("{base} {control}"), 71, &["another byway"]);
+    // Another one: the queue is taken.
+    refuses(&lab, &format!("{base} {}", elsewhere.display()), 71, &["queue 0", "in use"]);
+    assert!(!elsewhere.exists());
+    assert_eq!(lab.kernel.enter(|| echo(v4(ECHO), &[7; 100_000])), sha256(&[7; 100_000]), "undisturbed");
+    server.stop();
+    assert_nothing_left(&lab);
+}
+
+/// D6, D7: a program of somebody else's stays.
+#[test]
+fn a_foreign_program_is_not_replaced() {
+    let Some(lab) = lab(1) else { return };
+    let mut foreign = byway_bpf::Steering::load().expect("a program");
+    let index = lab.byway.ifindex(BYWAY_INTERFACE).expect("index") as i32;
+    let mut foreign = lab.byway.enter(move || {
+        foreign.attach(index, byway_bpf::AttachMode::Native).expect("attaches");
+        foreign
+    });
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    let base = format!("serve --interface {BYWAY_INTERFACE} --address 192.0.2.1/24");
+    let arguments = format!("{base} --control {}", control.display());
+    refuses(&lab, &arguments, 71, &["already on byway0"]);
+    assert!(!control.exists());
+    let link = lab.byway.run(&format!("ip -details link show {BYWAY_INTERFACE}")).expect("ip");
+    assert!(link.contains("prog/xdp"), "the other's program is still there");
+    foreign.detach();
+}
+
+/// The ready line says what was really got, and systemd hears of it.
+#[test]
+fn readiness_is_told_in_a_line_and_to_systemd() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let (control, notify) = (scratch.0.join("byway.sock"), scratch.0.join("notify"));
+    let systemd = UnixDatagram::bind(&notify).expect("bind");
+    systemd.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let arguments = [
+        "serve",
+        "--interface",
+        BYWAY_INTERFACE,
+        "--address",
+        "192.0.2.1/24",
+        "--address",
+        "2001:db8::1/64",
+        "--attach",
+        "generic",
+        "--port",
+        "8080",
+        "--control",
+        control.to_str().expect("UTF-8"),
+    ];
+    let mut command = byway(&arguments);
+    let mut child = lab.byway.spawn(command.env("NOTIFY_SOCKET", &notify)).expect("starts");
+    let heard = || {
+        let mut message = [0; 64];
+        let length = systemd.recv(&mut message).expect("systemd hears");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert_eq!(heard(), "READY=1");
+    signal(child.id(), libc::SIGINT);
+    assert_eq!(heard(), "STOPPING=1");
+    let status = wait(&mut child, PATIENCE).expect("ends");
+    let output = child.wait_with_output().expect("ends");
+    assert!(status.success(), "{output:?}");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    for word in [
+        "byway ready ",
+        "interface=byway0",
+        "driver=veth",
+        "attach=generic",
+        "mode=copy",
+        "need-wakeup=on",
+        "busy-poll=off",
+        "queues=0",
+        "cores=0",
+        "checksums=verified",
+        "mtu=1500",
+        "addresses=192.0.2.1/24,2001:db8::1/64",
+        "ports=8080(http)",
+    ] {
+        assert!(stdout.contains(word), "no {word:?} in {stdout}");
+    }
+    assert!(!control.exists(), "the control socket goes with the process");
+    assert_nothing_left(&lab);
+}
+
+/// A fallback is said loudly.
+#[test]
+fn fallbacks_are_told_on_standard_error() {
+    let Some(lab) = lab(2) else { return };
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    let arguments = [
+        "serve",
+        "--interface",
+        BYWAY_INTERFACE,
+        "--address",
+        "192.0.2.1/24",
+        "--queues",
+        "0",
+        "--control",
+        control.to_str().expect("UTF-8"),
+    ];
+    let mut child = lab.byway.spawn(byway(&arguments).stdout(Stdio::piped())).expect("starts");
+    let mut first = [0; 11];
+    child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("a line");
+    assert_eq!(&first, b"byway ready");
+    signal(child.id(), libc::SIGTERM);
+    wait(&mut child, PATIENCE).expect("ends");
+    let stderr = String::from_utf8(child.wait_with_output().expect("ends").stderr).expect("UTF-8");
+    assert!(stderr.contains("copy mode on queue 0 of byway0 instead of zero-copy"), "{stderr}");
+    assert!(stderr.contains("1 of 2 queues"), "{stderr}");
+}
+
+/// D9: SIGTERM under load, again and again: exit 0, within the drain, nothing left, nothing lost by the ledger.
+#[test]
+fn d9_stopping_under_load_is_orderly() {
+    let Some(lab) = lab(1) else { return };
+    for round in 0..10 {
+        let server = Server::start(&lab, &["--drain", "200ms"]);
+        std::thread::scope(|scope| {
+            let kernel = &lab.kernel;
+            let load = scope.spawn(move || {
+                kernel.enter(|| {
+                    let mut streams: Vec<_> = (0..8).map(|_| connect(v4(ECHO))).collect();
+                    let mut octets = vec![1; 32_768];
+                    let mut turn = |stream: &mut std::net::TcpStream| {
+                        stream.write_all(&octets).is_ok() && stream.read(&mut octets).is_ok_and(|n| n > 0)
+                    };
+                    // Until byway closes or resets them.
+                    while streams.iter_mut().all(&mut turn) {}
+                });
+            });
+            std::thread::sleep(Duration::from_millis(100 + 20 * round));
+            let before = now();
+            server.stop();
+            assert!(now() - before < Duration::from_secs(2), "within the drain and a little");
+            load.join().expect("the peers hear of the end");
+        });
+        assert_nothing_left(&lab);
+    }
+}
+
+/// A connection that is idle doesn't hold up the end longer than --drain, and hears of it.
+#[test]
+fn what_does_not_finish_within_the_drain_is_ended() {
+    let Some(lab) = lab(1) else { return };
+    let server = Server::start(&lab, &["--drain", "500ms"]);
+    let mut idle = lab.kernel.enter(|| {
+        let mut stream = connect(v4(ECHO));
+        stream.write_all(b"hello").expect("writes");
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).expect("reads");
+        stream
+    });
+    let before = now();
+    server.stop();
+    assert!(now() - before < Duration::from_secs(3));
+    let mut rest = Vec::new();
+    match idle.read_to_end(&mut rest) {
+        Ok(0) => {}
+        Ok(more) => panic!("{more} octets after the end"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// D5: the device goes, byway says so and ends with 69.
+#[test]
+fn d5_a_removed_device_ends_byway_with_69() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    let arguments = [
+        "serve",
+        "--interface",
+        BYWAY_INTERFACE,
+        "--address",
+        "192.0.2.1/24",
+        "--control",
+        control.to_str().expect("UTF-8"),
+    ];
+    let mut child = lab.byway.spawn(&mut byway(&arguments)).expect("starts");
+    let mut first = [0; 11];
+    child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("a line");
+    lab.byway.run(&format!("ip link del {BYWAY_INTERFACE}")).expect("deletes");
+    let status = wait(&mut child, Duration::from_secs(5)).expect("notices");
+    let stderr = String::from_utf8(child.wait_with_output().expect("ends").stderr).expect("UTF-8");
+    assert_eq!(status.code(), Some(69), "{stderr}");
+    assert!(stderr.contains("byway0 is gone"), "{stderr}");
+    assert!(!control.exists());
+}
+
+/// D5: connections survive a link that flaps.
+#[test]
+fn d5_connections_survive_a_flapping_link() {
+    let Some(lab) = lab(1) else { return };
+    let server = Server::start(&lab, &[]);
+    lab.kernel.enter(|| {
+        let mut stream = connect(v4(ECHO));
+        for flap in 0..10u8 {
+            lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} down")).expect("down");
+            stream.write_all(&[flap; 3000]).expect("writes");
+            std::thread::sleep(Duration::from_millis(50));
+            lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} up")).expect("up");
+            let mut back = [0; 3000];
+            stream.read_exact(&mut back).expect("reads");
+            assert_eq!(back, [flap; 3000]);
+        }
+    });
+    server.stop();
+}
+
+/// D6: a killed byway's control socket gives way to the next one's.
+#[test]
+fn d6_a_stale_control_socket_gives_way() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    let arguments = [
+        "serve",
+        "--interface",
+        BYWAY_INTERFACE,
+        "--address",
+        "192.0.2.1/24",
+        "--control",
+        control.to_str().expect("UTF-8"),
+    ];
+    for _ in 0..2 {
+        let mut child = lab.byway.spawn(&mut byway(&arguments)).expect("starts");
+        let mut first = [0; 11];
+        child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("ready");
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        assert!(control.exists(), "left behind");
+        assert_nothing_left(&lab);
+    }
+}
+
+/// D13: silly, silent and many clients of the control socket cost the data path nothing.
+#[test]
+fn d13_the_control_socket_takes_abuse() {
+    let Some(lab) = lab(1) else { return };
+    let server = Server::start(&lab, &[]);
+    let ask = |question: &[u8]| {
+        let mut stream = UnixStream::connect(&server.control).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        // Too long a question is cut off before it is all said.
+        let _ = stream.write_all(question);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    assert!(ask(b"nonsense\n").contains("error"));
+    assert!(ask(&[b'x'; 100_000]).contains("error") || ask(b"\n").contains("error"));
+    let silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&server.control).expect("connects")).collect();
+    assert_eq!(lab.kernel.enter(|| echo(v4(ECHO), &[7; 1_000_000])), sha256(&[7; 1_000_000]));
+    assert!(ask(b"stats\n").contains("TcpInSegs"), "answered after the silent ones were cut off");
+    drop(silent);
+    for _ in 0..200 {
+        assert!(ask(b"conns\n").contains("LISTEN"));
+    }
+    server.stop();
+}
+
+/// P3 from outside: with the connections gone, frames are free or the kernel's to receive into.
+#[test]
+fn p3_the_ledger_balances_after_the_load() {
+    let Some(lab) = lab(1) else { return };
+    let server = Server::start(&lab, &[]);
+    for _ in 0..3 {
+        assert_eq!(lab.kernel.enter(|| echo(v4(ECHO), &[9; 5_000_000])), sha256(&[9; 5_000_000]));
+    }
+    let balanced = eventually(Duration::from_secs(5), || {
+        let stats = server.ask(&lab, "stats");
+        let frames = &stats["frames"];
+        let count = |owner: &str| frames[owner].as_u64().expect("a count");
+        (count("free") + count("fill") == count("total")).then_some(())
+    });
+    assert!(balanced.is_some(), "{}", server.ask(&lab, "stats")["frames"]);
+    let stats = server.ask(&lab, "stats");
+    assert_eq!(stats["xsk"]["invalid_descriptors"], 0);
+    assert!(stats["steering"]["redirect_tcp"].as_u64().expect("a count") > 1000);
+    server.stop();
+}
