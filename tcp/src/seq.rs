@@ -42,6 +42,14 @@ impl SeqNumber {
         self.0.wrapping_sub(first.0) < size
     }
 
+    /// Whether `una < self <= nxt`: what an acknowledgement must be to move SND.UNA (RFC 9293 §3.4). Unlike two
+    /// comparisons it can't be met by a number half the space away (T7).
+    #[inline]
+    pub fn acknowledges(self, una: Self, nxt: Self) -> bool {
+        let ahead = self.since(una);
+        ahead != 0 && ahead <= nxt.since(una)
+    }
+
     /// How far `self` lies ahead of `earlier`, in octets of sequence space.
     #[inline]
     pub fn since(self, earlier: Self) -> u32 {
@@ -105,6 +113,21 @@ mod tests {
             assert!(!(first + 10).in_window(first, 10));
             assert!(!(first - 1).in_window(first, 10));
             assert!(first.lt(first + 1) && !(first + 1).lt(first));
+        }
+    }
+
+    #[test]
+    fn t7_no_number_far_away_acknowledges_anything() {
+        for base in [0, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff] {
+            let una = S(base);
+            for sent in [0, 1, 1000, 1 << 30] {
+                let nxt = una + sent;
+                assert_eq!(nxt.acknowledges(una, nxt), sent > 0);
+                assert_eq!((una + 1).acknowledges(una, nxt), sent > 0);
+                for far in [una, nxt + 1, una - 1, una + (1 << 31), nxt + (1 << 31), nxt - (1 << 31)] {
+                    assert!(!far.acknowledges(una, nxt), "{far:?} {una:?} {nxt:?}");
+                }
+            }
         }
     }
 

@@ -641,6 +641,39 @@ impl<M: Memory> Stack<M> {
         &mut self.pool
     }
 
+    /// Checks what must hold between calls (T5): what is on which list, the counts by state, and that every
+    /// connection whose end isn't in the application's hands has something that wakes it. O(connections): for
+    /// tests and simulations.
+    ///
+    /// # Panics
+    /// If it doesn't hold.
+    pub fn assert_consistent(&self) {
+        assert!(self.dirty.is_empty(), "everybody was served");
+        let mut states = [0; State::COUNT];
+        states[State::Listen as usize] = self.listeners.all().len() as u32;
+        states[State::TimeWait as usize] = self.time_wait.len();
+        for (index, slot) in (0u32..).zip(&self.slots) {
+            let listed = self.output.iter().filter(|&&other| other == index).count();
+            assert_eq!(listed, usize::from(slot.output), "slot {index} on the output list");
+            let Some(tcb) = &slot.tcb else { continue };
+            states[tcb.state as usize] += 1;
+            assert_eq!(self.find(&tcb.tuple), Some(index), "{tcb:?}");
+            assert_ne!(tcb.state, State::Closed, "buried at once: {tcb:?}");
+            let wakes = tcb.timers.earliest();
+            let woken = slot.output || wakes != Instant::NEVER;
+            let patient = matches!(tcb.state, State::Established | State::CloseWait) && !tcb.is_waiting();
+            assert!(woken || patient, "nothing wakes {tcb:?}");
+            let armed = self.wheel.deadline(index).is_some();
+            assert!(armed || slot.output || wakes == Instant::NEVER, "its timer isn't in the wheel: {tcb:?}");
+        }
+        assert_eq!(states, self.states, "connections by state");
+        let half_open =
+            self.slots.iter().filter(|slot| slot.tcb.as_ref().is_some_and(|tcb| tcb.in_backlog)).count()
+                as u32;
+        let counted = self.listeners.all().iter().map(|port| port.half_open).sum::<u32>();
+        assert_eq!(half_open, counted, "half-open connections");
+    }
+
     // --- small helpers --------------------------------------------------------------------------
 
     fn ctx(&mut self, now: Instant) -> Ctx<'_, M> {

@@ -502,6 +502,11 @@ impl Tcb {
         self.snd.una != self.snd.iss && self.progressed >= then
     }
 
+    /// Whether something is sent and not acknowledged, or waits to be sent: then a timer runs (T5).
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.snd.una != self.snd.nxt || self.send.unsent().is_some() || self.fin_is_due()
+    }
+
     /// What `ready` should say that the application hasn't been told.
     pub(crate) fn has_news(&self) -> bool {
         self.opening || self.over.is_some() || self.ready != Ready::default()

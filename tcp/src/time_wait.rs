@@ -224,6 +224,11 @@ impl TimeWaitTable {
         self.wheel.next_deadline()
     }
 
+    /// Pairs that wait.
+    pub(crate) fn len(&self) -> u32 {
+        self.map.len() as u32
+    }
+
     /// Slots in use or once used.
     pub(crate) fn slots(&self) -> u32 {
         self.entries.len() as u32

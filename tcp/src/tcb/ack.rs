@@ -20,16 +20,15 @@ impl Tcb {
             return Err(Disposition::Discard(DropReason::BadAck));
         }
         let (una, nxt) = (self.snd.una, self.snd.nxt);
+        let acknowledges = seg.ack.acknowledges(una, nxt);
         if self.state == State::SynReceived {
-            if !(una.lt(seg.ack) && seg.ack.leq(nxt)) {
+            if !acknowledges {
                 return Err(Disposition::Reset(DropReason::BadAck));
             }
             self.establish(seg, ctx);
-        } else if nxt.lt(seg.ack) {
-            // Acknowledges what was never sent (T23).
-            return Err(Disposition::ChallengeAck(DropReason::BadAck));
-        } else if seg.ack.lt(una) {
-            // RFC 5961 §5.2: older than any window could explain is an attack; otherwise just late.
+        } else if !acknowledges && seg.ack != una {
+            // RFC 5961 §5.2: what was never sent (T23), or is older than any window could explain, is an attack;
+            // otherwise it's just late.
             return if una.since(seg.ack) > self.snd.max_wnd {
                 Err(Disposition::ChallengeAck(DropReason::BadAck))
             } else {

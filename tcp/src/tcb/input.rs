@@ -79,7 +79,7 @@ impl Tcb {
     fn syn_sent<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
         let acked = seg.flags.contains(Flags::ACK);
         // First: the ACK bit.
-        if acked && !(self.snd.iss.lt(seg.ack) && seg.ack.leq(self.snd.nxt)) {
+        if acked && !seg.ack.acknowledges(self.snd.iss, self.snd.nxt) {
             return if seg.flags.contains(Flags::RST) {
                 Err(Disposition::Discard(DropReason::BadAck))
             } else {
@@ -175,7 +175,8 @@ impl Tcb {
         let old = (seg.seq + len).leq(nxt) && nxt.since(seg.seq) <= u32::from(u16::MAX) << self.rcv.scale;
         // Its answer is owed (a lost ACK, a probe, a keepalive); its acknowledgement still holds.
         if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
-            if self.state != State::SynReceived && self.snd.una.leq(seg.ack) && seg.ack.leq(self.snd.nxt) {
+            let (una, nxt) = (self.snd.una, self.snd.nxt);
+            if self.state != State::SynReceived && (seg.ack == una || seg.ack.acknowledges(una, nxt)) {
                 self.last_heard = ctx.now;
                 self.tries = 0;
                 self.acknowledged(seg, ctx);

@@ -62,7 +62,8 @@ impl Tcb {
             return;
         }
         for (start, end) in seg.options.sack.iter() {
-            let valid = start.lt(end) && self.snd.una.lt(start) && end.leq(self.snd.nxt);
+            let valid =
+                end.acknowledges(self.snd.una, self.snd.nxt) && start.acknowledges(self.snd.una, end - 1);
             if !valid {
                 continue;
             }

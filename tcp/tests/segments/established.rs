@@ -259,6 +259,12 @@ fn t7_an_ack_outside_the_sequence_space_acknowledges_nothing() {
     }
     p.give(&peer, &Seg::new(ACK, peer.seq, peer.ack + 10));
     assert_eq!(p.info(peer.id).expect("there").send_queue, 0);
+    // Half the space away a number is both before and behind another.
+    let half = (peer.ack + 10) ^ (1 << 31);
+    p.give(&peer, &Seg::new(ACK, peer.seq - 1, half));
+    p.give(&peer, &Seg::new(ACK, peer.seq, half));
+    assert_eq!(p.send(&peer, b"next")[0].seq, peer.ack + 10);
+    assert_eq!(p.wait_ms(500)[0].1.data, b"next", "it isn't taken for acknowledged");
 }
 
 /// T9: segments out of place are answered at most twice a second, text always.

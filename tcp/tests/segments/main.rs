@@ -7,6 +7,7 @@ mod probe;
 mod closing;
 mod established;
 mod every_state;
+mod fuzz;
 mod listen;
 mod sender;
 mod strangers;
