@@ -293,7 +293,13 @@ impl<M: Memory> FramePool<M> {
     /// none is starved (the dynamic threshold of shared-memory switches).
     #[inline]
     pub(crate) fn fair_share(&self) -> u32 {
-        self.free_count().saturating_sub(self.total() / APP_RESERVE) / 8
+        self.for_apps() / 8
+    }
+
+    /// Frames that applications may take now.
+    #[inline]
+    pub(crate) fn for_apps(&self) -> u32 {
+        self.free_count().saturating_sub(self.total() / APP_RESERVE)
     }
 
     /// Whether received payload has to be refused, lest the fill ring runs dry.

@@ -287,11 +287,12 @@ impl NeighborTable {
     }
 
     /// Something arrived that the neighbour can only have sent because our packets reach it, such as
-    /// an ACK for new data (RFC 4861 §7.3.1). Saves the probes; once a second is often enough.
-    pub fn confirm(&mut self, ip: IpAddr, now: Instant) {
+    /// an ACK for new data (RFC 4861 §7.3.1), when they go to `mac`: another station that has claimed the
+    /// address meanwhile is confirmed by nothing (L7). Saves the probes; once a second is often enough.
+    pub fn confirm(&mut self, ip: IpAddr, mac: MacAddr, now: Instant) {
         if let Some(index) = self.find(ip) {
             let entry = &mut self.entries[index as usize];
-            if entry.known().is_some() {
+            if entry.known() == Some(mac) {
                 entry.state = State::Reachable { until: now + REACHABLE };
             }
         }

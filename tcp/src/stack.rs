@@ -51,6 +51,8 @@ const EXPIRE_MAX: u32 = 4096;
 const HOP_FRESH: Duration = Duration::from_secs(1);
 /// Below this an application is told when room comes back.
 const ROOM_LOW: u32 = 16;
+/// Frames that have to be free for each application that is told of them.
+const STARVED_FRAMES: u32 = 4;
 /// RFC 6056 §3.2 recommends 1024 to 65535; IANA's dynamic range and Linux's default begin here.
 const EPHEMERAL: core::ops::Range<u16> = 32_768..61_000;
 
@@ -85,6 +87,11 @@ impl core::error::Error for ConnectError {}
 struct Slot {
     generation: u32,
     tcb: Option<Tcb>,
+    /// Whether the slot is on the list of that name. A tenant may go before its turn comes; its successor
+    /// then has that turn, and no list is ever longer than the slots are many.
+    dirty: bool,
+    output: bool,
+    starved: bool,
 }
 
 /// All of one core's TCP/IP.
@@ -112,7 +119,7 @@ pub struct Stack<M> {
     /// Connections that may have something to send.
     output: VecDeque<u32>,
     /// Connections whose application was refused a frame.
-    starved: Vec<u32>,
+    starved: VecDeque<u32>,
     /// What connections send while they are buried.
     parting: Vec<FrameSlice>,
     woken: Vec<u32>,
@@ -144,7 +151,7 @@ impl<M: Memory> Stack<M> {
             free_slots: Vec::with_capacity(max as usize),
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             parting: Vec::new(),
             woken: Vec::new(),
             questions: Vec::new(),
@@ -390,18 +397,21 @@ impl<M: Memory> Stack<M> {
             self.questions = questions;
             self.wake_resolved();
         }
-        if !self.starved.is_empty() && self.pool.fair_share() >= ROOM_LOW {
-            self.feed_starved();
-        }
+        self.feed_starved();
         self.serve(app, now);
     }
 
+    /// Tells applications that were refused a frame: who waits longest first, no more than there are frames.
     fn feed_starved(&mut self) {
-        while let Some(index) = self.starved.pop() {
+        let mut frames = self.pool.for_apps();
+        while frames >= STARVED_FRAMES {
+            let Some(index) = self.starved.pop_front() else { break };
+            self.slots[index as usize].starved = false;
             let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { continue };
             if core::mem::take(&mut tcb.starved) {
                 tcb.ready.writable = true;
                 self.mark_dirty(index);
+                frames -= STARVED_FRAMES;
             }
         }
     }
@@ -409,10 +419,8 @@ impl<M: Memory> Stack<M> {
     /// Calls the application for every dirty connection.
     fn serve<A: App>(&mut self, app: &mut A, now: Instant) {
         while let Some(index) = self.dirty.pop() {
-            if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
-                tcb.on_dirty_list = false;
-                self.serve_one(app, index, now);
-            }
+            self.slots[index as usize].dirty = false;
+            self.serve_one(app, index, now);
         }
     }
 
@@ -421,7 +429,6 @@ impl<M: Memory> Stack<M> {
         let draining = self.draining;
         let Some((tcb, ctx)) = self.tcb(index, now) else { return };
         let mut conn = StackConn { id, tcb, ctx };
-        let was_starved = conn.tcb.starved;
         if core::mem::take(&mut conn.tcb.opening) {
             conn.tcb.opened = true;
             app.opened(&mut conn);
@@ -438,8 +445,9 @@ impl<M: Memory> Stack<M> {
         if conn.tcb.state.can_send() && room < ROOM_LOW {
             conn.tcb.wants_room = true;
         }
-        if conn.tcb.starved && !was_starved {
-            self.starved.push(index);
+        let slot = &mut self.slots[index as usize];
+        if slot.tcb.as_ref().is_some_and(|tcb| tcb.starved) && !core::mem::replace(&mut slot.starved, true) {
+            self.starved.push_back(index);
         }
         let Some((tcb, _)) = self.tcb(index, now) else { return };
         match tcb.over {
@@ -516,8 +524,9 @@ impl<M: Memory> Stack<M> {
     }
 
     fn transmit_one(&mut self, index: u32, room: usize, now: Instant, out: &mut Vec<FrameSlice>) {
-        let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { return };
-        tcb.on_output_list = false;
+        let slot = &mut self.slots[index as usize];
+        slot.output = false;
+        let Some(tcb) = &slot.tcb else { return };
         if tcb.hop.fresh_until <= now && !self.resolve(index, now) {
             return;
         }
@@ -538,7 +547,7 @@ impl<M: Memory> Stack<M> {
         };
         let vlan = tcb.hop.link.vlan;
         if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
-            self.neighbors.confirm(next, now);
+            self.neighbors.confirm(next, tcb.hop.link.dst, now);
         }
         match self.neighbors.lookup(next, now) {
             Resolution::Known(mac) => {
@@ -674,7 +683,13 @@ impl<M: Memory> Stack<M> {
         let index = match self.free_slots.pop() {
             Some(index) => index,
             None if (self.slots.len() as u32) < self.config.max_connections => {
-                self.slots.push(Slot { generation: 0, tcb: None });
+                self.slots.push(Slot {
+                    generation: 0,
+                    tcb: None,
+                    dirty: false,
+                    output: false,
+                    starved: false,
+                });
                 self.slots.len() as u32 - 1
             }
             None => return None,
@@ -696,17 +711,15 @@ impl<M: Memory> Stack<M> {
     }
 
     fn mark_dirty(&mut self, index: u32) {
-        if let Some(tcb) = self.slots[index as usize].tcb.as_mut()
-            && !core::mem::replace(&mut tcb.on_dirty_list, true)
-        {
+        let slot = &mut self.slots[index as usize];
+        if slot.tcb.is_some() && !core::mem::replace(&mut slot.dirty, true) {
             self.dirty.push(index);
         }
     }
 
     fn schedule_output(&mut self, index: u32) {
-        if let Some(tcb) = self.slots[index as usize].tcb.as_mut()
-            && !core::mem::replace(&mut tcb.on_output_list, true)
-        {
+        let slot = &mut self.slots[index as usize];
+        if slot.tcb.is_some() && !core::mem::replace(&mut slot.output, true) {
             self.output.push_back(index);
         }
     }

@@ -200,8 +200,6 @@ pub(crate) struct Tcb {
     pub(crate) wants_room: bool,
     /// The application was refused a frame, and wants to hear of some.
     pub(crate) starved: bool,
-    pub(crate) on_dirty_list: bool,
-    pub(crate) on_output_list: bool,
     /// Retransmissions of SYN or SYN-ACK, probes without an answer.
     tries: u8,
     persist_backoff: u8,
@@ -212,6 +210,8 @@ pub(crate) struct Tcb {
     last_heard: Instant,
     /// Since when SND.UNA has stood still with something outstanding, or something waits for the window.
     stalled_since: Instant,
+    /// When SND.UNA moved last.
+    progressed: Instant,
     /// Last data or SYN sent.
     last_sent: Instant,
 }
@@ -266,14 +266,13 @@ impl Tcb {
             cwnd_limited: false,
             wants_room: false,
             starved: false,
-            on_dirty_list: false,
-            on_output_list: false,
             tries: 0,
             persist_backoff: 0,
             retransmits: 0,
             challenge_from: Instant::ZERO,
             last_heard: now,
             stalled_since: now,
+            progressed: now,
             last_sent: now,
         }
     }
@@ -455,7 +454,10 @@ impl Tcb {
         }
         let mss = usize::from(self.snd.mss);
         while chunk.len() > mss {
-            let Some(rest) = pool.split_off(&mut chunk, mss) else { return Err(chunk) };
+            let Some(rest) = pool.split_off(&mut chunk, mss) else {
+                self.starved = true;
+                return Err(chunk);
+            };
             self.send.push(pool, core::mem::replace(&mut chunk, rest));
         }
         if !self.nodelay {
@@ -499,7 +501,7 @@ impl Tcb {
 
     /// Whether the peer acknowledged something new after `then`: our packets reach it (RFC 4861 §7.3.1).
     pub(crate) fn has_progressed_since(&self, then: Instant) -> bool {
-        self.snd.una != self.snd.iss && self.stalled_since >= then
+        self.snd.una != self.snd.iss && self.progressed >= then
     }
 
     /// What `ready` should say that the application hasn't been told.

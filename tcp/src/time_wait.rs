@@ -186,7 +186,7 @@ impl TimeWaitTable {
             }
             _ => None,
         };
-        if seg.flags.contains(Flags::SYN) && !seg.flags.contains(Flags::ACK) {
+        if seg.flags.contains(Flags::SYN) && !seg.flags.intersects(Flags::ACK | Flags::FIN) {
             // RFC 6191 §2: a newer timestamp, or without timestamps a larger sequence number.
             let newer = newer_stamp.unwrap_or(entry.rcv_nxt.lt(seg.seq));
             if newer && may_reopen {

@@ -133,16 +133,25 @@ fn a_probe_answered_ends_the_doubt() {
 fn progress_of_a_connection_saves_the_probes() {
     let mut table = resolved();
     table.lookup(ip(1), s(31));
-    table.confirm(ip(1), s(32));
-    table.confirm(ip(9), s(32));
+    table.confirm(ip(1), MAC, s(32));
+    table.confirm(ip(9), MAC, s(32));
     assert_eq!(questions(&mut table, s(37)), []);
     assert_eq!(table.lookup(ip(1), s(61)), Known(MAC));
     assert_eq!(table.next_deadline(), Instant::NEVER, "reachable until 62 s");
     assert_eq!(table.len(), 1);
     // What isn't known can't be confirmed.
     assert_eq!(table.lookup(ip(2), s(61)), Ask);
-    table.confirm(ip(2), s(61));
+    table.confirm(ip(2), MAC, s(61));
     assert_eq!(table.lookup(ip(2), s(61)), Wait);
+}
+
+#[test]
+fn l7_progress_with_one_station_confirms_no_other() {
+    let mut table = resolved();
+    assert!(table.learned(ip(1), OTHER, s(31), Answer), "stale, so the claim is taken");
+    table.lookup(ip(1), s(31));
+    table.confirm(ip(1), MAC, s(32));
+    assert_eq!(questions(&mut table, s(36)).len(), 1, "it is still in doubt");
 }
 
 #[test]
@@ -392,7 +401,7 @@ proptest! {
                     }
                     conn += 1;
                 }
-                Op::Confirm(host) => table.confirm(ip(host), at),
+                Op::Confirm(host) => table.confirm(ip(host), MacAddr([2, 0, 0, 0, 0, 1]), at),
                 Op::Advance(millis) => {
                     now += millis;
                     let at = Instant::from_millis(now);

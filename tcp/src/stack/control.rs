@@ -215,8 +215,9 @@ impl<M: Memory> Stack<M> {
         } else {
             (SeqNumber(0), seg.seq + seg.seg_len(), Flags::RST | Flags::ACK)
         };
-        self.counters.tcp_out_rsts += 1;
-        self.answer_segment(link, tuple, (seq, ack), flags, &Options::NONE, chunk, now);
+        if self.answer_segment(link, tuple, (seq, ack), flags, &Options::NONE, chunk, now) {
+            self.counters.tcp_out_rsts += 1;
+        }
     }
 
     /// RST for a segment that a connection refuses, whose frame is already gone.
@@ -246,7 +247,7 @@ impl<M: Memory> Stack<M> {
         self.answer_segment(link, tuple, (seq, ack), Flags::ACK, &options, chunk, now);
     }
 
-    /// A segment back to where the question came from, in its frame.
+    /// A segment back to where the question came from, in its frame. False if there were too many of late.
     #[expect(clippy::too_many_arguments, reason = "the parts of one segment header")]
     fn answer_segment(
         &mut self,
@@ -257,9 +258,10 @@ impl<M: Memory> Stack<M> {
         options: &Options,
         chunk: Chunk,
         now: Instant,
-    ) {
+    ) -> bool {
         if !self.rate.allow(now) {
-            return self.discard(chunk, DropReason::RateLimited);
+            self.discard(chunk, DropReason::RateLimited);
+            return false;
         }
         let header = Emit {
             src_port: tuple.local_port,
@@ -278,6 +280,7 @@ impl<M: Memory> Stack<M> {
         let at = link.emit(frame, at);
         self.counters.tcp_out_segs += 1;
         self.send_control(chunk, at..MAX_HEADERS);
+        true
     }
 }
 

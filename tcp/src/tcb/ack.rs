@@ -100,6 +100,7 @@ impl Tcb {
         }
         self.snd.una = seg.ack;
         self.stalled_since = ctx.now;
+        self.progressed = ctx.now;
         let gone = self.send.acknowledge(ctx.pool, seg.ack, ctx.now);
         match gone.rtt {
             Some(rtt) => self.rtt.sample(rtt),

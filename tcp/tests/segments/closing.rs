@@ -6,6 +6,8 @@ use byway_tcp::time::Duration;
 
 use crate::probe::*;
 
+type Open = fn(&mut Probe) -> Peer;
+
 fn millis(out: &[(Duration, Seg)]) -> Vec<u128> {
     out.iter().map(|(at, _)| at.as_millis()).collect()
 }
@@ -87,7 +89,7 @@ fn s2_2_fin_rides_on_the_ack_only_of_who_is_done() {
 /// (e) FIN is lost: sent again, in every state that waits for its ACK, until the user timeout.
 #[test]
 fn s2_1_s5_6_a_lost_fin_is_sent_again() {
-    let open: [fn(&mut Probe) -> Peer; 3] = [Probe::fin_wait_1, Probe::closing, Probe::last_ack];
+    let open: [Open; 3] = [Probe::fin_wait_1, Probe::closing, Probe::last_ack];
     for open in open {
         let mut p = Probe::new();
         let peer = open(&mut p);
@@ -137,8 +139,7 @@ fn s2_1_s5_6_data_and_fin_are_sent_again() {
 /// (e) The peer's FIN again: the ACK again, and nothing else changes.
 #[test]
 fn s2_1_a_repeated_fin_is_acknowledged_again() {
-    let open: [fn(&mut Probe) -> Peer; 4] =
-        [Probe::close_wait, Probe::closing, Probe::last_ack, Probe::time_wait];
+    let open: [Open; 4] = [Probe::close_wait, Probe::closing, Probe::last_ack, Probe::time_wait];
     for open in open {
         let mut p = Probe::new();
         let peer = open(&mut p);
@@ -176,7 +177,7 @@ fn s2_6_t5_fin_wait_2_is_bounded() {
 /// was still to be said.
 #[test]
 fn s3_1_rst_while_closing() {
-    let open: [(fn(&mut Probe) -> Peer, Closed); 5] = [
+    let open: [(Open, Closed); 5] = [
         (Probe::fin_wait_1, Closed::Reset),
         (Probe::fin_wait_2, Closed::Reset),
         (Probe::close_wait, Closed::Reset),
@@ -204,7 +205,7 @@ fn s3_1_rst_while_closing() {
 /// T7: a SYN or an RST that only hits the window ends none of these.
 #[test]
 fn t7_blind_segments_while_closing() {
-    let open: [fn(&mut Probe) -> Peer; 5] =
+    let open: [Open; 5] =
         [Probe::fin_wait_1, Probe::fin_wait_2, Probe::close_wait, Probe::closing, Probe::last_ack];
     for open in open {
         let mut p = Probe::new();
@@ -254,8 +255,7 @@ fn abort_frees_unread_octets() {
 /// S2.1: abort sends RST where something was still open, and only there (RFC 9293 §3.10.5).
 #[test]
 fn s3_1_abort_resets_the_peer() {
-    let open: [fn(&mut Probe) -> Peer; 4] =
-        [Probe::accept, Probe::fin_wait_1, Probe::fin_wait_2, Probe::close_wait];
+    let open: [Open; 4] = [Probe::accept, Probe::fin_wait_1, Probe::fin_wait_2, Probe::close_wait];
     for open in open {
         let mut p = Probe::new();
         let peer = open(&mut p);

@@ -6,8 +6,10 @@ mod probe;
 
 mod closing;
 mod established;
+mod every_state;
 mod listen;
 mod sender;
+mod strangers;
 mod syn_received;
 mod syn_sent;
 mod time_wait;

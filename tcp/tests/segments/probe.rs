@@ -113,6 +113,8 @@ pub struct Recorder {
     pub finished: Vec<ConnId>,
     pub read: BTreeMap<ConnId, Vec<u8>>,
     pub drained: usize,
+    /// Who was told that there is room again.
+    pub woken: Vec<ConnId>,
 }
 
 impl Recorder {
@@ -158,6 +160,9 @@ impl App for Recorder {
         }
     }
     fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
+        if ready.writable {
+            self.woken.push(conn.id());
+        }
         if self.reads && ready.readable {
             self.take(conn);
             if self.closes && conn.recv_finished() {
@@ -192,6 +197,8 @@ pub struct Probe {
     pub answers_arp: bool,
     /// Frames that weren't TCP, as sent.
     pub others: Vec<Vec<u8>>,
+    /// Where the last segment went.
+    pub last_dst: MacAddr,
     /// Octets in and out, ARP not counted.
     pub octets: (usize, usize),
 }
@@ -230,6 +237,7 @@ impl Probe {
             in_ring: Vec::new(),
             answers_arp: true,
             others: Vec::new(),
+            last_dst: MacAddr::default(),
             octets: (0, 0),
         };
         probe.introduce();
@@ -307,8 +315,10 @@ impl Probe {
                 } else {
                     self.stack.pool_mut().completed(slice.index);
                 }
-                match parse(&octets, Checksums::Verify).expect("the stack sends valid frames").body {
+                let packet = parse(&octets, Checksums::Verify).expect("the stack sends valid frames");
+                match packet.body {
                     Body::Tcp(header, seg) => {
+                        self.last_dst = packet.link.dst;
                         assert!(header.payload.1 + header.payload.0 <= 1514, "within the MTU");
                         self.octets.1 += octets.len();
                         let (at, len) = seg.payload;
