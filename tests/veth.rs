@@ -355,6 +355,13 @@ fn two_queues_on_two_cores_serve_flows_on_both() {
         for core in [0, 1] {
             assert!(conns.contains(&format!("\"core\":{core}")), "no flow on core {core}: {conns}");
         }
+        // /stats, answered by either core, counts the connections of both.
+        let whole = eventually(PATIENCE, || {
+            let stats = lab.kernel.run(&format!("curl -sS {}", url(v4(HTTP), "/stats"))).expect("stats");
+            let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
+            (find_number(&stats, "ESTAB")? >= 64).then_some(())
+        });
+        assert!(whole.is_some());
     });
     curl_echo(&lab, v4(HTTP), 1 << 20);
     server.stop();

@@ -12,10 +12,9 @@ use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use byway_tcp::counters::Counters;
+use byway_tcp::counters::Totals;
 use byway_tcp::frame::Owner;
 use byway_tcp::stack::ConnInfo;
-use byway_tcp::tcb::state::State;
 use byway_tcp::wire::MacAddr;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
@@ -51,6 +50,8 @@ pub enum Command {
         /// Where the answer goes.
         reply: Sender<Page>,
     },
+    /// What the other cores have counted and hold.
+    LearnTotals(Box<Totals>),
     /// Neighbours that another core learned.
     Learn(Vec<(IpAddr, MacAddr)>),
     /// Accept no more connections; reset those still open after `limit`, then report
@@ -147,10 +148,8 @@ pub struct Snapshot {
     pub core: usize,
     /// Its queue.
     pub queue: u32,
-    /// The stack's counters.
-    pub counters: Counters,
-    /// Connections by `State as usize`.
-    pub connections_by_state: [u32; State::COUNT],
+    /// What its stack counted and holds.
+    pub totals: Totals,
     /// Frames by owner.
     pub ledger: Ledger,
     /// The port's counters.

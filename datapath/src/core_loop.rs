@@ -15,6 +15,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use byway_tcp::app::App;
+use byway_tcp::counters::Totals;
 use byway_tcp::frame::{FrameSlice, Memory, Owner};
 use byway_tcp::stack::Stack;
 use byway_tcp::time::Instant;
@@ -154,6 +155,11 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
         for &(ip, mac) in neighbors {
             self.stack.learn_neighbor(ip, mac, now);
         }
+    }
+
+    /// Tells the stack what the other cores have counted and hold.
+    pub fn learn_totals(&mut self, elsewhere: Box<Totals>) {
+        self.stack.learn_totals(elsewhere);
     }
 
     /// Moves what the link taught the stack to `out`.

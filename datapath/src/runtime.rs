@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use byway_tcp::app::App;
+use byway_tcp::counters::Totals;
 use byway_tcp::stack::{Listener, Stack};
 use byway_tcp::wire::MacAddr;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -157,6 +158,21 @@ impl Runtime {
             }
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Tells each core what the others have counted and hold, so that an application can show all of it.
+    pub fn share_totals(&self) {
+        if self.cores.len() < 2 {
+            return;
+        }
+        let snapshots = self.inquirer().snapshots();
+        for core in &self.cores {
+            let mut elsewhere = Box::<Totals>::default();
+            for snapshot in snapshots.iter().filter(|snapshot| snapshot.core != core.core) {
+                elsewhere.merge(&snapshot.totals);
+            }
+            core.handle.send(Command::LearnTotals(elsewhere));
         }
     }
 
@@ -425,6 +441,7 @@ impl<'a, A: App> CoreThread<'a, A> {
                 page.next = next;
                 let _ = reply.try_send(page);
             }
+            Command::LearnTotals(elsewhere) => self.core_loop.learn_totals(elsewhere),
             Command::Learn(neighbors) => self.core_loop.learn(&neighbors, now),
             Command::Drain { limit } => match self.phase {
                 Phase::Waiting | Phase::Serving => {
@@ -484,8 +501,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         Snapshot {
             core: self.core,
             queue: self.queue,
-            counters: stack.counters(),
-            connections_by_state: stack.connections_by_state(),
+            totals: Totals { counters: stack.counters(), connections_by_state: stack.connections_by_state() },
             ledger: control::Ledger::new(stack.pool(), port.held()),
             port: port.counters(),
             turns: self.core_loop.counters(),

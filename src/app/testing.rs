@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use byway_tcp::app::{App, Closed, Conn, ConnId, Ready};
-use byway_tcp::counters::Counters;
+use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
@@ -48,8 +48,7 @@ pub(super) struct TestConn {
     starved: bool,
     /// Chance that `alloc` fails, and where chance comes from.
     alloc_failure: Option<(f64, SmallRng)>,
-    counters: Counters,
-    by_state: [u32; State::COUNT],
+    totals: Totals,
 }
 
 impl Conn for TestConn {
@@ -137,11 +136,8 @@ impl Conn for TestConn {
         self.timer = at;
     }
     fn set_nodelay(&mut self, _on: bool) {}
-    fn counters(&self) -> &Counters {
-        &self.counters
-    }
-    fn connections_by_state(&self) -> &[u32; State::COUNT] {
-        &self.by_state
+    fn totals(&self) -> Totals {
+        self.totals.clone()
     }
 }
 
@@ -163,8 +159,8 @@ impl Peer {
 
     /// A connection to `port` of a service with `config`, over `frames` frames.
     pub(super) fn connect_with(port: u16, config: Config, frames: u32) -> Self {
-        let mut by_state = [0; State::COUNT];
-        by_state[State::Established as usize] = 1;
+        let mut totals = Totals::default();
+        totals.connections_by_state[State::Established as usize] = 1;
         let conn = TestConn {
             pool: FramePool::new(HeapMemory::new(frames, 2048)),
             local: ([192, 0, 2, 1], port).into(),
@@ -181,8 +177,7 @@ impl Peer {
             timer: None,
             starved: false,
             alloc_failure: None,
-            counters: Counters::default(),
-            by_state,
+            totals,
         };
         let mut peer = Self {
             service: Service::new(config),
@@ -359,7 +354,7 @@ impl Peer {
     }
 
     pub(super) fn counters_mut(&mut self) -> &mut Counters {
-        &mut self.conn.counters
+        &mut self.conn.totals.counters
     }
 
     /// Whether the service has closed its side.

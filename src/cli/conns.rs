@@ -6,7 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use byway_tcp::stack::ConnInfo;
-use byway_tcp::tcb::state::State;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -73,23 +72,6 @@ impl StateFilter {
     }
 }
 
-/// A state as `ss` writes it.
-pub(crate) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Closed => "UNCONN",
-        State::Listen => "LISTEN",
-        State::SynSent => "SYN-SENT",
-        State::SynReceived => "SYN-RECV",
-        State::Established => "ESTAB",
-        State::FinWait1 => "FIN-WAIT-1",
-        State::FinWait2 => "FIN-WAIT-2",
-        State::CloseWait => "CLOSE-WAIT",
-        State::Closing => "CLOSING",
-        State::LastAck => "LAST-ACK",
-        State::TimeWait => "TIME-WAIT",
-    }
-}
-
 /// A connection, as it crosses the control socket.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Connection {
@@ -113,7 +95,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(core: usize, info: &ConnInfo) -> Self {
         Self {
-            state: state_name(info.state).to_owned(),
+            state: info.state.name().to_owned(),
             recv_queue: info.recv_queue,
             send_queue: info.send_queue,
             local: info.local,

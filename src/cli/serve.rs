@@ -37,6 +37,9 @@ const BACKLOG: u32 = 4096;
 /// How often the main thread looks for signals when no core has news.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// How often the cores hear of each other's counters, for `/stats`: about once a second.
+const LOOKS_PER_SHARE: u32 = 20;
+
 /// How long a NIC may take to get its carrier back after the program was attached; ixgbe retrains
 /// its link for up to 30 s.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(35);
@@ -119,7 +122,12 @@ impl<'a> Serving<'a> {
         ready(&self.ready_line());
         tell_systemd("READY=1");
 
+        let mut looks = 0u32;
         let failed = loop {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(LOOKS_PER_SHARE) {
+                self.runtime.share_totals();
+            }
             if stop.swap(false, Ordering::Relaxed) {
                 break None;
             }

@@ -12,7 +12,6 @@ use byway_tcp::tcb::state::State;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::conns::state_name;
 use super::control;
 use super::failure::Failure;
 
@@ -69,11 +68,11 @@ impl Stats {
         // A core that was never asked still has its names, at 0.
         add(&mut turns, &named_turns(&LoopCounters::default()));
         for snapshot in snapshots {
-            counters.merge(&snapshot.counters);
+            counters.merge(&snapshot.totals.counters);
             let core = Core {
                 core: snapshot.core,
                 queue: snapshot.queue,
-                connections: named_states(&snapshot.connections_by_state),
+                connections: named_states(&snapshot.totals.connections_by_state),
                 frames: named_frames(&snapshot.ledger),
                 turns: named_turns(&snapshot.turns),
             };
@@ -142,7 +141,7 @@ fn named_states(by_state: &[u32; State::COUNT]) -> Named {
     State::ALL
         .iter()
         .filter(|state| **state != State::Closed)
-        .map(|&state| (state_name(state).to_owned(), u64::from(by_state[state as usize])))
+        .map(|&state| (State::name(state).to_owned(), u64::from(by_state[state as usize])))
         .collect()
 }
 
@@ -213,8 +212,7 @@ mod tests {
         Snapshot {
             core,
             queue: core as u32,
-            counters,
-            connections_by_state,
+            totals: byway_tcp::counters::Totals { counters, connections_by_state },
             ledger: Ledger { total: 8, free: 5, fill: 2, tx: 1, ..Ledger::default() },
             port: PortCounters { sleeps: 1, ..PortCounters::default() },
             turns: LoopCounters { turns: 10, gap_max_ns, ..LoopCounters::default() },

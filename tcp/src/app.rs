@@ -14,9 +14,8 @@
 
 use core::net::SocketAddr;
 
-use crate::counters::Counters;
+use crate::counters::Totals;
 use crate::frame::Chunk;
-use crate::tcb::state::State;
 use crate::time::Instant;
 
 /// Names a connection of one stack. The generation tells a slot's tenants apart.
@@ -101,8 +100,8 @@ pub trait Conn {
     fn append(&mut self, chunk: &mut Chunk, octets: &[u8]);
     /// Puts octets that the application makes in front. Panics past `chunk.headroom()`.
     fn prepend(&mut self, chunk: &mut Chunk, octets: &[u8]);
-    /// Cuts the chunk after `at` octets; the shorter part is copied and counted. `None` under
-    /// memory pressure, with the chunk unchanged.
+    /// Cuts the chunk after `at` octets; the shorter part is copied and counted. `None` under memory
+    /// pressure, with the chunk unchanged: go on when `ready` says `writable`.
     fn split_off(&mut self, chunk: &mut Chunk, at: usize) -> Option<Chunk>;
     /// Gives a chunk back.
     fn release(&mut self, chunk: Chunk);
@@ -128,8 +127,6 @@ pub trait Conn {
     /// Sends small segments at once (true) or as Nagle says (false, the default) (S8.1).
     fn set_nodelay(&mut self, on: bool);
 
-    /// The counters of this core's stack.
-    fn counters(&self) -> &Counters;
-    /// How many connections of this core's stack are in each state, by `State as usize`.
-    fn connections_by_state(&self) -> &[u32; State::COUNT];
+    /// What the stacks of all cores have counted and hold: this core's as of now, the others' as last told.
+    fn totals(&self) -> Totals;
 }

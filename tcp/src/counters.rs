@@ -3,6 +3,8 @@
 //! Names are Linux's MIB names (`nstat`) where one exists, byway's own otherwise. Every discarded
 //! frame or segment raises exactly one [`DropReason`].
 
+use crate::tcb::state::State;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
         /// Counters of one stack, all from its start.
@@ -168,6 +170,25 @@ drop_reasons! {
     RateLimited = "BywayDropRateLimited",
     /// Waiting for a neighbour that doesn't answer.
     NoNeighbor = "BywayDropNoNeighbor",
+}
+
+/// Counters and connections, of one core or of several.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// The counters.
+    pub counters: Counters,
+    /// Connections in each state, by `State as usize`.
+    pub connections_by_state: [u32; State::COUNT],
+}
+
+impl Totals {
+    /// Adds another core's.
+    pub fn merge(&mut self, other: &Self) {
+        self.counters.merge(&other.counters);
+        for (mine, theirs) in self.connections_by_state.iter_mut().zip(other.connections_by_state) {
+            *mine += theirs;
+        }
+    }
 }
 
 impl Counters {

@@ -275,7 +275,11 @@ impl NeighborTable {
                 self.set(index, mac, stale)
             }
             (State::Incomplete { .. } | State::Unreachable { .. }, _) => self.set(index, mac, fresh),
-            (State::Probe { .. }, LearnedBy::Answer | LearnedBy::OtherCore) => self.set(index, mac, fresh),
+            // Only the one who was asked can answer a probe: it went to that address alone. Otherwise a
+            // stranger who doubts an entry aloud could answer the question that this raises (L7).
+            (State::Probe { .. }, LearnedBy::Answer | LearnedBy::OtherCore) if entry.mac == mac => {
+                self.set(index, mac, fresh)
+            }
             _ if entry.mac == mac => false,
             _ => self.contradicted(index, mac, now),
         };
@@ -433,7 +437,7 @@ impl NeighborTable {
     }
 
     fn probe_now(&mut self, index: u32, now: Instant) {
-        self.entries[index as usize].state = State::Delay { until: now };
+        self.entries[index as usize].state = State::Probe { again: now, tries: 0 };
         self.due = self.due.min(now);
     }
 

@@ -26,7 +26,7 @@ pub use config::{Cidr, Config, Listener};
 pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};
-use crate::counters::{Counters, DropReason};
+use crate::counters::{Counters, DropReason, Totals};
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
@@ -100,6 +100,8 @@ pub struct Stack<M> {
     config: Config,
     pool: FramePool<M>,
     counters: Counters,
+    /// What the other cores have told of themselves.
+    elsewhere: Box<Totals>,
     states: [u32; State::COUNT],
     slots: Vec<Slot>,
     free_slots: Vec<u32>,
@@ -156,6 +158,7 @@ impl<M: Memory> Stack<M> {
             learned: Vec::new(),
             control: VecDeque::new(),
             counters: Counters::default(),
+            elsewhere: Box::default(),
             states: [0; State::COUNT],
             listeners: Listeners::default(),
             neighbors,
@@ -326,7 +329,10 @@ impl<M: Memory> Stack<M> {
         };
         let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
         match self.admit(tcb) {
-            Some(id) => self.schedule_output(id.index),
+            Some(id) => {
+                self.counters.tcp_passive_opens += 1;
+                self.schedule_output(id.index);
+            }
             None => {
                 self.states[State::SynReceived as usize] -= 1;
                 self.half_open_done(tuple.local_port);
@@ -682,6 +688,7 @@ impl<M: Memory> Stack<M> {
             counters: &mut self.counters,
             states: &mut self.states,
             config: &self.config,
+            elsewhere: &self.elsewhere,
             now,
         }
     }
@@ -694,6 +701,7 @@ impl<M: Memory> Stack<M> {
             counters: &mut self.counters,
             states: &mut self.states,
             config: &self.config,
+            elsewhere: &self.elsewhere,
             now,
         };
         Some((tcb, ctx))

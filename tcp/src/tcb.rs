@@ -27,7 +27,7 @@ mod timeout;
 use core::net::IpAddr;
 
 use crate::app::{Closed, Ready};
-use crate::counters::Counters;
+use crate::counters::{Counters, Totals};
 use crate::flow_table::FourTuple;
 use crate::frame::{FramePool, Memory};
 use crate::seq::SeqNumber;
@@ -63,6 +63,8 @@ pub(crate) struct Ctx<'a, M> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) states: &'a mut [u32; State::COUNT],
     pub(crate) config: &'a Config,
+    /// What the other cores have told of themselves.
+    pub(crate) elsewhere: &'a Totals,
     pub(crate) now: Instant,
 }
 

@@ -121,12 +121,13 @@ fn generated(request: &Request<'_>, made: &mut Made, content_type: &[u8], source
 
 /// Counters by name and connections by state, as JSON.
 fn stats<C: Conn>(conn: &C) -> Vec<u8> {
+    let totals = conn.totals();
     let counters: serde_json::Map<_, _> =
-        conn.counters().iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        totals.counters.iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     let connections: serde_json::Map<_, _> = State::ALL
         .iter()
-        .zip(conn.connections_by_state())
-        .map(|(state, &count)| (state.name().to_owned(), count.into()))
+        .zip(totals.connections_by_state)
+        .map(|(state, count)| (state.name().to_owned(), count.into()))
         .collect();
     let mut json = serde_json::json!({ "connections": connections, "counters": counters }).to_string();
     json.push('\n');

@@ -210,6 +210,31 @@ fn l7_a_gateway_is_not_replaced_by_a_claim_however_stale() {
     }
 }
 
+/// Whoever contradicts an entry raises a question; that he answers it himself must not help him.
+#[test]
+fn l7_a_stranger_does_not_answer_the_probe_he_provoked() {
+    for pinned in [false, true] {
+        let mut table = resolved();
+        if pinned {
+            table.pin(ip(1));
+        }
+        let Resolution::Known(mac) = table.lookup(ip(1), s(5)) else { panic!("resolved") };
+        let stranger = MacAddr([2, 0x66, 0x66, 0x66, 0x66, 0x66]);
+        // Several in one batch, before the timers run.
+        for _ in 0..3 {
+            assert!(!matches!(table.lookup(ip(1), s(5)), Resolution::Known(found) if found == stranger));
+            table.learned(ip(1), stranger, s(5), LearnedBy::Answer);
+        }
+        assert_eq!(questions(&mut table, s(5)), [Question { ip: ip(1), probe: Some(mac) }]);
+        for _ in 0..50 {
+            table.learned(ip(1), stranger, s(5), LearnedBy::Answer);
+        }
+        assert_eq!(table.lookup(ip(1), s(5)), Resolution::Known(mac));
+        table.learned(ip(1), mac, s(6), LearnedBy::Answer);
+        assert_eq!(table.lookup(ip(1), s(6)), Resolution::Known(mac));
+    }
+}
+
 #[test]
 fn a_request_for_us_makes_an_entry_that_is_probed_when_used() {
     let mut table = table(32);

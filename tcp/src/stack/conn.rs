@@ -3,9 +3,8 @@
 use core::net::SocketAddr;
 
 use crate::app::{Conn, ConnId};
-use crate::counters::Counters;
+use crate::counters::Totals;
 use crate::frame::{Chunk, Memory, Owner};
-use crate::tcb::state::State;
 use crate::tcb::{Ctx, Tcb};
 use crate::time::Instant;
 
@@ -117,11 +116,11 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.tcb.set_nodelay(on);
     }
 
-    fn counters(&self) -> &Counters {
-        self.ctx.counters
-    }
-
-    fn connections_by_state(&self) -> &[u32; State::COUNT] {
-        self.ctx.states
+    fn totals(&self) -> Totals {
+        let mut totals =
+            Totals { counters: self.ctx.counters.clone(), connections_by_state: *self.ctx.states };
+        totals.counters.payload_bytes_copied = self.ctx.pool.payload_bytes_copied();
+        totals.merge(self.ctx.elsewhere);
+        totals
     }
 }

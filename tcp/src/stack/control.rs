@@ -161,7 +161,9 @@ impl<M: Memory> Stack<M> {
     }
 
     fn learn(&mut self, ip: IpAddr, mac: MacAddr, by: LearnedBy, now: Instant) {
-        let useful = !mac.is_group() && mac != self.config.mac && mac != MacAddr::default();
+        // RFC 826 and RFC 4861 speak of neighbours: what isn't on the link has none (L7).
+        let on_link = self.config.next_hop(ip) == Some(ip);
+        let useful = on_link && !mac.is_group() && mac != self.config.mac && mac != MacAddr::default();
         if useful && self.neighbors.learned(ip, mac, now, by) {
             self.learned.push((ip, mac));
         }

@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Stack;
 use crate::app::ConnId;
-use crate::counters::Counters;
+use crate::counters::{Counters, Totals};
 use crate::frame::Memory;
 use crate::tcb::Tcb;
 use crate::tcb::congestion::Congestion;
@@ -91,6 +91,11 @@ impl<M: Memory> Stack<M> {
         let mut counters = self.counters.clone();
         counters.payload_bytes_copied = self.pool.payload_bytes_copied();
         counters
+    }
+
+    /// Takes note of what the other cores have counted and hold, for `Conn::totals`.
+    pub fn learn_totals(&mut self, elsewhere: Box<Totals>) {
+        self.elsewhere = elsewhere;
     }
 
     /// Connections in each state, by `State as usize`.

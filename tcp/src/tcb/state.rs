@@ -62,7 +62,7 @@ impl State {
     /// As `ss` writes it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Closed => "CLOSED",
+            Self::Closed => "UNCONN",
             Self::Listen => "LISTEN",
             Self::SynSent => "SYN-SENT",
             Self::SynReceived => "SYN-RECV",

@@ -1,0 +1,32 @@
+//! What the packet path costs, piece by piece and whole, on one core and in memory.
+//!
+//! Only printed and compared, never judged: what is fast enough is measured on real links.
+
+mod connections;
+mod echo;
+mod echo_smoltcp;
+mod flow_table;
+mod timers;
+mod wire;
+
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+criterion_group! {
+    name = pieces;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = wire::bench, timers::bench, flow_table::bench
+}
+
+criterion_group! {
+    name = whole;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(4));
+    targets = echo::bench, echo_smoltcp::bench, connections::bench
+}
+
+criterion_main!(pieces, whole);
