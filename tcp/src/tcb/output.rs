@@ -10,7 +10,6 @@
 //! The headers are written in front of the payload, in the frame it lies in.
 
 use super::congestion::Congestion;
-use super::send_queue::LOST;
 use super::state::State;
 use super::{Ctx, Tcb};
 use crate::frame::{FrameSlice, MAX_HEADERS, Memory, Owner};
@@ -127,8 +126,7 @@ impl Tcb {
 
     /// Sends the first LOST segment. False when none can be sent now.
     fn retransmit<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
-        let lost = self.send.outstanding(ctx.pool).find(|&index| ctx.pool.meta(index).flags & LOST != 0);
-        let Some(index) = lost else { return false };
+        let Some(index) = self.send.first_lost(ctx.pool) else { return false };
         if ctx.pool.owner(index) == Owner::TxRing {
             // It hasn't left this host yet; sending it twice wouldn't help. The timer comes back.
             return false;

@@ -10,12 +10,17 @@
 //! SACK a duplicate ACK is taken for one segment that arrived (RFC 6582).
 
 use super::congestion::Congestion;
-use super::send_queue::{LOST, RETRANSMITTED, SACKED};
+use super::send_queue::SACKED;
 use super::{Ctx, Tcb};
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{SackBlocks, Segment};
 
+/// Frames that SACK blocks may make us look at (T10): so many at once, which is a hole of 12 MiB, and so many
+/// more with each ACK. A new block nearly always lies right behind what is SACKED already, where the walk
+/// begins. What isn't looked at stays outstanding, and is acknowledged in the end.
+const WALK_BURST: u32 = 8192;
+const WALK_PER_ACK: u32 = 64;
 /// RFC 5681 §3.2
 const DUPLICATES_FOR_LOSS: u32 = 3;
 
@@ -36,6 +41,10 @@ pub(super) struct Recovery {
     duplicates: u32,
     /// The next lost segment goes out whatever is in flight.
     now: bool,
+    /// Frames looked at for SACK blocks, and not yet made good by ACKs.
+    walked: u32,
+    /// Blocks of the last ACK, as far as they are marked: most come again with the next.
+    marked: SackBlocks,
 }
 
 impl Recovery {
@@ -61,14 +70,23 @@ impl Tcb {
         if !self.sack {
             return;
         }
+        self.recovery.walked = self.recovery.walked.saturating_sub(WALK_PER_ACK);
+        let known = core::mem::take(&mut self.recovery.marked);
         for (start, end) in seg.options.sack.iter() {
             let valid =
                 end.acknowledges(self.snd.una, self.snd.nxt) && start.acknowledges(self.snd.una, end - 1);
             if !valid {
                 continue;
             }
-            let mut at = self.send.next_outstanding(ctx.pool, None);
-            while let Some(index) = at {
+            if known.iter().any(|block| block == (start, end)) {
+                self.recovery.marked.push(start, end);
+                continue;
+            }
+            let mut at = self.send.near(ctx.pool, start);
+            while let Some(index) = at
+                && self.recovery.walked < WALK_BURST
+            {
+                self.recovery.walked += 1;
                 let meta = ctx.pool.meta(index);
                 let seq = SeqNumber(meta.seq);
                 if end.leq(seq) {
@@ -79,6 +97,9 @@ impl Tcb {
                     self.rtt.sample(rtt);
                 }
                 at = self.send.next_outstanding(ctx.pool, Some(index));
+            }
+            if self.recovery.walked < WALK_BURST {
+                self.recovery.marked.push(start, end);
             }
         }
     }
@@ -103,25 +124,7 @@ impl Tcb {
     /// Marks what three SACKed segments lie above (RFC 6675 §4, counted in segments as Linux does: a peer
     /// that is sent small segments would never SACK three MSS of octets).
     pub(super) fn find_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let mut above = self.send.sacked_frames;
-        if above < DUPLICATES_FOR_LOSS {
-            return;
-        }
-        let mut found = false;
-        let mut at = self.send.next_outstanding(ctx.pool, None);
-        while let Some(index) = at {
-            let meta = ctx.pool.meta(index);
-            if meta.flags & SACKED != 0 {
-                above -= 1;
-                if above < DUPLICATES_FOR_LOSS {
-                    break;
-                }
-            } else if meta.flags & (LOST | RETRANSMITTED) == 0 {
-                self.send.mark_lost(ctx.pool, index);
-                found = true;
-            }
-            at = self.send.next_outstanding(ctx.pool, Some(index));
-        }
+        let found = self.send.judge(ctx.pool, DUPLICATES_FOR_LOSS);
         if found && self.recovery.phase == Phase::Open {
             self.enter_fast_recovery(ctx);
         }
@@ -147,7 +150,7 @@ impl Tcb {
         let mss = u32::from(self.snd.mss);
         let done = self.recovery.phase != Phase::Open && self.recovery.point.leq(self.snd.una);
         if done {
-            self.recovery = Recovery::default();
+            self.recovery = Recovery { walked: self.recovery.walked, ..Recovery::default() };
             self.congestion.on_recovered(mss);
             return;
         }
@@ -176,7 +179,12 @@ impl Tcb {
         let flight = self.snd.nxt.since(self.snd.una);
         let first = self.rtt.backoff() <= 1;
         self.congestion.on_timeout(flight, u32::from(self.snd.mss), first);
-        self.recovery = Recovery { phase: Phase::Loss, point: self.snd.nxt, ..Recovery::default() };
+        self.recovery = Recovery {
+            phase: Phase::Loss,
+            point: self.snd.nxt,
+            walked: self.recovery.walked,
+            ..Recovery::default()
+        };
         // RFC 2018 §8: a receiver may drop what it has SACKed. It has if the first segment is SACKed.
         let mut at = self.send.next_outstanding(ctx.pool, None);
         let reneged = at.is_some_and(|head| ctx.pool.meta(head).flags & SACKED != 0);

@@ -40,6 +40,13 @@ pub(crate) struct SendQueue {
     pub(crate) sacked_frames: u32,
     /// Octets marked [`LOST`].
     pub(crate) lost: u32,
+    /// No frame before this one is [`LOST`].
+    lost_from: u32,
+    /// The furthest frame that is [`SACKED`].
+    sacked_last: u32,
+    /// Frames before this one have been judged lost or not; so many of them are [`SACKED`].
+    judged: u32,
+    judged_sacked: u32,
 }
 
 /// What an acknowledgement removed.
@@ -73,6 +80,10 @@ impl SendQueue {
             sacked: 0,
             sacked_frames: 0,
             lost: 0,
+            lost_from: NONE,
+            sacked_last: NONE,
+            judged: NONE,
+            judged_sacked: 0,
         }
     }
 
@@ -211,10 +222,21 @@ impl SendQueue {
             }
             if meta.flags & SACKED != 0 {
                 self.sacked_frames -= 1;
+                if self.judged != NONE && self.judged != index {
+                    self.judged_sacked -= 1;
+                }
             } else {
                 acked.rtt = Some(age(&meta, now));
             }
             self.head = meta.next;
+            for place in [&mut self.lost_from, &mut self.judged] {
+                if *place == index {
+                    *place = meta.next;
+                }
+            }
+            if self.sacked_last == index {
+                self.sacked_last = NONE;
+            }
             if index == self.tail {
                 self.tail = NONE;
             }
@@ -237,6 +259,7 @@ impl SendQueue {
     }
 
     /// Frames that were sent and not yet acknowledged, oldest first.
+    #[cfg(test)]
     pub(crate) fn outstanding<'a, M: Memory>(
         &self,
         pool: &'a FramePool<M>,
@@ -258,6 +281,54 @@ impl SendQueue {
         (at != NONE && at != self.unsent).then_some(at)
     }
 
+    /// The first frame taken for lost. Amortised O(1): a search goes on where the last one ended.
+    pub(crate) fn first_lost<M: Memory>(&mut self, pool: &FramePool<M>) -> Option<u32> {
+        if self.lost == 0 {
+            return None;
+        }
+        while self.lost_from != NONE && pool.meta(self.lost_from).flags & LOST == 0 {
+            self.lost_from = pool.meta(self.lost_from).next;
+        }
+        (self.lost_from != NONE).then_some(self.lost_from)
+    }
+
+    /// Where to look for a SACK block that begins at `start`: nearly always behind what is SACKED already.
+    pub(crate) fn near<M: Memory>(&self, pool: &FramePool<M>, start: SeqNumber) -> Option<u32> {
+        let last = self.sacked_last;
+        if last != NONE && SeqNumber(pool.meta(last).seq).leq(start) {
+            return Some(last);
+        }
+        self.next_outstanding(pool, None)
+    }
+
+    /// Marks what `threshold` SACKED frames lie above, and hasn't been judged before. Whether it found any.
+    /// Amortised O(1): each frame is judged once.
+    pub(crate) fn judge<M: Memory>(&mut self, pool: &mut FramePool<M>, threshold: u32) -> bool {
+        let mut found = false;
+        while self.sacked_frames - self.judged_sacked >= threshold {
+            let index = if self.judged == NONE { self.head } else { self.judged };
+            let meta = pool.meta(index);
+            let next = meta.next;
+            if meta.flags & SACKED != 0 {
+                if self.sacked_frames - self.judged_sacked == threshold {
+                    self.judged = index;
+                    break;
+                }
+                self.judged_sacked += 1;
+            } else if meta.flags & (LOST | RETRANSMITTED) == 0 {
+                self.mark_lost(pool, index);
+                found = true;
+            }
+            self.judged = next;
+        }
+        found
+    }
+
+    /// Whether `index` lies before the frame `place`.
+    fn is_before<M: Memory>(pool: &FramePool<M>, index: u32, place: u32) -> bool {
+        place != NONE && SeqNumber(pool.meta(index).seq).lt(SeqNumber(pool.meta(place).seq))
+    }
+
     /// The peer has it. Its RTT, if that is news and the frame was sent once.
     pub(crate) fn mark_sacked<M: Memory>(
         &mut self,
@@ -265,10 +336,16 @@ impl SendQueue {
         index: u32,
         now: Instant,
     ) -> Option<Duration> {
-        let meta = pool.meta_mut(index);
-        if meta.flags & SACKED != 0 {
+        if pool.meta(index).flags & SACKED != 0 {
             return None;
         }
+        if Self::is_before(pool, index, self.judged) {
+            self.judged_sacked += 1;
+        }
+        if self.sacked_last == NONE || Self::is_before(pool, self.sacked_last, index) {
+            self.sacked_last = index;
+        }
+        let meta = pool.meta_mut(index);
         if meta.flags & LOST != 0 {
             self.lost -= u32::from(meta.len);
         }
@@ -283,10 +360,17 @@ impl SendQueue {
         if meta.flags & (SACKED | LOST) == 0 {
             meta.flags = (meta.flags | LOST) & !RETRANSMITTED;
             self.lost += u32::from(meta.len);
+            if self.lost_from == NONE || Self::is_before(pool, index, self.lost_from) {
+                self.lost_from = index;
+            }
         }
     }
 
+    /// The peer has dropped it again. To be called for every frame, or for none.
     pub(crate) fn clear_sacked<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+        self.sacked_last = NONE;
+        self.judged = NONE;
+        self.judged_sacked = 0;
         let meta = pool.meta_mut(index);
         if meta.flags & SACKED != 0 {
             meta.flags &= !SACKED;
@@ -373,6 +457,53 @@ mod tests {
         assert_eq!(pool.payload_bytes_copied(), 7);
         queue.clear(&mut pool);
         assert_eq!(pool.free_count(), pool.total());
+    }
+
+    proptest::proptest! {
+        /// The places that searches start from never hide a frame: every answer is that of a walk from the head.
+        #[test]
+        fn p4_searches_find_what_a_walk_finds(steps in proptest::collection::vec((0u8..5, 0usize..40), 1..120)) {
+            let (mut queue, mut pool) = queue(&[10; 40]);
+            send_all(&mut queue, &mut pool, Instant::ZERO);
+            let mut acked = 0;
+            for (step, at) in steps {
+                let frames: Vec<_> = queue.outstanding(&pool).collect();
+                let Some(&index) = frames.get(at) else { continue };
+                match step {
+                    0 => { queue.mark_sacked(&mut pool, index, Instant::ZERO); }
+                    1 => queue.mark_lost(&mut pool, index),
+                    2 => {
+                        if let Some(lost) = queue.first_lost(&pool) {
+                            pool.transmit_parked(lost);
+                            queue.sent(&mut pool, lost, Instant::ZERO);
+                            pool.completed(lost);
+                        }
+                    }
+                    3 if at < 4 => {
+                        acked += at as u32;
+                        queue.acknowledge(&mut pool, SeqNumber(u32::MAX - 5) + 10 * acked, Instant::ZERO);
+                    }
+                    _ => {
+                        queue.judge(&mut pool, 3);
+                        let mut above = queue.sacked_frames;
+                        for index in queue.outstanding(&pool) {
+                            let flags = pool.meta(index).flags;
+                            above -= u32::from(flags & SACKED != 0);
+                            proptest::prop_assert!(above < 3 || flags != 0, "judged");
+                        }
+                    }
+                }
+                let flags = |index: &u32| pool.meta(*index).flags;
+                let frames: Vec<_> = queue.outstanding(&pool).collect();
+                let lost = frames.iter().copied().find(|index| flags(index) & LOST != 0);
+                proptest::prop_assert_eq!(queue.first_lost(&pool), lost);
+                let last = frames.iter().copied().rfind(|index| flags(index) & SACKED != 0);
+                let hint = (queue.sacked_last != NONE).then_some(queue.sacked_last);
+                proptest::prop_assert!(hint == last, "{:?} {:?}", hint, last);
+            }
+            queue.clear(&mut pool);
+            proptest::prop_assert_eq!(pool.free_count(), pool.total());
+        }
     }
 
     #[test]

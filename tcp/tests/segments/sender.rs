@@ -461,28 +461,74 @@ fn t23_many_duplicates_send_no_more_than_was_out() {
     assert!(sent <= 24, "{sent} of an initial window of ten");
 }
 
+/// S5.7 T10: a hole of many segments is found although the walk over it is long; hostile blocks that jump to
+/// and fro cost a bounded walk, and the connection goes on.
+#[test]
+fn s5_7_t10_a_long_hole_and_jumping_blocks() {
+    let mut p = Probe::with(config(), 16_384, Instant::from_millis(1));
+    let peer = p.accept_with(Options { window_scale: Some(10), ..SACK }, 65_535);
+    let have = p_grow(&mut p, &peer);
+    let sent = p_send(&mut p, &peer, 1_000).len();
+    assert!(sent > 400, "{sent}");
+    // All but the last fifty are lost.
+    let hole = have + sent - 50;
+    for n in 1..=3 {
+        p.give(&peer, &sacks(&peer, have * MSS, &[(hole, hole + n)]));
+    }
+    assert_eq!(p.stack.counters().tcp_fast_retrans, 1);
+    for n in 0..20_000 {
+        let at = have + (n * 7919) % (sent - 10);
+        p.give(&peer, &sacks(&peer, have * MSS, &[(at + 1, at + 2), (at + 5, at + 6)]));
+    }
+    let mut end = have + sent;
+    loop {
+        let more = p.give(&peer, &acks(&peer, end * MSS));
+        if more.is_empty() {
+            break;
+        }
+        end += more.len();
+    }
+    assert_eq!(p.info(peer.id).expect("there").send_queue, 0);
+    p.assert_idle();
+}
+
 /// S5.6: after an RTO with a big window, recovery costs about one look at each frame.
 #[test]
 fn p4_recovery_from_a_timeout_with_a_big_window() {
     let mut p = Probe::with(config(), 16_384, Instant::from_millis(1));
     let peer = p.accept_with(Options { window_scale: Some(10), ..SACK }, 65_535);
-    let mut have = 0;
-    let mut queued = 0;
-    // Slow start up to some thousand segments.
-    while have < 4_000 * MSS {
-        queued += p_write(&mut p, &peer, 1_000 * MSS);
-        have = queued.min(have + 1_000 * MSS);
-        p.give(&peer, &acks(&peer, have));
+    let have = p_grow(&mut p, &peer);
+    let sent = p_send(&mut p, &peer, 1_000).len();
+    assert!(sent > 400, "{sent}");
+    // All are lost. Each ACK of one lets two go, so all are there again after as many rounds as doublings.
+    let mut out: Vec<Seg> = p.wait_ms(250).into_iter().map(|(_, seg)| seg).collect();
+    let (mut end, mut rounds) = (have, 0);
+    while !out.is_empty() {
+        assert_eq!(numbers(&peer, &out[..1])[0], end);
+        end += out.len();
+        out = p.give(&peer, &acks(&peer, end * MSS));
+        rounds += 1;
     }
-    p_write(&mut p, &peer, 1_500 * MSS);
-    let out = p.wait(Duration::from_secs(1));
-    assert!(!out.is_empty());
-    let end = p.info(peer.id).expect("there").send_queue as usize;
-    assert!(end > 500 * MSS, "{end}");
+    assert!(end >= have + sent && rounds < 40, "{end} {rounds}");
+    assert_eq!(p.stack.counters().tcp_timeouts, 1);
+    p.assert_idle();
 }
 
-fn p_write(p: &mut Probe, peer: &Peer, octets: usize) -> usize {
-    let mut done = 0;
-    p.act(peer, |_, conn| done = write(conn, &vec![1; octets]));
-    done
+/// Slow start until a window of some hundred segments; how many were sent.
+fn p_grow(p: &mut Probe, peer: &Peer) -> usize {
+    let mut have = 0;
+    while have < 3_000 {
+        let mut out = p_send(p, peer, 1_000);
+        while !out.is_empty() {
+            have += out.len();
+            out = p.give(peer, &acks(peer, have * MSS));
+        }
+    }
+    have
+}
+
+fn p_send(p: &mut Probe, peer: &Peer, segments: usize) -> Vec<Seg> {
+    p.act(peer, |_, conn| {
+        write(conn, &vec![1; segments * MSS]);
+    })
 }
