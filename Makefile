@@ -28,7 +28,7 @@ test:
 
 bench:
 	@deploy/install-deps.sh
-	cargo bench --workspace --locked
+	cargo bench --locked
 
 compare:
 	@deploy/install-deps.sh compare

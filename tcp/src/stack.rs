@@ -127,6 +127,8 @@ pub struct Stack<M> {
     learned: Vec<(IpAddr, MacAddr)>,
     ports_tried: u32,
     draining: bool,
+    /// The first turn has asked for the gateways.
+    asked_gateways: bool,
 }
 
 impl<M: Memory> Stack<M> {
@@ -165,6 +167,7 @@ impl<M: Memory> Stack<M> {
             rate: RateLimit::default(),
             ports_tried: 0,
             draining: false,
+            asked_gateways: false,
             config,
             pool,
         }
@@ -388,6 +391,9 @@ impl<M: Memory> Stack<M> {
         }
         let gone = self.time_wait.advance(EXPIRE_MAX, &self.config, now);
         self.states[State::TimeWait as usize] -= gone;
+        if !core::mem::replace(&mut self.asked_gateways, true) {
+            self.ask_gateways(now);
+        }
         if now >= self.neighbors.next_deadline() {
             let mut questions = core::mem::take(&mut self.questions);
             self.neighbors.advance(now, |question| questions.push(question));
@@ -399,6 +405,17 @@ impl<M: Memory> Stack<M> {
         }
         self.feed_starved();
         self.serve(app, now);
+    }
+
+    /// Before anybody comes: behind a gateway that is still being asked for, a burst of connections would
+    /// wait for their retransmission timers.
+    fn ask_gateways(&mut self, now: Instant) {
+        for at in 0..self.config.gateways.len() {
+            let ip = self.config.gateways[at];
+            if self.neighbors.lookup(ip, now) == Resolution::Ask {
+                self.ask(Question { ip, probe: None }, ethernet::VlanTags::NONE);
+            }
+        }
     }
 
     /// Tells applications that were refused a frame: who waits longest first, no more than there are frames.
@@ -458,7 +475,7 @@ impl<M: Memory> Stack<M> {
             Some(reason) => self.bury(app, id, reason, now),
             None => self.schedule_output(index),
         }
-        self.sync_timer(index);
+        // The wheel is armed when the output is done: an ACK that rides on the answer clears its timer first.
     }
 
     /// Tells the application, answers what is owed, and frees everything of a connection that is over.
