@@ -36,8 +36,9 @@ pub(crate) enum Output {
 /// What may be done with the next unsent frame.
 enum Next {
     Send,
-    /// Send only so many octets of it.
-    Part(usize),
+    /// Send only its first so many octets. The frame stays the next unsent one, and the acknowledgement
+    /// of the part cuts it: the rest's headers can't be written before the part is out of the way.
+    Part(u16),
     Wait,
 }
 
@@ -134,23 +135,24 @@ impl Tcb {
         ctx.counters.tcp_retrans_segs += 1;
         self.retransmits += 1;
         self.recovery.on_retransmit();
-        self.emit_data(index, out, ctx);
+        let whole = ctx.pool.meta(index).len;
+        self.emit_data(index, whole, out, ctx);
         true
     }
 
     /// Sends the next new segment if it may. False when it has to wait.
     fn send_next<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
-        match self.next_segment(index, ctx) {
-            Next::Wait => return false,
-            Next::Part(octets) => {
-                if !self.send.split(ctx.pool, index, octets) {
-                    return false;
-                }
-            }
-            Next::Send => {}
+        if ctx.pool.owner(index) == Owner::TxRing {
+            // A part of it is still on its way out of this host.
+            return false;
         }
+        let octets = match self.next_segment(index, ctx) {
+            Next::Wait => return false,
+            Next::Part(octets) => octets,
+            Next::Send => ctx.pool.meta(index).len,
+        };
         self.owed.override_sws = false;
-        self.emit_data(index, out, ctx);
+        self.emit_data(index, octets, out, ctx);
         true
     }
 
@@ -172,7 +174,7 @@ impl Tcb {
             let worthwhile = usable >= mss || usable >= (self.snd.max_wnd / 2).max(1);
             let nothing_out = self.snd.una == self.snd.nxt;
             return if usable > 0 && nothing_out && (worthwhile || self.owed.override_sws) {
-                Next::Part(usable as usize)
+                Next::Part(usable as u16)
             } else {
                 Next::Wait
             };
@@ -185,13 +187,20 @@ impl Tcb {
         Next::Send
     }
 
-    /// Writes the headers in front of a parked payload and hands the frame to the port.
-    fn emit_data<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+    /// Writes the headers in front of a parked payload's first `octets` and hands the frame to the port.
+    fn emit_data<M: Memory>(
+        &mut self,
+        index: u32,
+        octets: u16,
+        out: &mut Vec<FrameSlice>,
+        ctx: &mut Ctx<'_, M>,
+    ) {
         let meta = *ctx.pool.meta(index);
+        let whole = octets == meta.len;
         let seq = SeqNumber(meta.seq);
-        let end = seq + u32::from(meta.len);
+        let end = seq + u32::from(octets);
         let mut flags = Flags::ACK;
-        if self.send.is_tail(index) {
+        if self.send.is_tail(index) && whole {
             // The last segment of what was written (RFC 9293 §3.9.1, MUST-61). S4.4
             flags |= Flags::PSH;
             if self.fin_queued && (self.fin_sent || self.fits_window(end)) {
@@ -200,14 +209,14 @@ impl Tcb {
         }
         let options = self.options(ctx, false);
         let start = usize::from(meta.start);
-        let payload = start..start + usize::from(meta.len);
+        let payload = start..start + usize::from(octets);
         let header = self.header(seq, flags, &options, ctx);
         let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
         let frame = ctx.pool.frame_mut(index);
         let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
-        self.send.sent(ctx.pool, index, ctx.now);
+        self.send.sent(ctx.pool, index, whole, ctx.now);
         let mut reached = end;
         if flags.contains(Flags::FIN) {
             reached += 1;

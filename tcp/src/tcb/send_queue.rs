@@ -145,6 +145,9 @@ impl SendQueue {
         mss: usize,
     ) -> Result<(), Chunk> {
         let Some(index) = self.unsent_tail() else { return Err(chunk) };
+        if pool.owner(index) == Owner::TxRing {
+            return Err(chunk);
+        }
         let len = chunk.len();
         let meta = *pool.meta(index);
         let used = usize::from(meta.len);
@@ -158,28 +161,8 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Cuts the never-sent frame `index` after `octets`, so that a part fits a small window.
-    /// False when no frame is free.
-    pub(crate) fn split<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, octets: usize) -> bool {
-        let meta = *pool.meta(index);
-        debug_assert!(octets > 0 && octets < usize::from(meta.len));
-        let Some(mut tail) = pool.alloc(Owner::Control) else { return false };
-        pool.copy_payload(index, usize::from(meta.start) + octets, &mut tail, usize::from(meta.len) - octets);
-        let fresh = pool.park(tail, Owner::SendQueue);
-        pool.meta_mut(fresh).seq = (SeqNumber(meta.seq) + octets as u32).0;
-        pool.meta_mut(fresh).next = meta.next;
-        let cut = pool.meta_mut(index);
-        cut.len = octets as u16;
-        cut.next = fresh;
-        if self.tail == index {
-            self.tail = fresh;
-        }
-        self.frames += 1;
-        true
-    }
-
-    /// The frame was put into the TX ring.
-    pub(crate) fn sent<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, now: Instant) {
+    /// The frame was put into the TX ring: all of it or, if it isn't `whole`, its first octets.
+    pub(crate) fn sent<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, whole: bool, now: Instant) {
         let meta = pool.meta_mut(index);
         meta.aux = stamp(now);
         meta.sent = meta.sent.saturating_add(1);
@@ -187,7 +170,7 @@ impl SendQueue {
             meta.flags = (meta.flags & !LOST) | RETRANSMITTED;
             self.lost -= u32::from(meta.len);
         }
-        if index == self.unsent {
+        if index == self.unsent && whole {
             self.unsent = meta.next;
         }
     }
@@ -410,7 +393,7 @@ mod tests {
     fn send_all(queue: &mut SendQueue, pool: &mut FramePool<HeapMemory>, now: Instant) {
         while let Some(index) = queue.unsent() {
             pool.transmit_parked(index);
-            queue.sent(pool, index, now);
+            queue.sent(pool, index, true, now);
             pool.completed(index);
         }
     }
@@ -439,24 +422,26 @@ mod tests {
         let head = queue.outstanding(&pool).next().expect("sent");
         queue.mark_lost(&mut pool, head);
         assert_eq!(queue.lost, 10);
-        queue.sent(&mut pool, head, Instant::from_millis(9));
+        queue.sent(&mut pool, head, true, Instant::from_millis(9));
         assert_eq!(queue.lost, 0);
         let acked = queue.acknowledge(&mut pool, queue.end(), Instant::from_millis(10));
         assert_eq!(acked.rtt, None);
     }
 
     #[test]
-    fn a_split_frame_keeps_order_and_octets() {
+    fn a_part_that_was_sent_cuts_the_frame_when_it_is_acknowledged() {
         let (mut queue, mut pool) = queue(&[10, 4]);
-        let head = queue.unsent().expect("unsent");
-        assert!(queue.split(&mut pool, head, 3));
-        send_all(&mut queue, &mut pool, Instant::ZERO);
-        let spans: Vec<_> = queue.outstanding(&pool).map(|i| (pool.meta(i).seq, pool.meta(i).len)).collect();
         let start = SeqNumber(u32::MAX - 5);
-        assert_eq!(spans, [(start.0, 3), ((start + 3).0, 7), ((start + 10).0, 4)]);
-        assert_eq!(pool.payload_bytes_copied(), 7);
-        queue.clear(&mut pool);
-        assert_eq!(pool.free_count(), pool.total());
+        let head = queue.unsent().expect("unsent");
+        pool.transmit_parked(head);
+        queue.sent(&mut pool, head, false, Instant::ZERO);
+        assert_eq!((queue.unsent(), queue.outstanding(&pool).next()), (Some(head), None));
+        pool.completed(head);
+        queue.acknowledge(&mut pool, start + 3, Instant::ZERO);
+        assert_eq!((pool.meta(head).seq, pool.meta(head).len, queue.bytes()), ((start + 3).0, 7, 11));
+        send_all(&mut queue, &mut pool, Instant::ZERO);
+        queue.acknowledge(&mut pool, start + 14, Instant::ZERO);
+        assert_eq!((pool.free_count(), pool.payload_bytes_copied()), (pool.total(), 0));
     }
 
     proptest::proptest! {
@@ -475,7 +460,7 @@ mod tests {
                     2 => {
                         if let Some(lost) = queue.first_lost(&pool) {
                             pool.transmit_parked(lost);
-                            queue.sent(&mut pool, lost, Instant::ZERO);
+                            queue.sent(&mut pool, lost, true, Instant::ZERO);
                             pool.completed(lost);
                         }
                     }

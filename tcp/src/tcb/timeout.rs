@@ -73,6 +73,13 @@ impl Tcb {
             return self.finish(Closed::TimedOut, ctx);
         }
         self.rtt.back_off();
+        let part_out = self.send.next_outstanding(ctx.pool, None).is_none() && !self.fin_sent;
+        if part_out {
+            // Only the first octets of the next segment are out, sent into a small window: as if never sent.
+            self.snd.nxt = self.snd.una;
+            self.owed.override_sws = true;
+            return;
+        }
         self.on_retransmission_timeout(ctx);
         if self.send.bytes() == 0 && self.fin_sent {
             self.owed.fin = true;

@@ -186,6 +186,23 @@ fn s5_2_a_small_window_is_used_although_the_peer_chats() {
     assert!(data >= 100, "{data} octets in 2 s");
 }
 
+/// S5.2 S5.6: the part that a small window let out is lost: once more after the timeout, with nothing copied.
+#[test]
+fn s5_6_a_part_that_was_lost_is_sent_again() {
+    let mut p = Probe::new();
+    let peer = p.accept();
+    p.tell(&peer, &peer.seg(ACK).window(100));
+    p.send(&peer, &[7; 450]);
+    let parts = p.wait_ms(4000);
+    assert!(parts.len() >= 3, "{parts:?}");
+    assert!(parts.iter().all(|(_, seg)| seg.seq == peer.ack && seg.data.len() == 100), "{parts:?}");
+    // The window opens while the part is out: the rest comes with it.
+    let out = p.give(&peer, &acks(&peer, 0).window(4000));
+    assert_eq!((out.len(), out[0].seq, out[0].data.len()), (1, peer.ack, 450));
+    p.give(&peer, &acks(&peer, 450));
+    assert_eq!(p.stack.counters().payload_bytes_copied, 0);
+}
+
 /// S5.2: half of the largest window is worth using at once.
 #[test]
 fn s5_2_half_the_largest_window_is_used_at_once() {
