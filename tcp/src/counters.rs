@@ -67,6 +67,10 @@ counters! {
     tcp_challenge_acks = "TcpExtTCPChallengeACK",
     tcp_win_probes = "TcpExtTCPWinProbe",
     tcp_keepalives = "TcpExtTCPKeepAlive",
+    /// Connections reset because they held memory and didn't move, while others needed it (T3).
+    tcp_abort_on_memory = "TcpExtTCPAbortOnMemory",
+    /// Times that octets ahead of a hole were given up, because others needed the memory.
+    tcp_ofo_pruned = "TcpExtOfoPruned",
     /// Connections ended because the peer stopped answering.
     tcp_abort_on_timeout = "TcpExtTCPAbortOnTimeout",
     /// Connections that entered TIME-WAIT.

@@ -288,9 +288,9 @@ impl<M: Memory> FramePool<M> {
         self.frame_size
     }
 
-    /// Frames a connection may take for its queues: an eighth of what is free beyond the reserve. As
-    /// queues grow the share shrinks, so that N greedy connections converge on total / (8 + N) each and
-    /// none is starved (the dynamic threshold of shared-memory switches).
+    /// Frames a connection may take for its queues: an eighth of what is free beyond the reserve (the dynamic
+    /// threshold of shared-memory switches). As queues grow the share shrinks: N greedy connections that keep
+    /// moving converge on total / (8 + N) each. Against those that don't move, see `stack/pressure.rs`.
     #[inline]
     pub(crate) fn fair_share(&self) -> u32 {
         self.for_apps() / 8

@@ -17,6 +17,7 @@
 mod config;
 mod conn;
 mod control;
+mod pressure;
 mod show;
 
 use core::net::{IpAddr, SocketAddr};
@@ -127,6 +128,8 @@ pub struct Stack<M> {
     learned: Vec<(IpAddr, MacAddr)>,
     ports_tried: u32,
     draining: bool,
+    /// Where [`relieve`](Self::relieve) has got to.
+    hand: u32,
     /// The first turn has asked for the gateways.
     asked_gateways: bool,
 }
@@ -167,6 +170,7 @@ impl<M: Memory> Stack<M> {
             rate: RateLimit::default(),
             ports_tried: 0,
             draining: false,
+            hand: 0,
             asked_gateways: false,
             config,
             pool,
@@ -403,6 +407,7 @@ impl<M: Memory> Stack<M> {
             self.questions = questions;
             self.wake_resolved();
         }
+        self.relieve(now);
         self.feed_starved();
         self.serve(app, now);
     }

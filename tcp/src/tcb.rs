@@ -499,6 +499,12 @@ impl Tcb {
         }
     }
 
+    /// Whether octets have waited to be acknowledged, or only to be sent, since `then` without any progress.
+    pub(crate) fn has_stalled_since(&self, then: Instant) -> bool {
+        let waiting = self.snd.una != self.snd.nxt || self.timers.is_set(TimerKind::Persist);
+        waiting && !self.send.is_empty() && self.stalled_since <= then
+    }
+
     /// Whether the peer acknowledged something new after `then`: our packets reach it (RFC 4861 §7.3.1).
     pub(crate) fn has_progressed_since(&self, then: Instant) -> bool {
         self.snd.una != self.snd.iss && self.progressed >= then

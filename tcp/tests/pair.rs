@@ -176,7 +176,7 @@ fn s2_6_fin_wait_2_is_bounded() {
 fn s8_1_nagle_gathers_small_writes() {
     let segments = |nodelay: bool| {
         let mut pair = Pair::new(10, Link::clean(Duration::from_millis(5)));
-        let plan = Plan { send: 2_000, write: 10, half_close: true, nodelay };
+        let plan = Plan { send: 2_000, write: 10, half_close: true, nodelay, deaf: false };
         echo(&mut pair, v4(2, ECHO), plan, Duration::from_secs(30));
         pair.a.stack.counters().tcp_out_segs
     };
@@ -200,6 +200,23 @@ fn p3_many_connections_share_a_small_pool() {
         let client = &pair.a.app.clients[&id];
         assert!(client.received == 50_000 && !client.corrupt, "{client:?}");
     }
+}
+
+/// T3 D2: clients that never read hold all the memory there is, for a while; then they make room.
+#[test]
+fn t3_clients_that_never_read_give_way_to_one_that_does() {
+    let link = Link::clean(Duration::from_micros(50));
+    let mut pair =
+        Pair::of(Host::with_frames(config(1), 16_384), Host::with_frames(config(2), 1_024), 14, link);
+    for _ in 0..150 {
+        pair.a.connect(v4(2, ECHO), Plan { deaf: true, ..Plan::bulk(10_000_000) }, pair.now);
+    }
+    pair.run_for(Duration::from_secs(3));
+    assert!(pair.b.stack.pool().free_count() < 1_024 / 4, "{:?}", pair.b.stack.pool());
+    for _ in 0..5 {
+        echo(&mut pair, v4(2, ECHO), Plan::bulk(200_000), Duration::from_secs(30));
+    }
+    assert!(pair.b.stack.counters().tcp_abort_on_memory > 10);
 }
 
 /// P7: the same seed gives the same octets.

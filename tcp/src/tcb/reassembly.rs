@@ -17,10 +17,13 @@ use crate::seq::SeqNumber;
 /// Ranges kept out of order (T12). A search walks at most so many; at 5 % loss 64 holes are a
 /// window of 1,280 segments, beyond which the peer sends again.
 const RANGES_MAX: u8 = 64;
-/// From so many frames on, a segment that fits behind its predecessor's payload is copied there:
-/// a one-octet segment must not pin a frame of 2 KiB (T12). Below it nothing is copied, and the
-/// frames are bounded anyway.
+/// A queue is crowded when so many frames hold less than [`PAYLOAD_WORTH_A_FRAME`] each on average, or when
+/// it holds more frames than its connection's share. A segment that fits behind its predecessor's payload is
+/// then copied there: one-octet segments must not pin 2 KiB each (T12). 64 frames are little, and a peer
+/// that sends full segments never crowds a queue, so that its payload isn't copied.
 const FRAMES_BEFORE_COPYING: u32 = 64;
+/// Octets: an eighth of a frame.
+const PAYLOAD_WORTH_A_FRAME: u32 = 256;
 
 /// What became of a segment's payload.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub(crate) struct Reassembly {
     recent_range: u32,
     ranges: u8,
     ooo_frames: u32,
+    ooo_bytes: u32,
 }
 
 impl Reassembly {
@@ -60,6 +64,7 @@ impl Reassembly {
             recent_range: NONE,
             ranges: 0,
             ooo_frames: 0,
+            ooo_bytes: 0,
         }
     }
 
@@ -116,20 +121,26 @@ impl Reassembly {
             return Inserted::Dropped(DropReason::Duplicate);
         }
         if seq == nxt {
-            Inserted::InOrder(self.append(pool, chunk, nxt))
+            Inserted::InOrder(self.append(pool, chunk, nxt, frames_max))
         } else if self.ooo_frames >= frames_max {
             pool.release(chunk);
             Inserted::Dropped(DropReason::OutOfOrderLimit)
         } else {
-            self.insert_ahead(pool, chunk, seq)
+            self.insert_ahead(pool, chunk, seq, frames_max)
         }
     }
 
     /// Appends in order and takes over the ranges it reaches. Octets gained.
-    fn append<M: Memory>(&mut self, pool: &mut FramePool<M>, mut chunk: Chunk, nxt: SeqNumber) -> u32 {
+    fn append<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        mut chunk: Chunk,
+        nxt: SeqNumber,
+        frames_max: u32,
+    ) -> u32 {
         if self.first_range == NONE {
             let len = chunk.len() as u32;
-            self.append_frame(pool, chunk);
+            self.append_frame(pool, chunk, frames_max);
             return len;
         }
         // A range that begins inside the new segment was there first: its octets stay. One that ends
@@ -139,7 +150,7 @@ impl Reassembly {
             chunk.truncate(ahead);
         }
         let mut reached = nxt + chunk.len() as u32;
-        self.append_frame(pool, chunk);
+        self.append_frame(pool, chunk, frames_max);
         while self.first_range != NONE && SeqNumber(pool.meta(self.first_range).seq) == reached {
             reached = self.take_first_range(pool);
         }
@@ -167,6 +178,7 @@ impl Reassembly {
         self.tail = meta.range_tail;
         self.frames += moved;
         self.ooo_frames -= moved;
+        self.ooo_bytes -= bytes;
         self.bytes += bytes;
         self.first_range = meta.aux;
         if self.last_range == range {
@@ -179,9 +191,9 @@ impl Reassembly {
         end
     }
 
-    fn append_frame<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk) {
+    fn append_frame<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk, frames_max: u32) {
         self.bytes += chunk.len() as u32;
-        if self.frames >= FRAMES_BEFORE_COPYING && pool.fits_behind(self.tail, &chunk) {
+        if is_crowded(self.frames, self.bytes, frames_max) && pool.fits_behind(self.tail, &chunk) {
             pool.copy_to_parked(&chunk, self.tail);
             pool.release(chunk);
             return;
@@ -202,6 +214,7 @@ impl Reassembly {
         pool: &mut FramePool<M>,
         mut chunk: Chunk,
         mut seq: SeqNumber,
+        frames_max: u32,
     ) -> Inserted {
         let (before, after) = self.neighbours(pool, seq);
         if before != NONE {
@@ -226,7 +239,7 @@ impl Reassembly {
                 return Inserted::Dropped(DropReason::Duplicate);
             }
         }
-        self.link(pool, chunk, seq, before, after)
+        self.link(pool, chunk, seq, (before, after), frames_max)
     }
 
     /// The last range that starts at or before `seq`, and the one after it.
@@ -248,8 +261,8 @@ impl Reassembly {
         pool: &mut FramePool<M>,
         chunk: Chunk,
         seq: SeqNumber,
-        before: u32,
-        after: u32,
+        (before, after): (u32, u32),
+        frames_max: u32,
     ) -> Inserted {
         let end = seq + chunk.len() as u32;
         let joins_before = before != NONE && range_end(pool, before) == seq;
@@ -258,7 +271,8 @@ impl Reassembly {
             pool.release(chunk);
             return Inserted::Dropped(DropReason::OutOfOrderLimit);
         }
-        if joins_before && !joins_after && self.ooo_frames >= FRAMES_BEFORE_COPYING {
+        self.ooo_bytes += chunk.len() as u32;
+        if joins_before && !joins_after && is_crowded(self.ooo_frames, self.ooo_bytes, frames_max) {
             let tail = pool.meta(before).range_tail;
             if pool.fits_behind(tail, &chunk) {
                 pool.copy_to_parked(&chunk, tail);
@@ -347,17 +361,30 @@ impl Reassembly {
         (recent != NONE).then(|| block(recent)).into_iter().chain(others)
     }
 
-    /// Releases every frame.
-    pub(crate) fn clear<M: Memory>(&mut self, pool: &mut FramePool<M>) {
-        release_list(pool, self.head);
+    /// Releases what lies ahead of a hole; the peer sends it again (RFC 2018 §8 allows it). Frames released.
+    pub(crate) fn prune<M: Memory>(&mut self, pool: &mut FramePool<M>) -> u32 {
         let mut range = self.first_range;
         while range != NONE {
             let next = pool.meta(range).aux;
             release_list(pool, range);
             range = next;
         }
+        let pruned = self.ooo_frames;
+        *self =
+            Self { head: self.head, tail: self.tail, frames: self.frames, bytes: self.bytes, ..Self::new() };
+        pruned
+    }
+
+    /// Releases every frame.
+    pub(crate) fn clear<M: Memory>(&mut self, pool: &mut FramePool<M>) {
+        self.prune(pool);
+        release_list(pool, self.head);
         *self = Self::new();
     }
+}
+
+fn is_crowded(frames: u32, bytes: u32, frames_max: u32) -> bool {
+    frames >= FRAMES_BEFORE_COPYING && (bytes / frames < PAYLOAD_WORTH_A_FRAME || frames >= frames_max)
 }
 
 fn range_end<M: Memory>(pool: &FramePool<M>, range: u32) -> SeqNumber {

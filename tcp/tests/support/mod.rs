@@ -30,11 +30,13 @@ pub struct Plan {
     /// Close after sending, not after reading everything back.
     pub half_close: bool,
     pub nodelay: bool,
+    /// Never read.
+    pub deaf: bool,
 }
 
 impl Plan {
     pub fn bulk(send: usize) -> Self {
-        Self { send, write: 1400, half_close: false, nodelay: true }
+        Self { send, write: 1400, half_close: false, nodelay: true, deaf: false }
     }
 }
 
@@ -68,7 +70,8 @@ impl TestApp {
     fn client<C: Conn>(&mut self, conn: &mut C) {
         let id = conn.id();
         let Some(client) = self.clients.get_mut(&id) else { return };
-        while let Some(chunk) = conn.recv() {
+        let deaf = client.plan.as_ref().is_some_and(|plan| plan.deaf);
+        while !deaf && let Some(chunk) = conn.recv() {
             for &octet in conn.bytes(&chunk) {
                 client.corrupt |= octet != pattern(client.received);
                 client.received += 1;

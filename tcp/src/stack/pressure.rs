@@ -1,0 +1,39 @@
+//! Memory that doesn't come back by itself is taken back (D2, T3).
+//!
+//! A connection's queues are bounded by its share of what is free, and a share is an eighth of it: a few dozen
+//! peers that never read, each holding its share for ever, would leave nothing for the others. So when a share
+//! is less than what a connection needs to make way, a hand goes round over the connections and takes from those
+//! that don't move: what waits behind a hole first, then the connection.
+
+use super::{ROOM_LOW, Stack};
+use crate::app::Closed;
+use crate::frame::Memory;
+use crate::time::{Duration, Instant};
+
+/// Connections looked at in one turn of the loop: a microsecond or so.
+const LOOKS_PER_TURN: usize = 32;
+/// A peer that has acknowledged nothing for so long, while others wait for memory, gives way: long against any
+/// retransmission that can still succeed soon, short against what users wait for.
+const STALLED: Duration = Duration::from_secs(5);
+
+impl<M: Memory> Stack<M> {
+    /// Called every turn; does nothing as long as a connection's share is worth having.
+    pub(super) fn relieve(&mut self, now: Instant) {
+        if self.pool.fair_share() >= ROOM_LOW {
+            return;
+        }
+        for _ in 0..LOOKS_PER_TURN.min(self.slots.len()) {
+            self.hand = (self.hand + 1) % self.slots.len() as u32;
+            let index = self.hand;
+            let Some((tcb, mut ctx)) = self.tcb(index, now) else { continue };
+            if tcb.recv.prune(ctx.pool) > 0 {
+                ctx.counters.tcp_ofo_pruned += 1;
+            }
+            if tcb.over.is_none() && tcb.has_stalled_since(now - STALLED) {
+                ctx.counters.tcp_abort_on_memory += 1;
+                tcb.finish(Closed::Aborted, &mut ctx);
+                self.mark_dirty(index);
+            }
+        }
+    }
+}
