@@ -28,17 +28,25 @@ impl Port {
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
     ports: Vec<Port>,
+    /// Places in all backlogs.
+    places: u32,
 }
 
 impl Listeners {
     pub(crate) fn add(&mut self, listener: Listener) {
         if self.find(listener.port).is_none() {
+            self.places += listener.backlog;
             self.ports.push(Port { listener, half_open: 0 });
         }
     }
 
     pub(crate) fn find(&mut self, port: u16) -> Option<&mut Port> {
         self.ports.iter_mut().find(|p| p.listener.port == port)
+    }
+
+    /// Half-open connections that all ports together may have.
+    pub(crate) fn places(&self) -> u32 {
+        self.places
     }
 
     pub(crate) fn all(&self) -> &[Port] {

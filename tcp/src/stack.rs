@@ -705,18 +705,21 @@ impl<M: Memory> Stack<M> {
     // --- small helpers --------------------------------------------------------------------------
 
     fn ctx(&mut self, now: Instant) -> Ctx<'_, M> {
+        let backlog_crowded = self.is_backlog_crowded();
         Ctx {
             pool: &mut self.pool,
             counters: &mut self.counters,
             states: &mut self.states,
             config: &self.config,
             elsewhere: &self.elsewhere,
+            backlog_crowded,
             now,
         }
     }
 
     /// A connection and what its steps work with.
     fn tcb(&mut self, index: u32, now: Instant) -> Option<(&mut Tcb, Ctx<'_, M>)> {
+        let backlog_crowded = self.is_backlog_crowded();
         let tcb = self.slots[index as usize].tcb.as_mut()?;
         let ctx = Ctx {
             pool: &mut self.pool,
@@ -724,9 +727,14 @@ impl<M: Memory> Stack<M> {
             states: &mut self.states,
             config: &self.config,
             elsewhere: &self.elsewhere,
+            backlog_crowded,
             now,
         };
         Some((tcb, ctx))
+    }
+
+    fn is_backlog_crowded(&self) -> bool {
+        self.states[State::SynReceived as usize] > self.listeners.places() / 2
     }
 
     fn find(&self, tuple: &FourTuple) -> Option<u32> {

@@ -63,6 +63,8 @@ pub(crate) struct Ctx<'a, M> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) states: &'a mut [u32; State::COUNT],
     pub(crate) config: &'a Config,
+    /// More than half of all backlogs' places are taken.
+    pub(crate) backlog_crowded: bool,
     /// What the other cores have told of themselves.
     pub(crate) elsewhere: &'a Totals,
     pub(crate) now: Instant,

@@ -23,12 +23,6 @@ use crate::time::Instant;
 pub enum TimerKind {
     /// Retransmission timeout (RFC 6298).
     Retransmit,
-    /// Tail loss probe (RFC 8985 §7).
-    LossProbe,
-    /// RACK's reordering window (RFC 8985 §6.2 step 5).
-    Reorder,
-    /// When the next segment may go (pacing).
-    Pacing,
     /// Delayed acknowledgement (RFC 9293 §3.8.6.3).
     DelayedAck,
     /// Zero-window probe (RFC 9293 §3.8.6.1).
@@ -37,29 +31,17 @@ pub enum TimerKind {
     KeepAlive,
     /// Limit of FIN-WAIT-2, and of other states that only the peer can end (S2.6, T5).
     FinWait2,
-    /// User timeout (RFC 5482).
-    UserTimeout,
     /// The application's own.
     App,
 }
 
 impl TimerKind {
     /// Number of kinds.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 6;
 
     /// All kinds, in the order of their discriminants.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Retransmit,
-        Self::LossProbe,
-        Self::Reorder,
-        Self::Pacing,
-        Self::DelayedAck,
-        Self::Persist,
-        Self::KeepAlive,
-        Self::FinWait2,
-        Self::UserTimeout,
-        Self::App,
-    ];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Retransmit, Self::DelayedAck, Self::Persist, Self::KeepAlive, Self::FinWait2, Self::App];
 }
 
 /// The deadlines of one connection.
@@ -164,8 +146,8 @@ mod tests {
         timers.set(TimerKind::Retransmit, ms(20));
         timers.set(TimerKind::DelayedAck, ms(10));
         timers.set(TimerKind::Persist, ms(40));
-        timers.set(TimerKind::LossProbe, ms(15));
-        timers.clear(TimerKind::LossProbe);
+        timers.set(TimerKind::FinWait2, ms(15));
+        timers.clear(TimerKind::FinWait2);
         assert_eq!(timers.earliest(), ms(10));
         assert_eq!(timers.pop_due(ms(9)), None);
         assert_eq!(timers.pop_due(ms(30)), Some(TimerKind::DelayedAck));

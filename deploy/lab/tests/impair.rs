@@ -172,7 +172,7 @@ fn an_interface_that_is_not_there_is_an_error_at_once() {
     }
     let namespace = Namespace::new().unwrap();
     let error = Impair::start(&namespace, "lo", "bwb-none", ImpairOptions::default()).unwrap_err();
-    assert!(format!("{error:#}").starts_with("cannot bridge bwb-none: No such device"), "{error:#}");
+    assert!(format!("{error:#}").starts_with("cannot listen on bwb-none: No such device"), "{error:#}");
 }
 
 /// The bridge must not be what limits a test. 50 thousand frames a second is the least; this prints what it
@@ -264,7 +264,7 @@ fn the_program_refuses_what_is_no_chance_and_names_what_is_not_there() {
     assert!(code == 2 && said.contains("a chance lies between 0 and 1"), "{code} {said}");
     let (code, said) = run("--a bwb-none --b lo");
     assert!(
-        code == 71 && said.starts_with("byway-impair: cannot bridge bwb-none: No such device"),
+        code == 71 && said.starts_with("byway-impair: cannot listen on bwb-none: No such device"),
         "{code} {said}"
     );
 }

@@ -140,9 +140,10 @@ impl Tcb {
         self.check_reset(seg, ctx)?;
         self.check_syn(seg)?;
         self.remember_timestamp(seg, ctx);
+        self.check_ack(seg, ctx)?;
         self.last_heard = ctx.now;
         self.tries = 0;
-        self.check_ack(seg, ctx)
+        Ok(())
     }
 
     /// First step: is any of it inside the receive window? S5.4, T14

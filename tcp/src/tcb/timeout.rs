@@ -11,6 +11,9 @@ use crate::timer::TimerKind;
 const SYN_RETRIES: u8 = 6;
 /// SYN-ACK retransmissions (Linux: 5). A spoofed SYN costs its victim at most six segments (T26).
 const SYN_ACK_RETRIES: u8 = 5;
+/// The same while backlogs are more than half full: an entry goes after three seconds instead of a minute, so that
+/// a burst of spoofed SYNs doesn't shut the door for long (Linux does likewise). T1
+const SYN_ACK_RETRIES_CROWDED: u8 = 1;
 /// Keepalive probes without an answer before the connection ends, and their spacing (Linux).
 const KEEPALIVE_PROBES: u8 = 9;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
@@ -48,7 +51,11 @@ impl Tcb {
         ctx.counters.tcp_timeouts += 1;
         match self.state {
             State::SynSent | State::SynReceived => {
-                let limit = if self.state == State::SynSent { SYN_RETRIES } else { SYN_ACK_RETRIES };
+                let limit = match self.state {
+                    State::SynSent => SYN_RETRIES,
+                    _ if ctx.backlog_crowded => SYN_ACK_RETRIES_CROWDED,
+                    _ => SYN_ACK_RETRIES,
+                };
                 if self.tries >= limit {
                     return self.finish(Closed::TimedOut, ctx);
                 }

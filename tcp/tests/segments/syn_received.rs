@@ -58,6 +58,29 @@ fn s1_4_t5_repeated_syns_are_answered_and_dont_prolong() {
     assert!((50..=200).contains(&answers), "{answers} answers in a minute");
 }
 
+/// T5 T26: whoever sent a spoofed SYN knows its number; segments without ACK don't keep the entry alive, either.
+#[test]
+fn t5_segments_without_ack_dont_prolong() {
+    let mut p = Probe::new();
+    let (peer, _) = p.half_open(Options::NONE);
+    for _ in 0..8 {
+        p.wait_ms(9_000);
+        p.give(&peer, &Seg::new(PSH, peer.seq, 0).data(b"x"));
+    }
+    assert_eq!(p.state(&peer), State::Listen, "the SYN's time is over");
+}
+
+/// T1: with the backlog more than half full an entry's time is short: a burst of spoofed SYNs shuts nobody out for long.
+#[test]
+fn t1_a_crowded_backlog_is_impatient() {
+    let mut p = Probe::new();
+    let peers: Vec<_> = (0..BACKLOG).map(|_| p.half_open(Options::NONE).0).collect();
+    p.wait(Duration::from_secs(8));
+    assert_eq!(p.state(&peers[0]), State::Listen);
+    assert!(p.count(State::SynReceived) <= BACKLOG / 2, "{} half open", p.count(State::SynReceived));
+    p.accept();
+}
+
 /// S1.4: the last ACK is lost; data completes the handshake and is delivered, FIN as well.
 #[test]
 fn s1_4_data_completes_the_handshake() {
