@@ -54,7 +54,12 @@ fn an_interrupted_demo_leaves_nothing() {
     if !is_root() {
         return;
     }
-    for (number, name) in [(libc::SIGINT, "SIGINT"), (libc::SIGTERM, "SIGTERM"), (libc::SIGKILL, "SIGKILL")] {
+    for (number, name) in [
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGKILL, "SIGKILL"),
+    ] {
         let before = traces();
         let mut child = byway(&["demo"]).spawn().expect("starts");
         let pid = child.id();

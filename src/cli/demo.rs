@@ -46,7 +46,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         return Err(Failure { code: Failure::PERMISSION, message: text.to_owned() });
     }
     // Two flags for the same signals: the server takes note of its own and clears it.
-    let (interrupted, stop) = (serve::stop_flag()?, serve::stop_flag()?);
+    let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+    let (interrupted, stop) = (serve::stop_flag(&ends)?, serve::stop_flag(&ends)?);
     let lab = Lab::new(LabOptions::default()).map_err(|error| {
         Failure::system(format!("the demo's network: {error:#}: try deploy/install-deps.sh"))
     })?;

@@ -47,7 +47,7 @@ const CARRIER_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop by a signal.
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
-    let stop = stop_flag()?;
+    let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
     // Nobody may be reading; byway serves all the same.
     run_until(options, &stop, |ready| {
         let mut out = std::io::stdout().lock();
@@ -321,9 +321,10 @@ fn attach_mode(attach: Attach) -> byway_bpf::AttachMode {
 }
 
 /// Set by SIGTERM and SIGINT from now on.
-pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+/// Set by any of `signals`.
+pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for &signal in signals {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::system(format!("handling signals: {error}")))?;
     }
