@@ -174,6 +174,12 @@ impl<'a> Serving<'a> {
         if let Some(why) = &self.attached.fallback {
             warn(&format!("generic XDP on {name} instead of native, which is slower: {why}"));
         }
+        if self.attached.mode == Mode::Generic && self.options.accept_partial_checksums {
+            warn(&format!(
+                "generic XDP leaves segmentation offload on, and what a local peer sends larger than the MTU is \
+                 lost before byway sees it: on {name}'s peer, `ethtool -K PEER tso off gso off`"
+            ));
+        }
         for (queue, _, ready) in self.runtime.ready() {
             if let Some(why) = &ready.bound.copy_reason {
                 warn(&format!("copy mode on queue {queue} of {name} instead of zero-copy: {why}"));
@@ -320,8 +326,7 @@ fn attach_mode(attach: Attach) -> byway_bpf::AttachMode {
     }
 }
 
-/// Set by SIGTERM and SIGINT from now on.
-/// Set by any of `signals`.
+/// Set by any of `signals` from now on.
 pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for &signal in signals {
