@@ -37,9 +37,8 @@ fn refuses(lab: &Lab, arguments: &str, code: i32, words: &[&str]) {
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(code), "byway {arguments}: {stderr}");
     assert!(output.stdout.is_empty(), "byway {arguments}");
-    if code != 2 {
-        assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
-    }
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(stderr.starts_with("byway: "), "{stderr}");
     for word in words {
         assert!(stderr.contains(word), "byway {arguments}: no {word:?} in {stderr}");
     }
@@ -64,6 +63,9 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
         (serve(""), 2, &["--address"]),
         (serve(&format!("{own} --atach native")), 2, &["--attach"]),
         (serve(&format!("{own} --zero-copy maybe")), 2, &["auto", "on", "off"]),
+        (serve(&format!("{own} --drain 5")), 2, &["--drain", "a unit is missing"]),
+        ("serve --interface= --address 192.0.2.1/24".into(), 2, &["--interface", "ip link"]),
+        ("".into(), 2, &["serve, demo"]),
         ("serve --interface nosuch0 --address 192.0.2.1/24".into(), 78, &["nosuch0", "ip link"]),
         ("serve --interface lo --address 192.0.2.1/24".into(), 78, &["lo", "Ethernet"]),
         (serve("--address 192.0.2.77/24"), 78, &["192.0.2.77", "other0", "ip addr del"]),
@@ -84,6 +86,20 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
     }
     lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} down")).expect("down");
     refuses(&lab, &serve(own), 71, &["is down", "ip link set"]);
+}
+
+/// What was asked for goes to standard output, and is no error.
+#[test]
+fn help_and_version_are_shown_on_standard_output() {
+    for (arguments, words) in [
+        (&["--help"][..], "Exit codes:"),
+        (&["serve", "--help"], "--interface <IF>"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = byway(arguments).output().expect("byway starts");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(words), "{output:?}");
+    }
 }
 
 /// Missing privileges are named, and so is the limit of locked memory.
