@@ -1,7 +1,7 @@
 //! `byway serve`: checks, steering, cores, ready; and the way back.
 //!
 //! ```text
-//!   check options → look at the host → load steering → start cores → sockets into the map → attach
+//!   check options → look at the host → load steering → is the interface free? → start cores → sockets into the map → attach
 //!     → go → wait for carrier → "byway ready …" ─── serving ─── SIGTERM, SIGINT or a failure
 //!     → drain → detach → stop cores → exit
 //! ```
@@ -62,6 +62,8 @@ pub(crate) fn run_until(options: &Serve, stop: &AtomicBool, ready: impl FnOnce(&
     let plan = plan(options, &link)?;
     // First of what needs privileges, and the quickest to refuse.
     let steering = Steering::load()?;
+    // Before the sockets, which would try for a while to get a queue that its owner is to keep.
+    steering.check_vacant(link.index as i32)?;
     let (server, listener) = Server::bind(&options.control_path())?;
     let app_config = app_config(options);
     let runtime = Runtime::start(plan.clone(), move |_| app::Service::new(app_config.clone()))?;
