@@ -17,14 +17,14 @@ demo:
 	cargo run --release --locked --quiet -- demo
 
 # The tests on namespaces, veth and XDP are ordinary tests that skip themselves without root. libtest hides the
-# output of those that pass, so the reason is said here.
+# output of those that pass, so the reason is said here. A target that fails does not hide what the others find.
 test:
 	@deploy/install-deps.sh test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@deploy/check-deps.sh
 	@test "$$(id -u)" = 0 || echo 'not root: tests that need namespaces, veth or XDP skip themselves'
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 bench:
 	@deploy/install-deps.sh

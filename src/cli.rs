@@ -14,16 +14,21 @@ mod notify;
 mod options;
 mod serve;
 mod stats;
+mod usage;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use failure::Failure;
+
 #[derive(Parser, Debug)]
 #[command(
     name = "byway",
     version,
+    // Then also a bare `byway` is told in a line which verbs there are.
+    arg_required_else_help = false,
     about = "HTTP and WebSocket over a kernel-bypass TCP/IP stack on AF_XDP",
     after_help = "Exit codes: 0 done, 2 usage, 69 device gone, 71 the system lacks something, \
                   77 permission, 78 configuration"
@@ -47,13 +52,14 @@ enum Verb {
 
 /// Runs the verb; an error becomes one line on standard error and an exit code.
 pub(crate) fn main() -> ExitCode {
-    // Usage errors, `--help` and `--version` end here, with clap's 2 and 0.
-    let cli = Cli::parse();
-    let result = match cli.verb {
-        Verb::Serve(options) => serve::run(&options),
-        Verb::Demo => demo::run(),
-        Verb::Conns(options) => conns::run(&options),
-        Verb::Stats(options) => stats::run(&options),
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli.verb),
+        Err(error) if error.use_stderr() => Err(usage::failure(&error)),
+        // `--help` and `--version`. That nobody reads them is no reason to fail.
+        Err(shown) => {
+            let _ = shown.print();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,6 +67,15 @@ pub(crate) fn main() -> ExitCode {
             warn(&failure.message);
             ExitCode::from(failure.code)
         }
+    }
+}
+
+fn run(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Serve(options) => serve::run(&options),
+        Verb::Demo => demo::run(),
+        Verb::Conns(options) => conns::run(&options),
+        Verb::Stats(options) => stats::run(&options),
     }
 }
 

@@ -37,9 +37,8 @@ fn refuses(lab: &Lab, arguments: &str, code: i32, words: &[&str]) {
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(code), "byway {arguments}: {stderr}");
     assert!(output.stdout.is_empty(), "byway {arguments}");
-    if code != 2 {
-        assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
-    }
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(stderr.starts_with("byway: "), "{stderr}");
     for word in words {
         assert!(stderr.contains(word), "byway {arguments}: no {word:?} in {stderr}");
     }
@@ -64,6 +63,9 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
         (serve(""), 2, &["--address"]),
         (serve(&format!("{own} --atach native")), 2, &["--attach"]),
         (serve(&format!("{own} --zero-copy maybe")), 2, &["auto", "on", "off"]),
+        (serve(&format!("{own} --drain 5")), 2, &["--drain", "a unit is missing"]),
+        ("serve --interface= --address 192.0.2.1/24".into(), 2, &["--interface", "ip link"]),
+        ("".into(), 2, &["serve, demo"]),
         ("serve --interface nosuch0 --address 192.0.2.1/24".into(), 78, &["nosuch0", "ip link"]),
         ("serve --interface lo --address 192.0.2.1/24".into(), 78, &["lo", "Ethernet"]),
         (serve("--address 192.0.2.77/24"), 78, &["192.0.2.77", "other0", "ip addr del"]),
@@ -84,6 +86,20 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
     }
     lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} down")).expect("down");
     refuses(&lab, &serve(own), 71, &["is down", "ip link set"]);
+}
+
+/// What was asked for goes to standard output, and is no error.
+#[test]
+fn help_and_version_are_shown_on_standard_output() {
+    for (arguments, words) in [
+        (&["--help"][..], "Exit codes:"),
+        (&["serve", "--help"], "--interface <IF>"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = byway(arguments).output().expect("byway starts");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(words), "{output:?}");
+    }
 }
 
 /// Missing privileges are named, and so is the limit of locked memory.
@@ -121,20 +137,50 @@ fn missing_privileges_are_named() {
 /// D7, D8: what somebody else has is named and left alone.
 #[test]
 fn what_is_taken_is_named_and_left_alone() {
-    let Some(lab) = lab(1) else { return };
+    let Some(lab) = lab(2) else { return };
     let server = Server::start(&lab, &[]);
     let scratch = Scratch::new();
     let elsewhere = scratch.0.join("other.sock");
     let base = format!("serve --interface {BYWAY_INTERFACE} --address 192.0.2.9/24 --control");
     // The same control socket: another byway is alive there.
+    lab.byway.run("ip link add other0 type veth peer name other1").expect("veth");
+    lab.byway.run("ip link set other0 up").expect("up");
+    let base_of_other = base.replace(BYWAY_INTERFACE, "other0");
     let control = server.control.display();
-    refuses(&lab, &format!("{base} {control}"), 71, &["another byway"]);
-    // Another one: the queue is taken.
-    refuses(&lab, &format!("{base} {}", elsewhere.display()), 71, &["queue 0", "in use"]);
+    refuses(&lab, &format!("{base_of_other} {control}"), 71, &["another byway"]);
+    // The same interface: at once, although its queues are taken, too, and by whom.
+    let before = now();
+    let holder = format!("stop pid {} (byway)", server.pid());
+    refuses(&lab, &format!("{base} {}", elsewhere.display()), 71, &["already on byway0", &holder]);
+    refuses(&lab, &format!("{base} {control}"), 71, &[&holder]);
+    assert!(now() - before < Duration::from_secs(2), "{:?}", now() - before);
     assert!(!elsewhere.exists());
     assert_eq!(lab.kernel.enter(|| echo(v4(ECHO), &[7; 100_000])), sha256(&[7; 100_000]), "undisturbed");
     server.stop();
     assert_nothing_left(&lab);
+}
+
+/// D8: a queue whose socket has no program is waited for, but not for long.
+#[test]
+fn a_queue_that_stays_taken_is_named() {
+    use byway_datapath::{config::Config, umem::Umem, xsk::Xsk};
+    let Some(lab) = lab(2) else { return };
+    let config = Config::default();
+    let other = lab.byway.enter(|| {
+        // SAFETY: it goes to one socket; no frame of it is used.
+        let umem = unsafe { Umem::new(&config) }.expect("UMEM");
+        // SAFETY: it is given no frames.
+        let socket = unsafe { Xsk::open(&umem, &config, BYWAY_INTERFACE, 1) };
+        (socket.expect("bound"), umem)
+    });
+    let scratch = Scratch::new();
+    let control = scratch.0.join("byway.sock");
+    let base = format!("serve --interface {BYWAY_INTERFACE} --address 192.0.2.1/24");
+    let before = now();
+    refuses(&lab, &format!("{base} --control {}", control.display()), 71, &["queue 1", "in use"]);
+    assert!(now() - before < Duration::from_secs(5), "{:?}", now() - before);
+    assert_nothing_left(&lab);
+    drop(other);
 }
 
 /// D6, D7: a program of somebody else's stays.

@@ -97,6 +97,15 @@ pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) ->
     Ok((create(mode)?, Attached { mode, fallback }))
 }
 
+/// Whether the interface has no XDP program, as far as the kernel tells.
+pub(crate) fn check_vacant(program: BorrowedFd<'_>, ifindex: i32) -> Result<()> {
+    let interface = interface::name(ifindex).ok_or(Error::NoInterface { ifindex })?;
+    match occupant(program, ifindex, &interface) {
+        Some(occupant) => Err(Error::Occupied { interface, occupant }),
+        None => Ok(()),
+    }
+}
+
 /// libbpf's own `bpf_program__attach_xdp` leaves the choice of mode to the driver, so this names it.
 fn link_create(program: BorrowedFd<'_>, ifindex: i32, mode: Mode) -> io::Result<Link> {
     let options = libbpf_sys::bpf_link_create_opts {
@@ -157,7 +166,7 @@ fn occupant(program: BorrowedFd<'_>, ifindex: i32, interface: &str) -> Option<Oc
         libbpf_sys::XDP_ATTACHED_MULTI => (found.drv_prog_id, None),
         _ => (found.prog_id, None),
     };
-    // Gone again between the refusal and the question.
+    // Nobody, or gone again between a refusal and the question.
     if program_id == 0 {
         return None;
     }

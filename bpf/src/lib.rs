@@ -99,6 +99,12 @@ impl Steering {
         })
     }
 
+    /// Whether [`attach`](Self::attach) would find a program of somebody else: asked before any socket is
+    /// bound, whose queue that somebody most likely holds, too.
+    pub fn check_vacant(&self, ifindex: i32) -> Result<()> {
+        attach::check_vacant(self.program.as_fd(), ifindex)
+    }
+
     /// Attaches the program to an interface. It stays until [`detach`](Self::detach), or until `self` or the
     /// process is gone. A program of somebody else is never replaced.
     pub fn attach(&mut self, ifindex: i32, mode: AttachMode) -> Result<Attached> {

@@ -173,6 +173,8 @@ fn an_interface_that_is_not_there_is_named() {
         let error = steering.attach(i32::MAX, mode).unwrap_err();
         assert!(matches!(error, Error::NoInterface { ifindex: i32::MAX }), "{error}");
     }
+    let error = steering.check_vacant(i32::MAX).unwrap_err();
+    assert!(matches!(error, Error::NoInterface { ifindex: i32::MAX }), "{error}");
 }
 
 /// D7: a program that outlives its process is refused and named, and the command in the message takes it off.
@@ -200,12 +202,15 @@ fn a_left_over_program_is_refused_with_the_command_that_removes_it() {
             let said = Error::Occupied { interface, occupant }.to_string();
             let (before, command) = said.split_once(": `").unwrap();
             assert!(before.contains(&format!("\"steer\", {mode}")), "{said}");
+            let error = lab.byway.enter(|| steering.check_vacant(ifindex)).unwrap_err();
+            assert_eq!(error.to_string(), said, "known beforehand");
             assert!(on_interface(&lab.byway).is_some());
             if asked == AttachMode::Generic {
                 lab.byway.run(command.trim_end_matches('`')).unwrap();
             }
         }
         assert_eq!(on_interface(&lab.byway), None);
+        lab.byway.enter(|| steering.check_vacant(ifindex)).unwrap();
         attach(&mut steering, &lab.byway, AttachMode::Auto).unwrap();
     }
 }

@@ -26,9 +26,12 @@ use crate::port::{Held, PortCounters};
 /// neighbours learned by the other cores.
 pub(crate) const COMMANDS_MAX: usize = 64;
 
-/// Events that may wait for the control side. Past that a core drops news of neighbours, which
-/// the others then learn by asking themselves.
+/// Events that may wait for the control side.
 pub(crate) const EVENTS_MAX: usize = 1024;
+
+/// As many of them may be news of neighbours; past that a core drops those, and the others learn by asking
+/// themselves. The rest of the room is for the two events a core has that must arrive: drained and failed.
+const LEARNED_MAX: usize = EVENTS_MAX / 2;
 
 /// Slots of the connection table that one [`Command::Connections`] looks at, at most: some 10 µs
 /// of a core's time.
@@ -232,8 +235,11 @@ impl Mailbox {
         }
     }
 
-    /// Tells the control side; drops the news if it doesn't listen.
+    /// Tells the control side; drops news of neighbours if it doesn't listen.
     pub(crate) fn tell(&self, event: Event) {
+        if matches!(event, Event::Learned { .. }) && self.events.len() >= LEARNED_MAX {
+            return;
+        }
         let _ = self.events.try_send(event);
     }
 
@@ -301,6 +307,18 @@ mod tests {
         assert!(mailbox.next().is_none());
         drop(handle);
         assert!(matches!(mailbox.next(), Some(Command::Stop)));
+    }
+
+    /// A control side that was away for long still hears that a core has ended.
+    #[test]
+    fn news_of_neighbours_leave_room_for_a_failure() {
+        let (events, news) = crossbeam::channel::bounded(EVENTS_MAX);
+        let (_handle, mailbox) = mailbox(events).expect("eventfd");
+        for _ in 0..2 * EVENTS_MAX {
+            mailbox.tell(Event::Learned { core: 0, neighbors: Vec::new() });
+        }
+        mailbox.tell(Event::Failed { core: 0, error: Error::CorePanicked { core: 0 } });
+        assert!(matches!(news.try_iter().last(), Some(Event::Failed { .. })));
     }
 
     /// D13: a control side that asks without end can't pile up work on a core.

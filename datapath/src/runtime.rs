@@ -182,10 +182,12 @@ impl Runtime {
     /// # Errors
     /// When a core fails meanwhile; the others are drained nevertheless.
     pub fn drain(&self, limit: Duration, hurried: impl Fn() -> bool) -> Result<u32, Error> {
-        self.tell_all(|| Command::Drain { limit });
+        // A core whose thread has ended takes no order, and there is nothing to wait for.
+        let told = self.cores.iter().filter(|core| core.handle.send(Command::Drain { limit }));
+        let mut waiting: Vec<usize> = told.map(|core| core.core).collect();
         let mut deadline = Clock.now() + limit + FLUSH_LIMIT + DRAIN_GRACE;
-        let (mut waiting, mut reset, mut failed, mut hurrying) = (self.cores.len(), 0, None, false);
-        while waiting > 0 {
+        let (mut reset, mut failed, mut hurrying) = (0, None, false);
+        while !waiting.is_empty() {
             let now = Clock.now();
             if !hurrying && hurried() {
                 hurrying = true;
@@ -197,13 +199,13 @@ impl Runtime {
                 break;
             }
             match self.next_event(left.min(HURRY_EVERY)) {
-                Some(Event::Drained { reset: count, .. }) => {
+                Some(Event::Drained { core, reset: count }) => {
                     reset += count;
-                    waiting -= 1;
+                    waiting.retain(|&other| other != core);
                 }
-                Some(Event::Failed { error, .. }) => {
+                Some(Event::Failed { core, error }) => {
                     failed = failed.or(Some(error));
-                    waiting -= 1;
+                    waiting.retain(|&other| other != core);
                 }
                 Some(Event::Learned { .. }) | None => {}
             }

@@ -21,9 +21,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use byway_tcp::frame::{FramePool, FrameSlice, Memory};
+use byway_tcp::time::Instant;
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
+use crate::clock::Clock;
 use crate::config::{BusyPoll, Config, Rings, ZeroCopy};
 use crate::control::Waker;
 use crate::error::Error;
@@ -38,9 +40,10 @@ const SO_PREFER_BUSY_POLL: i32 = 69;
 const SO_BUSY_POLL_BUDGET: i32 = 70;
 
 /// The device and queue stay taken for a moment after their last socket was closed, because the
-/// kernel releases them asynchronously (D8). How often and how long we try.
+/// kernel releases them asynchronously (D8). How often and how long we try: that takes milliseconds, on a
+/// loaded host tens of them. By the clock, since with other queues' attempts beside it one takes up to 100 ms.
 const BUSY_RETRY_EVERY: Duration = Duration::from_millis(10);
-const BUSY_RETRIES: u32 = 200;
+const BUSY_RETRY_LIMIT: Duration = Duration::from_secs(2);
 
 /// `sendto`s in a row while the kernel makes progress. Without [`XDP_MAX_TX_SKB_BUDGET`] each sends
 /// 32 frames: a batch takes two, and a turn that sends four batches takes eight.
@@ -363,8 +366,10 @@ fn bind_best(umem: &Umem, config: &Config, interface: &str, queue: u32) -> Resul
         busy_poll_reason: None,
         tx_budget: false,
     };
+    let until = Clock.now() + BUSY_RETRY_LIMIT;
+    let bind = |mode| bind_patiently(until, || bind(umem, config, interface, queue, mode));
     if config.zero_copy != ZeroCopy::Off {
-        match bind_patiently(umem, config, interface, queue, BindFlags::XDP_ZEROCOPY) {
+        match bind(BindFlags::XDP_ZEROCOPY) {
             Ok(opened) => {
                 bound.zero_copy = true;
                 return Ok((opened, bound));
@@ -385,8 +390,7 @@ fn bind_best(umem: &Umem, config: &Config, interface: &str, queue: u32) -> Resul
             }
         }
     }
-    let opened = bind_patiently(umem, config, interface, queue, BindFlags::XDP_COPY)
-        .map_err(|error| explain(error, interface, queue))?;
+    let opened = bind(BindFlags::XDP_COPY).map_err(|error| explain(error, interface, queue))?;
     Ok((opened, bound))
 }
 
@@ -398,19 +402,11 @@ fn zero_copy_reason(error: &io::Error) -> String {
     }
 }
 
-/// Binds, and tries again for two seconds while the queue is still being released (D8).
-fn bind_patiently(
-    umem: &Umem,
-    config: &Config,
-    interface: &str,
-    queue: u32,
-    mode: BindFlags,
-) -> io::Result<Opened> {
-    let mut tries = 0;
+/// Binds, and tries again while the queue is still being released (D8), at the longest `until`.
+fn bind_patiently<T>(until: Instant, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
-        match bind(umem, config, interface, queue, mode) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < BUSY_RETRIES => {
-                tries += 1;
+        match bind() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Clock.now() < until => {
                 std::thread::sleep(BUSY_RETRY_EVERY);
             }
             result => return result,
@@ -465,5 +461,37 @@ mod tests {
         assert!(said(libc::ENETDOWN).to_string().contains("ip link set eth7 up"));
         assert_eq!(said(libc::EPERM).kind(), Kind::Permission);
         assert!(zero_copy_reason(&io::Error::from_raw_os_error(libc::EOPNOTSUPP)).contains("driver"));
+    }
+
+    /// D8: by the clock, however long a try takes; and only for what passes.
+    #[test]
+    fn a_busy_queue_is_tried_until_it_is_free_or_patience_ends() {
+        let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+        let mut tries = 0;
+        let mut free_at_last = || {
+            tries += 1;
+            if tries < 5 { Err(busy()) } else { Ok(tries) }
+        };
+        let soon = Clock.now() + Duration::from_secs(60);
+        assert_eq!(bind_patiently(soon, &mut free_at_last).expect("free"), 5);
+
+        let begin = Clock.now();
+        let slow = || {
+            std::thread::sleep(Duration::from_millis(80));
+            Err::<(), _>(busy())
+        };
+        let limit = Duration::from_millis(200);
+        let error = bind_patiently(begin + limit, slow).expect_err("never free");
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        let took = Clock.now().since(begin);
+        assert!(took >= limit && took < 10 * limit, "{took:?}");
+
+        let mut tries = 0;
+        let refused = || {
+            tries += 1;
+            Err::<(), _>(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+        };
+        bind_patiently(soon, refused).expect_err("for good");
+        assert_eq!(tries, 1);
     }
 }

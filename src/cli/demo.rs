@@ -28,7 +28,7 @@ use hdrhistogram::Histogram;
 use tungstenite::Message;
 
 use super::failure::Failure;
-use super::{Cli, Verb, conns, serve};
+use super::{Cli, Verb, conns, serve, usage};
 
 const HTTP: u16 = 80;
 const ECHO: u16 = 7;
@@ -59,7 +59,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     );
 
     let server_stop = Arc::clone(&stop);
-    let options = server_options(&control);
+    let options = server_options(&control)?;
     let (tell_ready, ready) = mpsc::channel();
     std::thread::scope(|scope| {
         let byway = lab.byway.clone();
@@ -96,14 +96,14 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 /// The options of a server as a user would type them.
-fn server_options(control: &Path) -> super::options::Serve {
+fn server_options(control: &Path) -> Result<super::options::Serve, Failure> {
     let (v4, v6) = (format!("{BYWAY_IPV4}/24"), format!("{BYWAY_IPV6}/64"));
     let arguments = ["byway", "serve", "--interface", BYWAY_INTERFACE, "--address", &v4, "--address", &v6];
     let more = ["--echo-port", "7", "--drain", "1s", "--control"];
     println!("$ {} {}", arguments.join(" "), more[..4].join(" "));
     let all = arguments.into_iter().chain(more).map(std::ffi::OsString::from);
-    match Cli::parse_from(all.chain([control.into()])).verb {
-        Verb::Serve(options) => options,
+    match Cli::try_parse_from(all.chain([control.into()])).map_err(|error| usage::failure(&error))?.verb {
+        Verb::Serve(options) => Ok(options),
         _ => unreachable!("serve was asked for"),
     }
 }

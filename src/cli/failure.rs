@@ -10,6 +10,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What `--help` says and shells use: the command line itself is wrong.
+    pub(crate) const USAGE: u8 = 2;
     /// EX_UNAVAILABLE: the device went away.
     pub(crate) const DEVICE_GONE: u8 = 69;
     /// EX_OSERR: the system lacks something, or has it in use.

@@ -14,7 +14,7 @@ use super::failure::Failure;
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
     /// Interface whose frames to take
-    #[arg(long, value_name = "IF")]
+    #[arg(long, value_name = "IF", value_parser = interface)]
     pub(crate) interface: String,
 
     /// Own address with its prefix; the kernel must not have it. Repeat for more
@@ -160,6 +160,13 @@ fn port() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
 }
 
+fn interface(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("the name is empty: give one that `ip link` lists".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 fn cidr(text: &str) -> Result<Cidr, String> {
     let example = "give, say, 192.0.2.7/24 or 2001:db8::7/64";
     let (address, prefix) =
@@ -181,6 +188,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Some(number),
         "s" => number.checked_mul(1000),
         "m" => number.checked_mul(60_000),
+        "" => return Err("a unit is missing: give, say, 500ms, 5s or 1m".to_owned()),
         unit => return Err(format!("'{unit}' is no unit: give ms, s or m")),
     };
     // A day: longer than any drain, and far from overflowing a clock.
@@ -336,7 +344,8 @@ mod tests {
         assert!(serve("--address 192.0.2.7/24 --port 65536").is_err());
         assert!(serve("--address 192.0.2.7/24 --queues 0,0").expect_err("twice").contains("twice"));
         assert!(serve("--address 192.0.2.7/24 --queues one").expect_err("word").contains("'all'"));
-        assert!(serve("--address 192.0.2.7/24 --drain 5").expect_err("no unit").contains("ms, s or m"));
+        assert!(serve("--address 192.0.2.7/24 --drain 5").expect_err("no unit").contains("unit is missing"));
+        assert!(serve("--address 192.0.2.7/24 --drain 5h").expect_err("hours").contains("ms, s or m"));
         assert!(serve("--address 192.0.2.7/24 --drain 9999999m").expect_err("long").contains("day"));
     }
 

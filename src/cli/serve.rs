@@ -1,7 +1,7 @@
 //! `byway serve`: checks, steering, cores, ready; and the way back.
 //!
 //! ```text
-//!   check options → look at the host → load steering → start cores → sockets into the map → attach
+//!   check options → look at the host → load steering → is the interface free? → start cores → sockets into the map → attach
 //!     → go → wait for carrier → "byway ready …" ─── serving ─── SIGTERM, SIGINT or a failure
 //!     → drain → detach → stop cores → exit
 //! ```
@@ -22,6 +22,7 @@ use byway_datapath::control::Event;
 use byway_datapath::link::{self, Link};
 use byway_datapath::pin;
 use byway_datapath::runtime::{Plan, Runtime};
+use byway_tcp::app::App;
 use byway_tcp::stack::{Cidr, Config as StackConfig, Listener};
 use byway_tcp::wire::Checksums;
 
@@ -57,14 +58,26 @@ pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
 
 /// Runs until `stop` is set, and says `ready` once frames flow.
 pub(crate) fn run_until(options: &Serve, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
+    let app_config = app_config(options);
+    run_app(options, stop, ready, move |_| app::Service::new(app_config.clone()))
+}
+
+/// [`run_until`], with any application: `make_app` is called on each core.
+fn run_app<A: App>(
+    options: &Serve,
+    stop: &AtomicBool,
+    ready: impl FnOnce(&str),
+    make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+) -> Result<(), Failure> {
     options.check()?;
     let link = look_at(options)?;
     let plan = plan(options, &link)?;
     // First of what needs privileges, and the quickest to refuse.
     let steering = Steering::load()?;
+    // Before the sockets, which would try for a while to get a queue that its owner is to keep.
+    steering.check_vacant(link.index as i32)?;
     let (server, listener) = Server::bind(&options.control_path())?;
-    let app_config = app_config(options);
-    let runtime = Runtime::start(plan.clone(), move |_| app::Service::new(app_config.clone()))?;
+    let runtime = Runtime::start(plan.clone(), make_app)?;
     let serving = Serving::attach(options, &link, &plan, runtime, steering)?;
     let result = serving.run(listener, stop, ready);
     // The socket file goes last: as long as it is there, another byway is told that we are, too.
@@ -77,10 +90,19 @@ struct Serving<'a> {
     options: &'a Serve,
     link: &'a Link,
     plan: &'a Plan,
-    // Before the runtime, so that also a failure detaches before the sockets are closed (D9).
-    steering: Arc<Mutex<Steering>>,
+    // Before the runtime, so that also a failure or a panic detaches before the sockets are closed (D9).
+    steering: Hold,
     runtime: Runtime,
     attached: Attached,
+}
+
+/// The steering, detached when dropped, whoever else shares it: the control thread does, and it never ends.
+struct Hold(Arc<Mutex<Steering>>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).detach();
+    }
 }
 
 impl<'a> Serving<'a> {
@@ -108,16 +130,18 @@ impl<'a> Serving<'a> {
             );
             return Err(Failure::system(text));
         }
-        let steering = Arc::new(Mutex::new(steering));
+        let steering = Hold(Arc::new(Mutex::new(steering)));
         Ok(Self { options, link, plan, steering, runtime, attached })
     }
 
     fn run(self, listener: UnixListener, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
         self.runtime.go();
         self.tell_fallbacks();
-        wait_for_carrier(self.link, stop);
+        if let Some(error) = self.wait_for_carrier(stop) {
+            return self.fail(error);
+        }
         let interface = self.link.name.clone();
-        let steering = Arc::clone(&self.steering);
+        let steering = Arc::clone(&self.steering.0);
         Server::serve(listener, Answerer { interface, inquirer: self.runtime.inquirer(), steering })?;
         ready(&self.ready_line());
         tell_systemd("READY=1");
@@ -138,25 +162,24 @@ impl<'a> Serving<'a> {
         tell_systemd("STOPPING=1");
         match failed {
             None => self.finish(stop),
-            Some(error) => {
-                // What the other cores still serve is reset; the failed one's peers time out.
-                let _ = self.runtime.drain(Duration::ZERO, || false);
-                self.shut_down()?;
-                Err(error.into())
-            }
+            Some(error) => self.fail(error),
         }
+    }
+
+    /// The end after a core's failure.
+    fn fail(self, error: byway_datapath::Error) -> Result<(), Failure> {
+        // What the other cores still serve is reset; the failed one's peers time out.
+        let _ = self.runtime.drain(Duration::ZERO, || false);
+        self.shut_down()?;
+        Err(error.into())
     }
 
     /// The orderly end. A second signal cuts the drain short.
     fn finish(self, stop: &AtomicBool) -> Result<(), Failure> {
         let drained = self.runtime.drain(self.options.drain, || stop.load(Ordering::Relaxed));
-        match &drained {
-            Ok(0) => {}
-            Ok(reset) => {
-                let plural = if *reset == 1 { "" } else { "s" };
-                warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
-            }
-            Err(error) => warn(&error.to_string()),
+        if let Ok(reset @ 1..) = drained {
+            let plural = if reset == 1 { "" } else { "s" };
+            warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
         }
         self.shut_down()?;
         drained.map(drop).map_err(Failure::from)
@@ -164,8 +187,30 @@ impl<'a> Serving<'a> {
 
     /// Detaches, then closes the sockets (D9).
     fn shut_down(self) -> Result<(), Failure> {
-        self.steering.lock().unwrap_or_else(PoisonError::into_inner).detach();
+        drop(self.steering);
         Ok(self.runtime.stop()?)
+    }
+
+    /// Attaching makes some drivers take their link down for a moment. Returns a core's failure meanwhile.
+    fn wait_for_carrier(&self, stop: &AtomicBool) -> Option<byway_datapath::Error> {
+        let name = &self.link.name;
+        let tries = CARRIER_TIMEOUT.as_millis() / CARRIER_EVERY.as_millis();
+        for attempt in 0..tries {
+            match Link::query(name) {
+                Ok(Link { running: false, .. }) if !stop.load(Ordering::Relaxed) => {
+                    if attempt == 0 {
+                        warn(&format!("waiting for {name}'s carrier"));
+                    }
+                    if let Some(Event::Failed { error, .. }) = self.runtime.next_event(CARRIER_EVERY) {
+                        return Some(error);
+                    }
+                }
+                // There, gone altogether (a core will say so), or not to be waited for any longer.
+                _ => return None,
+            }
+        }
+        warn(&format!("{name} has no carrier: check its cable or peer; serving once it is there"));
+        None
     }
 
     /// Everything that was wished for and not granted.
@@ -336,26 +381,119 @@ pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-/// Attaching makes some drivers take their link down for a moment.
-fn wait_for_carrier(link: &Link, stop: &AtomicBool) {
-    let tries = CARRIER_TIMEOUT.as_millis() / CARRIER_EVERY.as_millis();
-    for attempt in 0..tries {
-        match Link::query(&link.name) {
-            Ok(Link { running: false, .. }) if !stop.load(Ordering::Relaxed) => {
-                if attempt == 0 {
-                    warn(&format!("waiting for {}'s carrier", link.name));
-                }
-                std::thread::sleep(CARRIER_EVERY);
-            }
-            // There, gone altogether (a core will say so), or not to be waited for any longer.
-            _ => return,
-        }
-    }
-    warn(&format!("{} has no carrier: check its cable or peer; serving once it is there", link.name));
-}
-
 fn tell_systemd(state: &str) {
     if let Err(why) = notify(state) {
         warn(&why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::net::{SocketAddr, TcpStream};
+    use std::path::Path;
+
+    use byway_lab::{BYWAY_INTERFACE, BYWAY_IPV4, Lab, LabOptions, VethOptions, is_root};
+    use byway_tcp::app::{Closed, Conn, Ready};
+    use clap::Parser as _;
+
+    /// An application that has a bug: the first connection shows it.
+    struct Faulty;
+
+    impl App for Faulty {
+        fn opened<C: Conn>(&mut self, _: &mut C) {
+            panic!("a bug, for the test");
+        }
+
+        fn ready<C: Conn>(&mut self, _: &mut C, _: Ready) {}
+
+        fn closed<C: Conn>(&mut self, _: &mut C, _: Closed) {}
+    }
+
+    fn lab() -> Option<Lab> {
+        if !is_root() {
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let veth = VethOptions { queues: 2, offloads: false, ..VethOptions::default() };
+        Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
+    }
+
+    fn control(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("byway-serve-{name}-{}.sock", std::process::id()))
+    }
+
+    fn options(control: &Path) -> Serve {
+        let address = format!("{BYWAY_IPV4}/24");
+        let arguments =
+            ["byway", "serve", "--interface", BYWAY_INTERFACE, "--address", &address, "--control"];
+        let all = arguments.into_iter().map(std::ffi::OsString::from).chain([control.into()]);
+        match crate::cli::Cli::try_parse_from(all).expect("parses").verb {
+            crate::cli::Verb::Serve(options) => options,
+            _ => unreachable!("serve was asked for"),
+        }
+    }
+
+    /// This process goes on: what is gone was given back, not taken back by the kernel.
+    fn assert_nothing_left(lab: &Lab, control: &Path) {
+        let link = lab.byway.run(&format!("ip -details link show {BYWAY_INTERFACE}")).expect("ip");
+        assert!(!link.contains("prog/xdp"), "a program is attached: {link}");
+        assert!(!control.exists());
+        // The queues are free, too.
+        let stop = AtomicBool::new(true);
+        lab.byway.enter(|| run_until(&options(control), &stop, |_| {})).expect("serves");
+    }
+
+    /// A bug in one core ends all of byway, which says so.
+    #[test]
+    fn a_core_that_panics_ends_byway_and_leaves_nothing() {
+        let Some(lab) = lab() else { return };
+        let (control, stop) = (control("core"), AtomicBool::new(false));
+        let (tell_ready, ready) = std::sync::mpsc::channel();
+        let failure = std::thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let tell = |_: &str| tell_ready.send(()).expect("somebody waits");
+                lab.byway.enter(|| run_app(&options(&control), &stop, tell, |_| Faulty))
+            });
+            ready.recv().expect("ready");
+            lab.kernel.enter(|| {
+                // Answered or not.
+                let _ = TcpStream::connect_timeout(
+                    &SocketAddr::new(BYWAY_IPV4.into(), 80),
+                    Duration::from_secs(5),
+                );
+            });
+            server.join().expect("no panic outside the core").expect_err("a failure")
+        });
+        assert_eq!(failure.code, Failure::SYSTEM);
+        assert!(failure.message.contains("internal error"), "{}", failure.message);
+        assert_nothing_left(&lab, &control);
+    }
+
+    #[test]
+    fn a_core_that_panics_at_the_start_leaves_nothing() {
+        let Some(lab) = lab() else { return };
+        let (control, stop) = (control("start"), AtomicBool::new(false));
+        let make_app = |place| if place == 1 { panic!("a bug, for the test") } else { Faulty };
+        let ready = |_: &str| panic!("one core isn't");
+        let result = lab.byway.enter(|| run_app(&options(&control), &stop, ready, make_app));
+        let failure = result.expect_err("a failure");
+        assert!(failure.message.contains("internal error"), "{}", failure.message);
+        assert_nothing_left(&lab, &control);
+    }
+
+    /// A bug in the main thread, which unwinds through everything: the control thread, which goes on,
+    /// doesn't keep the program attached.
+    #[test]
+    fn a_panic_of_the_main_thread_leaves_nothing() {
+        let Some(lab) = lab() else { return };
+        let (control, stop) = (control("main"), AtomicBool::new(false));
+        let ready = |_: &str| panic!("a bug, for the test");
+        std::thread::scope(|scope| {
+            let main = scope.spawn(|| lab.byway.enter(|| run_until(&options(&control), &stop, ready)));
+            assert!(main.join().is_err());
+        });
+        assert_nothing_left(&lab, &control);
     }
 }
