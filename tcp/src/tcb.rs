@@ -158,6 +158,8 @@ struct Owed {
     fin: bool,
     /// The persist timer allows a segment smaller than silly-window avoidance would (RFC 9293 §3.8.6.2.1).
     override_sws: bool,
+    /// The part of the next segment that a small window let out, again.
+    part_again: bool,
 }
 
 /// One connection.

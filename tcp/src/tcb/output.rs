@@ -152,6 +152,7 @@ impl Tcb {
             Next::Send => ctx.pool.meta(index).len,
         };
         self.owed.override_sws = false;
+        self.owed.part_again = false;
         self.emit_data(index, octets, out, ctx);
         true
     }
@@ -162,7 +163,7 @@ impl Tcb {
         let len = u32::from(meta.len);
         let mss = u32::from(self.snd.mss);
         let flight = self.in_flight();
-        self.cwnd_limited = flight > 0 && flight + len > self.congestion.cwnd();
+        self.cwnd_limited = flight > 0 && !self.owed.part_again && flight + len > self.congestion.cwnd();
         if self.cwnd_limited {
             return Next::Wait;
         }
@@ -172,8 +173,8 @@ impl Tcb {
             // RFC 9293 §3.8.6.2.1: a part only if it is half the largest window, or when the
             // override timer says so. S5.2
             let worthwhile = usable >= mss || usable >= (self.snd.max_wnd / 2).max(1);
-            let nothing_out = self.snd.una == self.snd.nxt;
-            return if usable > 0 && nothing_out && (worthwhile || self.owed.override_sws) {
+            let nothing_out = self.snd.una == self.snd.nxt && (worthwhile || self.owed.override_sws);
+            return if usable > 0 && (nothing_out || self.owed.part_again) {
                 Next::Part(usable as u16)
             } else {
                 Next::Wait

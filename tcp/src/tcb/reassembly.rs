@@ -18,7 +18,7 @@ use crate::seq::SeqNumber;
 /// window of 1,280 segments, beyond which the peer sends again.
 const RANGES_MAX: u8 = 64;
 /// A queue is crowded when so many frames hold less than [`PAYLOAD_WORTH_A_FRAME`] each on average, or when
-/// it holds more frames than its connection's share. A segment that fits behind its predecessor's payload is
+/// it holds four times its connection's share. A segment that fits behind its predecessor's payload is
 /// then copied there: one-octet segments must not pin 2 KiB each (T12). 64 frames are little, and a peer
 /// that sends full segments never crowds a queue, so that its payload isn't copied.
 const FRAMES_BEFORE_COPYING: u32 = 64;
@@ -384,7 +384,7 @@ impl Reassembly {
 }
 
 fn is_crowded(frames: u32, bytes: u32, frames_max: u32) -> bool {
-    frames >= FRAMES_BEFORE_COPYING && (bytes / frames < PAYLOAD_WORTH_A_FRAME || frames >= frames_max)
+    frames >= FRAMES_BEFORE_COPYING && (bytes / frames < PAYLOAD_WORTH_A_FRAME || frames / 4 >= frames_max)
 }
 
 fn range_end<M: Memory>(pool: &FramePool<M>, range: u32) -> SeqNumber {

@@ -82,9 +82,11 @@ impl Tcb {
         self.rtt.back_off();
         let part_out = self.send.next_outstanding(ctx.pool, None).is_none() && !self.fin_sent;
         if part_out {
-            // Only the first octets of the next segment are out, sent into a small window: as if never sent.
-            self.snd.nxt = self.snd.una;
-            self.owed.override_sws = true;
+            // Only the first octets of the next segment are out, sent into a small window. Once more, or, if the
+            // window has closed meanwhile, ask: the peer may have them.
+            self.owed.part_again = true;
+            self.owed.probe = self.snd.wnd == 0;
+            self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
             return;
         }
         self.on_retransmission_timeout(ctx);

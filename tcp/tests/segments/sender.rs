@@ -203,6 +203,23 @@ fn s5_6_a_part_that_was_lost_is_sent_again() {
     assert_eq!(p.stack.counters().payload_bytes_copied, 0);
 }
 
+/// S5.3: the window closes while a part is out, and the peer has the part: it is heard when it says so.
+#[test]
+fn s5_3_the_window_closes_behind_a_part() {
+    let mut p = Probe::new();
+    let peer = p.accept();
+    p.tell(&peer, &peer.seg(ACK).window(100));
+    p.send(&peer, &[7; 450]);
+    assert!(!p.wait_ms(1100).is_empty());
+    // An old ACK closes the window; the part's own ACK was lost.
+    p.give(&peer, &acks(&peer, 0).window(0));
+    let probes = p.wait_ms(3000);
+    assert!(!probes.is_empty() && probes.iter().all(|(_, seg)| seg.data.is_empty()), "{probes:?}");
+    p.give(&peer, &acks(&peer, 100).window(0));
+    let out = p.give(&peer, &acks(&peer, 100).window(4000));
+    assert_eq!((out.len(), out[0].seq, out[0].data.len()), (1, peer.ack.wrapping_add(100), 350));
+}
+
 /// S5.2: half of the largest window is worth using at once.
 #[test]
 fn s5_2_half_the_largest_window_is_used_at_once() {
