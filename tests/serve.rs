@@ -231,7 +231,7 @@ fn readiness_is_told_in_a_line_and_to_systemd() {
     let mut child = lab.byway.spawn(command.env("NOTIFY_SOCKET", &notify)).expect("starts");
     let heard = || {
         let mut message = [0; 64];
-        let length = systemd.recv(&mut message).expect("systemd hears");
+        let length = eventually(PATIENCE, || systemd.recv(&mut message).ok()).expect("systemd hears");
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
     assert_eq!(heard(), "READY=1");

@@ -279,7 +279,8 @@ fn a_link_that_flaps_loses_nothing_that_was_queued() {
         let mut reflector = Reflector::new(&small(), AttachMode::Native);
         for flap in 0..10 {
             peer.send(&tcp_frame(100, flap));
-            std::thread::sleep(Duration::from_millis(5));
+            // The frame has to be here before the link goes, also on a loaded machine.
+            std::thread::sleep(Duration::from_millis(50));
             run(&format!("ip link set {OURS} down"));
             reflector.turn(0);
             assert!(reflector.port.held().tx > 0, "the frame waits");

@@ -130,6 +130,8 @@ pub struct Stack<M> {
     draining: bool,
     /// Where [`relieve`](Self::relieve) has got to.
     hand: u32,
+    /// When it goes on; [`Instant::NEVER`] when there is memory enough.
+    relieve_at: Instant,
     /// The first turn has asked for the gateways.
     asked_gateways: bool,
 }
@@ -171,6 +173,7 @@ impl<M: Memory> Stack<M> {
             ports_tried: 0,
             draining: false,
             hand: 0,
+            relieve_at: Instant::NEVER,
             asked_gateways: false,
             config,
             pool,
@@ -613,7 +616,11 @@ impl<M: Memory> Stack<M> {
         if !self.output.is_empty() || !self.control.is_empty() {
             return Instant::ZERO;
         }
-        self.wheel.next_deadline().min(self.time_wait.next_deadline()).min(self.neighbors.next_deadline())
+        self.wheel
+            .next_deadline()
+            .min(self.time_wait.next_deadline())
+            .min(self.neighbors.next_deadline())
+            .min(self.relieve_at)
     }
 
     /// Acts on one connection from outside a callback: an operator's command, a test. `None` if it is gone.

@@ -6,12 +6,13 @@
 //! that don't move: what waits behind a hole first, then the connection.
 
 use super::{ROOM_LOW, Stack};
-use crate::app::Closed;
 use crate::frame::Memory;
 use crate::time::{Duration, Instant};
 
-/// Connections looked at in one turn of the loop: a microsecond or so.
-const LOOKS_PER_TURN: usize = 32;
+/// Connections looked at in one turn of the loop: a few microseconds.
+const LOOKS_PER_TURN: usize = 64;
+/// A loop that has nothing else to do comes back so soon: 64 thousand looks a second.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// A peer that has acknowledged nothing for so long, while others wait for memory, gives way: long against any
 /// retransmission that can still succeed soon, short against what users wait for.
 const STALLED: Duration = Duration::from_secs(5);
@@ -19,9 +20,12 @@ const STALLED: Duration = Duration::from_secs(5);
 impl<M: Memory> Stack<M> {
     /// Called every turn; does nothing as long as a connection's share is worth having.
     pub(super) fn relieve(&mut self, now: Instant) {
-        if self.pool.fair_share() >= ROOM_LOW {
+        // A small pool's shares are small without any pressure.
+        if self.pool.fair_share() >= ROOM_LOW.min(self.pool.total() / 64) {
+            self.relieve_at = Instant::NEVER;
             return;
         }
+        self.relieve_at = now + LOOK_AGAIN;
         for _ in 0..LOOKS_PER_TURN.min(self.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.len() as u32;
             let index = self.hand;
@@ -31,7 +35,7 @@ impl<M: Memory> Stack<M> {
             }
             if tcb.over.is_none() && tcb.has_stalled_since(now - STALLED) {
                 ctx.counters.tcp_abort_on_memory += 1;
-                tcb.finish(Closed::Aborted, &mut ctx);
+                tcb.abort(&mut ctx);
                 self.mark_dirty(index);
             }
         }
