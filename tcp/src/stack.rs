@@ -18,7 +18,9 @@ mod config;
 mod conn;
 mod control;
 mod pressure;
+mod receive;
 mod show;
+mod transmit;
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
@@ -31,15 +33,13 @@ use crate::counters::{Counters, DropReason, Totals};
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
-use crate::neighbor::{self, NeighborTable, Question, Resolution};
-use crate::seq::SeqNumber;
+use crate::neighbor::{self, NeighborTable, Question};
 use crate::tcb::state::State;
 use crate::tcb::{Ctx, Hop, Output, Tcb};
-use crate::time::{Duration, Instant};
-use crate::time_wait::{TimeWaitTable, Verdict};
+use crate::time::Instant;
+use crate::time_wait::TimeWaitTable;
 use crate::timer::wheel::TimerWheel;
-use crate::wire::tcp::{Flags, Segment};
-use crate::wire::{Body, MacAddr, Packet, ethernet, ip};
+use crate::wire::{MacAddr, ethernet};
 
 use conn::StackConn;
 use control::RateLimit;
@@ -48,8 +48,6 @@ use control::RateLimit;
 const TICK_SHIFT: u32 = 17;
 /// Timers run per turn: a clock that jumps doesn't stall the loop (T28).
 const EXPIRE_MAX: u32 = 4096;
-/// How long a resolved next hop is used without asking the table again.
-const HOP_FRESH: Duration = Duration::from_secs(1);
 /// Below this an application is told when room comes back.
 const ROOM_LOW: u32 = 16;
 /// Frames that have to be free for each application that is told of them.
@@ -235,153 +233,6 @@ impl<M: Memory> Stack<M> {
         None
     }
 
-    /// Takes a batch of received frames; all of them are the stack's afterwards. Calls the
-    /// application once for each connection on which something happened.
-    pub fn receive<A: App>(&mut self, app: &mut A, frames: &[FrameSlice], now: Instant) {
-        for &slice in frames {
-            self.counters.frames_in += 1;
-            self.counters.octets_in += u64::from(slice.len);
-            let chunk = self.pool.received(slice);
-            match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
-                Ok(Packet { link, body }) => match body {
-                    Body::Tcp(ip, seg) => self.receive_tcp(&link, &ip, &seg, chunk, now),
-                    Body::Arp(arp) => self.receive_arp(&link, &arp, chunk, now),
-                    Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk),
-                    Body::Icmpv6(ip) => self.receive_icmpv6(&link, &ip, chunk, now),
-                },
-                Err(reason) => self.discard(chunk, reason),
-            }
-        }
-        self.wake_resolved();
-        self.serve(app, now);
-    }
-
-    fn receive_tcp(
-        &mut self,
-        link: &ethernet::Header,
-        ip: &ip::Header,
-        seg: &Segment,
-        chunk: Chunk,
-        now: Instant,
-    ) {
-        if let Err(reason) = self.check_ours(link, ip) {
-            return self.discard(chunk, reason);
-        }
-        self.counters.tcp_in_segs += 1;
-        let tuple = FourTuple {
-            local_ip: ip.dst,
-            remote_ip: ip.src,
-            local_port: seg.dst_port,
-            remote_port: seg.src_port,
-        };
-        if let Some(index) = self.find(&tuple) {
-            return self.input(index, link, ip, seg, chunk, now);
-        }
-        let may_reopen =
-            !self.draining && self.listeners.find(tuple.local_port).is_some_and(|port| port.has_room());
-        let mut used = None;
-        match self.time_wait.input(&tuple, seg, may_reopen, &self.config, now) {
-            None => {}
-            Some(Verdict::Reopen { used: last }) => {
-                self.counters.tcp_time_wait_recycled += 1;
-                self.states[State::TimeWait as usize] -= 1;
-                used = Some(last);
-            }
-            Some(Verdict::Ignore) => return self.discard(chunk, DropReason::TimeWait),
-            Some(Verdict::Ack { seq, ack, recent }) => {
-                self.counters.drop(DropReason::TimeWait);
-                return self.answer_for_time_wait(link, &tuple, (seq, ack, recent), chunk, now);
-            }
-        }
-        self.receive_for_listener(link, &tuple, seg, chunk, used, now);
-    }
-
-    /// A segment for no connection: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2). `used`: the last sequence
-    /// number of the connection that this one follows.
-    fn receive_for_listener(
-        &mut self,
-        link: &ethernet::Header,
-        tuple: &FourTuple,
-        seg: &Segment,
-        chunk: Chunk,
-        used: Option<SeqNumber>,
-        now: Instant,
-    ) {
-        let listening = !self.draining && self.listeners.find(tuple.local_port).is_some();
-        if seg.flags.contains(Flags::RST) {
-            return self.discard(chunk, DropReason::NoListener);
-        }
-        if !listening || seg.flags.contains(Flags::ACK) {
-            self.counters.drop(DropReason::NoListener);
-            return self.answer_reset(link, tuple, seg, chunk, now);
-        }
-        if !seg.flags.contains(Flags::SYN) || seg.flags.contains(Flags::FIN) {
-            return self.discard(chunk, DropReason::TcpFlags);
-        }
-        self.pool.release(chunk);
-        let Some(port) = self.listeners.find(tuple.local_port) else { return };
-        if !port.has_room() {
-            return self.counters.drop(DropReason::ListenOverflow);
-        }
-        port.half_open += 1;
-        let (mut iss, offset) = (self.secrets.isn(tuple, now), self.secrets.timestamp_offset(tuple));
-        if let Some(used) = used
-            && iss.leq(used)
-        {
-            // The old connection's octets ran ahead of the clock: beyond its largest unscaled window, as
-            // Linux does (RFC 9293 §3.6.1, RFC 6191 §2). S2.4
-            iss = used + 65_537;
-        }
-        let hop = Hop {
-            link: link.answer(self.config.mac),
-            next: self.config.next_hop(tuple.remote_ip),
-            fresh_until: Instant::ZERO,
-        };
-        let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
-        match self.admit(tcb) {
-            Some(id) => {
-                self.counters.tcp_passive_opens += 1;
-                self.schedule_output(id.index);
-            }
-            None => {
-                self.states[State::SynReceived as usize] -= 1;
-                self.half_open_done(tuple.local_port);
-                self.counters.drop(DropReason::TableFull);
-            }
-        }
-    }
-
-    /// A segment for a connection.
-    fn input(
-        &mut self,
-        index: u32,
-        link: &ethernet::Header,
-        ip: &ip::Header,
-        seg: &Segment,
-        mut chunk: Chunk,
-        now: Instant,
-    ) {
-        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
-        // Ethernet padding and the like end here: the chunk is the IP packet's octets.
-        chunk.truncate(ip.payload.0 + ip.payload.1);
-        let reset = tcb.input(seg, chunk, &mut ctx);
-        if tcb.wants_room && (tcb.send.is_empty() || tcb.send_room(ctx.pool, ctx.config) >= ROOM_LOW) {
-            tcb.wants_room = false;
-            tcb.ready.writable = true;
-        }
-        let (news, tuple) = (tcb.has_news(), tcb.tuple);
-        if tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog) {
-            self.half_open_done(tuple.local_port);
-        }
-        if reset {
-            self.reset_for(link, &tuple, seg, now);
-        }
-        if news {
-            self.mark_dirty(index);
-        }
-        self.schedule_output(index);
-    }
-
     /// Runs the timers that are due.
     pub fn advance<A: App>(&mut self, app: &mut A, now: Instant) {
         for _ in 0..EXPIRE_MAX {
@@ -413,17 +264,6 @@ impl<M: Memory> Stack<M> {
         self.relieve(now);
         self.feed_starved();
         self.serve(app, now);
-    }
-
-    /// Before anybody comes: behind a gateway that is still being asked for, a burst of connections would
-    /// wait for their retransmission timers.
-    fn ask_gateways(&mut self, now: Instant) {
-        for at in 0..self.config.gateways.len() {
-            let ip = self.config.gateways[at];
-            if self.neighbors.lookup(ip, now) == Resolution::Ask {
-                self.ask(Question { ip, probe: None }, ethernet::VlanTags::NONE);
-            }
-        }
     }
 
     /// Tells applications that were refused a frame: who waits longest first, no more than there are frames.
@@ -522,93 +362,6 @@ impl<M: Memory> Stack<M> {
         }
         self.slots[index as usize].generation = id.generation.wrapping_add(1);
         self.free_slots.push(index);
-    }
-
-    /// Appends up to `room` frames to send; each is the kernel's until
-    /// [`FramePool::completed`] is called with its index. Returns whether more is waiting.
-    pub fn poll_transmit(&mut self, room: usize, now: Instant, out: &mut Vec<FrameSlice>) -> bool {
-        let first = out.len();
-        let full = first + room;
-        while out.len() < full {
-            let Some(slice) = self.control.pop_front() else { break };
-            out.push(slice);
-        }
-        // Each connection gets at most one turn per call: the loop ends even if none can go on.
-        for _ in 0..self.output.len() {
-            if out.len() >= full {
-                break;
-            }
-            let Some(index) = self.output.pop_front() else { break };
-            self.transmit_one(index, full - out.len(), now, out);
-        }
-        for slice in &out[first..] {
-            self.counters.octets_out += u64::from(slice.len);
-        }
-        self.counters.frames_out += (out.len() - first) as u64;
-        !self.output.is_empty() || !self.control.is_empty()
-    }
-
-    fn transmit_one(&mut self, index: u32, room: usize, now: Instant, out: &mut Vec<FrameSlice>) {
-        let slot = &mut self.slots[index as usize];
-        slot.output = false;
-        let Some(tcb) = &slot.tcb else { return };
-        if tcb.hop.fresh_until <= now && !self.resolve(index, now) {
-            return;
-        }
-        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
-        if tcb.output(room, out, &mut ctx) == Output::More {
-            self.schedule_output(index);
-        }
-        self.sync_timer(index);
-    }
-
-    /// Looks the next hop up. False: it is being asked for, and the connection waits.
-    fn resolve(&mut self, index: u32, now: Instant) -> bool {
-        let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { return false };
-        let Some(next) = tcb.hop.next else {
-            // Neither on-link nor a gateway for it: straight back to where it came from.
-            tcb.hop.fresh_until = Instant::NEVER;
-            return true;
-        };
-        let vlan = tcb.hop.link.vlan;
-        if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
-            self.neighbors.confirm(next, tcb.hop.link.dst, now);
-        }
-        match self.neighbors.lookup(next, now) {
-            Resolution::Known(mac) => {
-                tcb.hop.link.dst = mac;
-                tcb.hop.fresh_until = now + HOP_FRESH;
-                return true;
-            }
-            Resolution::Ask => {
-                self.neighbors.wait(next, index);
-                self.ask(Question { ip: next, probe: None }, vlan);
-            }
-            Resolution::Wait => {
-                self.neighbors.wait(next, index);
-            }
-            Resolution::Unreachable => {}
-        }
-        self.counters.drop(DropReason::NoNeighbor);
-        self.sync_timer(index);
-        // The retransmission timer, once armed, tries again; before the first segment arm it here.
-        if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
-            let kind = crate::timer::TimerKind::Retransmit;
-            if !tcb.timers.is_set(kind) {
-                tcb.timers.set(kind, now + tcb.rtt.rto());
-                self.sync_timer(index);
-            }
-        }
-        false
-    }
-
-    fn wake_resolved(&mut self) {
-        let mut woken = core::mem::take(&mut self.woken);
-        self.neighbors.take_woken(&mut woken);
-        for index in woken.drain(..) {
-            self.schedule_output(index);
-        }
-        self.woken = woken;
     }
 
     /// When [`advance`](Self::advance) has something to do next; [`Instant::NEVER`] if nothing is armed.

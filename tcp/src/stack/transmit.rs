@@ -1,0 +1,112 @@
+//! What goes out: finished answers first, then each connection in its turn, to a next hop that is known.
+
+use super::Stack;
+use crate::counters::DropReason;
+use crate::frame::{FrameSlice, Memory};
+use crate::neighbor::{Question, Resolution};
+use crate::tcb::Output;
+use crate::time::{Duration, Instant};
+use crate::wire::ethernet;
+
+/// How long a resolved next hop is used without asking the table again.
+const HOP_FRESH: Duration = Duration::from_secs(1);
+
+impl<M: Memory> Stack<M> {
+    /// Before anybody comes: behind a gateway that is still being asked for, a burst of connections would
+    /// wait for their retransmission timers.
+    pub(super) fn ask_gateways(&mut self, now: Instant) {
+        for at in 0..self.config.gateways.len() {
+            let ip = self.config.gateways[at];
+            if self.neighbors.lookup(ip, now) == Resolution::Ask {
+                self.ask(Question { ip, probe: None }, ethernet::VlanTags::NONE);
+            }
+        }
+    }
+
+    /// Appends up to `room` frames to send; each is the kernel's until
+    /// [`FramePool::completed`](crate::frame::FramePool::completed) is called with its index. Returns whether more is waiting.
+    pub fn poll_transmit(&mut self, room: usize, now: Instant, out: &mut Vec<FrameSlice>) -> bool {
+        let first = out.len();
+        let full = first + room;
+        while out.len() < full {
+            let Some(slice) = self.control.pop_front() else { break };
+            out.push(slice);
+        }
+        // Each connection gets at most one turn per call: the loop ends even if none can go on.
+        for _ in 0..self.output.len() {
+            if out.len() >= full {
+                break;
+            }
+            let Some(index) = self.output.pop_front() else { break };
+            self.transmit_one(index, full - out.len(), now, out);
+        }
+        for slice in &out[first..] {
+            self.counters.octets_out += u64::from(slice.len);
+        }
+        self.counters.frames_out += (out.len() - first) as u64;
+        !self.output.is_empty() || !self.control.is_empty()
+    }
+
+    fn transmit_one(&mut self, index: u32, room: usize, now: Instant, out: &mut Vec<FrameSlice>) {
+        let slot = &mut self.slots[index as usize];
+        slot.output = false;
+        let Some(tcb) = &slot.tcb else { return };
+        if tcb.hop.fresh_until <= now && !self.resolve(index, now) {
+            return;
+        }
+        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
+        if tcb.output(room, out, &mut ctx) == Output::More {
+            self.schedule_output(index);
+        }
+        self.sync_timer(index);
+    }
+
+    /// Looks the next hop up. False: it is being asked for, and the connection waits.
+    fn resolve(&mut self, index: u32, now: Instant) -> bool {
+        let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { return false };
+        let Some(next) = tcb.hop.next else {
+            // Neither on-link nor a gateway for it: straight back to where it came from.
+            tcb.hop.fresh_until = Instant::NEVER;
+            return true;
+        };
+        let vlan = tcb.hop.link.vlan;
+        if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
+            self.neighbors.confirm(next, tcb.hop.link.dst, now);
+        }
+        match self.neighbors.lookup(next, now) {
+            Resolution::Known(mac) => {
+                tcb.hop.link.dst = mac;
+                tcb.hop.fresh_until = now + HOP_FRESH;
+                return true;
+            }
+            Resolution::Ask => {
+                self.neighbors.wait(next, index);
+                self.ask(Question { ip: next, probe: None }, vlan);
+            }
+            Resolution::Wait => {
+                self.neighbors.wait(next, index);
+            }
+            Resolution::Unreachable => {}
+        }
+        self.counters.drop(DropReason::NoNeighbor);
+        self.sync_timer(index);
+        // The retransmission timer, once armed, tries again; before the first segment arm it here.
+        if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
+            let kind = crate::timer::TimerKind::Retransmit;
+            if !tcb.timers.is_set(kind) {
+                tcb.timers.set(kind, now + tcb.rtt.rto());
+                self.sync_timer(index);
+            }
+        }
+        false
+    }
+
+    pub(super) fn wake_resolved(&mut self) {
+        let mut woken = core::mem::take(&mut self.woken);
+        self.neighbors.take_woken(&mut woken);
+        for index in woken.drain(..) {
+            self.schedule_output(index);
+        }
+        self.woken = woken;
+    }
+}
