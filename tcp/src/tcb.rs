@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Nothing here reads a clock, allocates, or sends by itself: what happened is left in flags that
-//! [`output`](Tcb::output) turns into segments.
+//! `output` turns into segments.
 
 mod ack;
 pub mod congestion;
