@@ -6,6 +6,7 @@
 //!   byway stats ──→ stats.rs ──┴── one question, one answer ────→┘
 //! ```
 
+mod config_file;
 mod conns;
 mod control;
 mod demo;
@@ -52,7 +53,11 @@ enum Verb {
 
 /// Runs the verb; an error becomes one line on standard error and an exit code.
 pub(crate) fn main() -> ExitCode {
-    let result = match Cli::try_parse() {
+    let arguments = match config_file::splice(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(failure) => return end(Err(failure)),
+    };
+    end(match Cli::try_parse_from(arguments) {
         Ok(cli) => run(cli.verb),
         Err(error) if error.use_stderr() => Err(usage::failure(&error)),
         // `--help` and `--version`. That nobody reads them is no reason to fail.
@@ -60,7 +65,11 @@ pub(crate) fn main() -> ExitCode {
             let _ = shown.print();
             Ok(())
         }
-    };
+    })
+}
+
+/// Says what went wrong, if something did.
+fn end(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -415,6 +415,26 @@ fn d6_a_stale_control_socket_gives_way() {
     }
 }
 
+/// `--check` and `--config`: what would be served is said, nothing is touched.
+#[test]
+fn check_says_whether_it_could_serve_and_touches_nothing() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let file = scratch.0.join("byway.toml");
+    std::fs::write(&file, format!("interface = \"{BYWAY_INTERFACE}\"\naddress = \"192.0.2.1/24\"\n"))
+        .expect("file");
+    let config = format!("serve --check --congestion reno --config {}", file.display());
+    let child = lab.byway.spawn(&mut byway(&config.split(' ').collect::<Vec<_>>())).expect("starts");
+    let output = child.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("could serve on byway0"), "{said}");
+    assert_nothing_left(&lab);
+    std::fs::write(&file, "interface = \"nowhere0\"\naddress = \"192.0.2.1/24\"\n").expect("file");
+    refuses(&lab, &config, 78, &["nowhere0"]);
+    std::fs::write(&file, "adress = \"192.0.2.1/24\"\n").expect("file");
+    refuses(&lab, &config, 78, &["byway.toml", "--address"]);
+}
+
 /// D13: silly, silent and many clients of the control socket cost the data path nothing.
 #[test]
 fn d13_the_control_socket_takes_abuse() {

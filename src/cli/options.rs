@@ -12,6 +12,7 @@ use super::failure::Failure;
 
 /// Options of `byway serve`.
 #[derive(Args, Debug)]
+#[command(args_override_self = true)]
 pub(crate) struct Serve {
     /// Interface whose frames to take
     #[arg(long, value_name = "IF", value_parser = interface)]
@@ -80,6 +81,25 @@ pub(crate) struct Serve {
     /// Control socket [default: /run/byway/IF.sock]
     #[arg(long, value_name = "SOCKET")]
     pub(crate) control: Option<PathBuf>,
+
+    /// Congestion control
+    #[arg(long, value_enum, default_value_t = Congestion::Reno)]
+    pub(crate) congestion: Congestion,
+
+    /// TOML file with these options by their long names; the command line goes before it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Look whether byway could serve so, say it, and end
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// `--congestion`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Congestion {
+    /// RFC 5681
+    Reno,
 }
 
 /// `--attach`.

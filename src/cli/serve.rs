@@ -48,12 +48,26 @@ const CARRIER_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop by a signal.
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
+    if options.check {
+        return check(options);
+    }
     let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
     // Nobody may be reading; byway serves all the same.
     run_until(options, &stop, |ready| {
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
     })
+}
+
+/// `--check`: everything that can be known without touching the interface.
+fn check(options: &Serve) -> Result<(), Failure> {
+    options.check()?;
+    let link = look_at(options)?;
+    let plan = plan(options, &link)?;
+    Steering::load()?.check_vacant(link.index as i32)?;
+    let (queues, cores): (Vec<_>, Vec<_>) = plan.lanes.iter().copied().unzip();
+    println!("byway could serve on {} ({}): queues {queues:?} on cores {cores:?}", link.name, link.driver);
+    Ok(())
 }
 
 /// Runs until `stop` is set, and says `ready` once frames flow.

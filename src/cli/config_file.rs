@@ -1,0 +1,144 @@
+//! `--config FILE`: the options of `byway serve` in a TOML file, by their long names.
+//!
+//! ```toml
+//! interface = "eth1"
+//! address = ["192.0.2.7/24", "2001:db8::7/64"]
+//! port = 8080
+//! accept-partial-checksums = true
+//! ```
+//!
+//! The file becomes arguments in front of the command line's, so that there is one parser, one set of checks and
+//! one wording; what is given twice counts as the command line says it, addresses and gateways add up.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use toml::{Table, Value};
+
+use super::failure::Failure;
+use super::{Cli, usage};
+
+/// The command line with the file's options in front of the verb's own, if a file is named.
+///
+/// # Errors
+/// The file can't be read, isn't TOML, or says something that isn't an option (78).
+pub(crate) fn splice(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let Some(file) = named_file(&arguments) else { return Ok(arguments) };
+    let path = Path::new(&file);
+    let wrong = |what: String| Failure::configuration(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        wrong(format!("line {line}: {}", error.message()))
+    })?;
+    let mut from_file = Vec::new();
+    for (name, value) in &table {
+        if name == "config" || name == "check" {
+            return Err(wrong(format!("'{name}' belongs on the command line")));
+        }
+        options(name, value, &mut from_file).map_err(wrong)?;
+    }
+    // What is wrong with the file by itself is the file's fault; that something is missing may not be.
+    let alone = arguments[..2].iter().chain(&from_file);
+    if let Err(error) = Cli::try_parse_from(alone)
+        && error.kind() != ErrorKind::MissingRequiredArgument
+    {
+        return Err(wrong(usage::failure(&error).message));
+    }
+    let (verb, own) = arguments.split_at(2);
+    Ok(verb.iter().chain(&from_file).chain(own).cloned().collect())
+}
+
+/// FILE of `byway serve … --config FILE` or `--config=FILE`; clap judges the rest.
+fn named_file(arguments: &[OsString]) -> Option<OsString> {
+    if arguments.get(1)? != "serve" {
+        return None;
+    }
+    let mut rest = arguments[2..].iter();
+    while let Some(argument) = rest.next() {
+        if argument == "--config" {
+            return rest.next().cloned();
+        }
+        if let Some(file) = argument.to_str().and_then(|text| text.strip_prefix("--config=")) {
+            return Some(file.into());
+        }
+    }
+    None
+}
+
+/// One entry as arguments.
+fn options(name: &str, value: &Value, out: &mut Vec<OsString>) -> Result<(), String> {
+    let flag = format!("--{name}");
+    let text = match value {
+        Value::Boolean(false) => return Ok(()),
+        Value::Boolean(true) => {
+            out.push(flag.into());
+            return Ok(());
+        }
+        Value::Array(values) => return values.iter().try_for_each(|value| options(name, value, out)),
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(_) | Value::Datetime(_) | Value::Table(_) => {
+            return Err(format!(
+                "'{name}' is a {}: give a string, a number, true, false or a list",
+                value.type_str()
+            ));
+        }
+    };
+    out.push(format!("{flag}={text}").into());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Verb;
+
+    /// Parses with a file of this text.
+    fn with(text: &str, more: &[&str]) -> Result<super::super::options::Serve, Failure> {
+        let path = std::env::temp_dir().join(format!("byway-config-{}-{}", std::process::id(), text.len()));
+        std::fs::write(&path, text).expect("scratch");
+        let own = ["byway", "serve", "--config"].map(OsString::from);
+        let all = own.into_iter().chain([path.clone().into()]).chain(more.iter().map(OsString::from));
+        let spliced = splice(all.collect());
+        let _ = std::fs::remove_file(path);
+        match Cli::try_parse_from(spliced?).map_err(|error| usage::failure(&error))?.verb {
+            Verb::Serve(options) => Ok(options),
+            _ => unreachable!("serve was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let text = "interface = \"eth1\"\naddress = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\nport = 8080\n\
+                    accept-partial-checksums = true\nqueues = \"0,1\"\n";
+        let options = with(text, &["--port", "81", "--address", "192.0.2.8/24"]).expect("parses");
+        assert_eq!((options.interface.as_str(), options.port, options.addresses.len()), ("eth1", 81, 3));
+        assert!(options.accept_partial_checksums);
+    }
+
+    #[test]
+    fn mistakes_in_the_file_name_it() {
+        for (text, expected) in [
+            ("interfac = \"eth1\"", "--interface"),
+            ("port = \"http\"", "http"),
+            ("port = ", "line 1"),
+            ("port = 1.5", "float"),
+            ("config = \"other\"", "command line"),
+        ] {
+            let failure = with(text, &["--interface", "eth0"]).expect_err(text);
+            assert_eq!(failure.code, Failure::CONFIGURATION, "{text}: {}", failure.message);
+            assert!(
+                failure.message.contains("byway-config-") && failure.message.contains(expected),
+                "{}",
+                failure.message
+            );
+        }
+        let missing = splice(["byway", "serve", "--config=/nonexistent"].map(OsString::from).to_vec());
+        assert!(missing.expect_err("no file").message.contains("/nonexistent"));
+        // What is missing from both is the command line's to say.
+        assert_eq!(with("port = 80", &[]).expect_err("no interface").code, 2);
+    }
+}
