@@ -33,6 +33,9 @@ pub struct Limits {
     pub held_octets: usize,
     /// See `held_octets`: 64 KiB in full-size segments are 45 frames.
     pub held_chunks: usize,
+    /// How long text is held back at most: a peer that falls silent in mid-frame mustn't keep its frames from
+    /// the others. A frame that takes longer comes back as fragments.
+    pub held_time: Duration,
     /// From a request's first octet (or the connection's opening) to its header block's end; more
     /// octets don't prolong it. Apache: 10–20 s. H1
     pub header_deadline: Duration,
@@ -65,6 +68,7 @@ impl Default for Limits {
             fragments: 1 << 18,
             held_octets: 64 << 10,
             held_chunks: 48,
+            held_time: Duration::from_secs(2),
             header_deadline: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body_check: Duration::from_secs(20),

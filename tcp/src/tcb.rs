@@ -212,6 +212,8 @@ pub(crate) struct Tcb {
     challenge_from: Instant,
     /// Last acceptable segment from the peer.
     last_heard: Instant,
+    /// When RCV.NXT last moved.
+    in_order_at: Instant,
     /// Since when SND.UNA has stood still with something outstanding, or something waits for the window.
     stalled_since: Instant,
     /// When SND.UNA moved last.
@@ -275,6 +277,7 @@ impl Tcb {
             retransmits: 0,
             challenge_from: Instant::ZERO,
             last_heard: now,
+            in_order_at: now,
             stalled_since: now,
             progressed: now,
             last_sent: now,
@@ -501,6 +504,11 @@ impl Tcb {
             Some(at) => self.timers.set(TimerKind::App, at),
             None => self.timers.clear(TimerKind::App),
         }
+    }
+
+    /// Whether octets lie ahead of a hole, and nothing has come in order since `then`.
+    pub(crate) fn has_hole_since(&self, then: Instant) -> bool {
+        self.recv.has_holes() && self.in_order_at <= then
     }
 
     /// Whether octets have waited to be acknowledged, or only to be sent, since `then` without any progress.

@@ -454,7 +454,7 @@ impl Connection {
             return;
         }
         if self.outbox.is_blocked() || self.due || self.input.is_some() || !conn.send_drained() {
-            // It is the peer's reading that we wait for; the stack's own timers watch that.
+            // It is the peer's reading that we wait for. Nothing bounds that yet but a shortage of memory (T4).
             self.since = now;
             return;
         }

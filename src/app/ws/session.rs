@@ -66,6 +66,8 @@ pub(in crate::app) struct Session {
     /// Text of `frame` that is held back, unmasked and checked.
     held: VecDeque<Chunk>,
     held_octets: usize,
+    /// When what is held goes out as it is.
+    held_until: Option<Instant>,
     ticker: Option<Ticker>,
 }
 
@@ -148,6 +150,7 @@ impl Session {
             controlled: 0,
             held: VecDeque::new(),
             held_octets: 0,
+            held_until: None,
             ticker,
         }
     }
@@ -341,8 +344,14 @@ impl Session {
         // the room to send, nothing is held, lest idle halves of messages starve everybody (D2).
         let affordable = conn.send_room() > self.held.len() + SPARE_ROOM;
         if self.held_octets < limits.held_octets && self.held.len() < limits.held_chunks && affordable {
+            self.held_until.get_or_insert(conn.now() + limits.held_time);
             return;
         }
+        self.release_part(conn, outbox);
+    }
+
+    /// Sends what is held back as a fragment of its message.
+    fn release_part<C: Conn>(&mut self, conn: &mut C, outbox: &mut Outbox) {
         if let Some(frame) = &mut self.frame {
             let header = ReplyHeader::new(false, frame.opcode, self.held_octets as u64);
             frame.opcode = Opcode::Continuation;
@@ -358,6 +367,7 @@ impl Session {
             outbox.push(conn, chunk);
         }
         self.held_octets = 0;
+        self.held_until = None;
     }
 
     /// What to answer to the peer's Close (§5.5.1): its code, or what is wrong with it; and how
@@ -418,11 +428,13 @@ impl Session {
             conn.release(chunk);
         }
         self.held_octets = 0;
+        self.held_until = None;
     }
 
     /// When [`tick`](Self::tick) wants to be called.
     pub(in crate::app) fn next_tick(&self) -> Option<Instant> {
-        self.ticker.as_ref().map(|ticker| ticker.next)
+        let tick = self.ticker.as_ref().map(|ticker| ticker.next);
+        tick.into_iter().chain(self.held_until).min()
     }
 
     /// Time has passed: a message may fall due.
@@ -437,6 +449,9 @@ impl Session {
     /// Pushes the message that is due, unless it would land inside another (§5.4). To be called
     /// when no reply is being written.
     pub(in crate::app) fn tick<C: Conn>(&mut self, conn: &mut C, outbox: &mut Outbox) {
+        if self.held_until.is_some_and(|until| until <= conn.now()) {
+            self.release_part(conn, outbox);
+        }
         let inside = self.message.is_some() || self.frame.is_some_and(|frame| frame.streaming);
         let Some(ticker) = self.ticker.as_mut().filter(|ticker| ticker.due && !inside) else { return };
         ticker.due = false;

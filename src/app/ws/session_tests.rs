@@ -417,6 +417,23 @@ fn s9_3_a_tick_never_lands_inside_a_message() {
     }
 }
 
+/// P5 D2: a peer that falls silent in the middle of a text doesn't keep frames from the others.
+#[test]
+fn w7_text_of_a_silent_peer_is_not_held_for_ever() {
+    let mut peer = open("/");
+    let message = text(20_000);
+    let octets = frame(TEXT, true, &message);
+    for part in octets[..octets.len() - 1].chunks(1_000) {
+        peer.send(part);
+    }
+    assert!(peer.received().is_empty(), "held back");
+    peer.pass(Duration::from_millis(2_100));
+    assert!(peer.received().len() > 15_000, "{} octets came", peer.received().len());
+    peer.send(&octets[octets.len() - 1..]);
+    assert_eq!(messages(&peer.take()), [(TEXT, message)]);
+    peer.close();
+}
+
 #[test]
 fn s9_3_ticks_wait_for_room_and_do_not_pile_up() {
     let mut peer = open("/ticker");

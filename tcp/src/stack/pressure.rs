@@ -30,7 +30,10 @@ impl<M: Memory> Stack<M> {
             self.hand = (self.hand + 1) % self.slots.len() as u32;
             let index = self.hand;
             let Some((tcb, mut ctx)) = self.tcb(index, now) else { continue };
-            if tcb.recv.prune(ctx.pool) > 0 {
+            // Where nothing is accepted any more the hole could never be closed; otherwise a peer that is
+            // busy closing it keeps what it has sent (RFC 2018 §8 discourages taking SACKed octets back).
+            let stuck = ctx.pool.is_scarce() || tcb.has_hole_since(now - STALLED);
+            if stuck && tcb.recv.prune(ctx.pool) > 0 {
                 ctx.counters.tcp_ofo_pruned += 1;
             }
             if tcb.over.is_none() && tcb.has_stalled_since(now - STALLED) {

@@ -87,7 +87,8 @@ impl Tcb {
         // a peer that says something all the time mustn't put that off.
         if window_before == 0 && self.snd.wnd > 0 {
             self.timers.clear(TimerKind::Persist);
-            self.persist_backoff = 0;
+            // A window that lets nothing out is no progress: what waits has waited since before (T3).
+            self.persist_backoff = u8::from(self.send.unsent().is_some());
         }
     }
 

@@ -280,6 +280,7 @@ impl Tcb {
         match self.recv.insert(ctx.pool, chunk, seq, self.rcv.nxt, limit) {
             Inserted::InOrder(octets) => {
                 self.rcv.nxt += octets;
+                self.in_order_at = ctx.now;
                 self.ready.readable = true;
                 self.owed.unacked += octets;
                 // RFC 5681 §4.2: at once when a hole is filled, at least every second full segment.

@@ -40,10 +40,10 @@ impl Congestion for Reno {
             return;
         }
         if self.cwnd < self.ssthresh {
-            // RFC 5681 eq. 2 with appropriate byte counting, L = 2 (RFC 3465 §2.2): splitting an ACK
-            // gains nothing, T23. One batch of segments is acknowledged by one ACK, so the bound
-            // is per octet acknowledged, not per ACK.
-            self.cwnd = self.cwnd.saturating_add(acked).min(CWND_MAX);
+            // RFC 5681 eq. 2 by octets acknowledged (RFC 3465), so that splitting an ACK gains nothing,
+            // T23. Without its limit L, because one ACK answers a whole batch; ssthresh bounds the
+            // step, as in Linux.
+            self.cwnd = self.cwnd.saturating_add(acked).min(self.ssthresh).min(CWND_MAX);
         } else {
             // RFC 3465 §2.1: one MSS for each window acknowledged.
             self.acked = self.acked.saturating_add(acked);
