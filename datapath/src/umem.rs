@@ -13,6 +13,7 @@ use std::io;
 use std::num::NonZeroU32;
 
 use byway_tcp::frame::Memory;
+use xsk_rs::FrameDesc;
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 
 use crate::config::Config;
@@ -75,15 +76,11 @@ impl Umem {
         &self.umem
     }
 
-    /// Pointer to a frame's first octet, good for `frame_size` octets.
+    /// A whole frame.
     #[inline]
-    fn pointer(&self, index: u32) -> *mut u8 {
+    fn desc(&self, index: u32) -> FrameDesc {
         assert!(index < self.frame_count, "frame {index} of {}", self.frame_count);
-        let mut desc = self.layout.desc(index as usize * self.frame_size, self.frame_size);
-        // SAFETY: `desc` describes one whole frame of this UMEM (checked above). That the kernel
-        // doesn't have the frame is `FramePool`'s ledger's promise, by the contract of `new`.
-        let mut data = unsafe { self.umem.data_mut(&mut desc) };
-        data.contents_mut().as_mut_ptr()
+        self.layout.desc(index as usize * self.frame_size, self.frame_size)
     }
 }
 
@@ -98,17 +95,21 @@ impl Memory for Umem {
 
     #[inline]
     fn frame(&self, index: u32) -> &[u8] {
-        let first = self.pointer(index);
-        // SAFETY: `first` is the start of `frame_size` mapped octets, which live as long as
-        // `self.umem`. Nobody writes them meanwhile: not the kernel (contract of `new`), and not
-        // user space, which would need `&mut self`.
-        unsafe { core::slice::from_raw_parts(first, self.frame_size) }
+        let desc = self.desc(index);
+        // SAFETY: `desc` describes one whole frame of this UMEM. Views of it may be many, since none can
+        // write: not the kernel (contract of `new`), and not user space, which would need `&mut self`.
+        let data = unsafe { self.umem.data(&desc) };
+        data.contents()
     }
 
     #[inline]
     fn frame_mut(&mut self, index: u32) -> &mut [u8] {
-        let first = self.pointer(index);
-        // SAFETY: as in `frame`; `&mut self` makes this the only slice over the mapping.
+        let mut desc = self.desc(index);
+        // SAFETY: as in `frame`; and with `&mut self` there is no other view.
+        let mut data = unsafe { self.umem.data_mut(&mut desc) };
+        let first = data.contents_mut().as_mut_ptr();
+        // SAFETY: `first` is the start of `frame_size` mapped octets, which live as long as `self.umem`; the
+        // view that it comes from ends here, and `&mut self` keeps others from being made.
         unsafe { core::slice::from_raw_parts_mut(first, self.frame_size) }
     }
 }

@@ -30,6 +30,13 @@ use tungstenite::Message;
 use super::failure::Failure;
 use super::{Cli, Verb, conns, serve, usage};
 
+/// A line on standard output. Nobody may be reading (`| head`); the demo ends in order all the same.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let _ = writeln!(std::io::stdout().lock(), $($words)*);
+    }};
+}
+
 const HTTP: u16 = 80;
 const ECHO: u16 = 7;
 /// Requests for the histogram: a few seconds at the most.
@@ -54,7 +61,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let scratch =
         Scratch::new().map_err(|error| Failure::system(format!("a folder for the demo: {error}")))?;
     let control = scratch.0.join("control.sock");
-    println!(
+    say!(
         "Two namespaces joined by a veth pair: byway ({BYWAY_IPV4}) here, the kernel's TCP ({KERNEL_IPV4}) there."
     );
 
@@ -62,6 +69,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let options = server_options(&control)?;
     let (tell_ready, ready) = mpsc::channel();
     std::thread::scope(|scope| {
+        let ending = Ending(&stop);
         let byway = lab.byway.clone();
         let server = scope.spawn(move || {
             byway.join().map_err(|error| Failure::system(format!("entering the namespace: {error}")))?;
@@ -71,16 +79,16 @@ pub(crate) fn run() -> Result<(), Failure> {
         });
         let shown = match ready.recv() {
             Ok(line) => {
-                println!("{line}");
+                say!("{line}");
                 show(&lab, &scratch.0, &control, &interrupted)
             }
             // The server says why.
             Err(_) => Ok(()),
         };
-        stop.store(true, Ordering::Relaxed);
+        drop(ending);
         server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         if interrupted.load(Ordering::Relaxed) {
-            println!("\nInterrupted; nothing is left behind.");
+            say!("\nInterrupted; nothing is left behind.");
             return Ok(());
         }
         shown.map_err(|error| Failure::system(format!("the demo failed: {error:#}")))?;
@@ -90,9 +98,18 @@ pub(crate) fn run() -> Result<(), Failure> {
         } else {
             "no program is attached"
         };
-        println!("\nStopped: {program}, and the namespaces go with this process.");
+        say!("\nStopped: {program}, and the namespaces go with this process.");
         Ok(())
     })
+}
+
+/// Ends the server, also when the show panics (nobody reads our output any more): the scope waits for it.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The options of a server as a user would type them.
@@ -100,7 +117,7 @@ fn server_options(control: &Path) -> Result<super::options::Serve, Failure> {
     let (v4, v6) = (format!("{BYWAY_IPV4}/24"), format!("{BYWAY_IPV6}/64"));
     let arguments = ["byway", "serve", "--interface", BYWAY_INTERFACE, "--address", &v4, "--address", &v6];
     let more = ["--echo-port", "7", "--drain", "1s", "--control"];
-    println!("$ {} {}", arguments.join(" "), more[..4].join(" "));
+    say!("$ {} {}", arguments.join(" "), more[..4].join(" "));
     let all = arguments.into_iter().chain(more).map(std::ffi::OsString::from);
     match Cli::try_parse_from(all.chain([control.into()])).map_err(|error| usage::failure(&error))?.verb {
         Verb::Serve(options) => Ok(options),
@@ -139,7 +156,7 @@ fn byway(port: u16) -> SocketAddr {
 
 /// S4.7: a whole exchange as it passes the wire.
 fn show_exchange(lab: &Lab) -> Result<()> {
-    println!(
+    say!(
         "\n$ curl http://{BYWAY_IPV4}/hello                  (as tcpdump would show it on {KERNEL_INTERFACE})"
     );
     let watch = Watch::start(&lab.kernel, KERNEL_INTERFACE)?;
@@ -149,7 +166,7 @@ fn show_exchange(lab: &Lab) -> Result<()> {
     let mut first = [None, None];
     for frame in &frames {
         let Ok(packet) = wire::parse(frame, Checksums::AcceptPartial) else { continue };
-        let Body::Tcp(ip, segment) = packet.body else { continue };
+        let Body::Tcp(_, segment) = packet.body else { continue };
         // Only this exchange; the connections held open are silent.
         if segment.src_port != HTTP && segment.dst_port != HTTP {
             continue;
@@ -161,13 +178,12 @@ fn show_exchange(lab: &Lab) -> Result<()> {
         let (at, len) = segment.payload;
         let text = String::from_utf8_lossy(&frame[at..at + len]);
         let line = text.lines().next().unwrap_or_default();
-        println!(
+        say!(
             "  {from} → {to}  {:<12} seq {:<4} ack {:<4} len {len:<4} {line}",
             flags(&segment),
             segment.seq.since(seq_from),
             if segment.flags.contains(Flags::ACK) { segment.ack.since(ack_from) } else { 0 },
         );
-        debug_assert!(ip.payload.1 > 0);
     }
     let answer = answer?;
     ensure!(answer == "hello\n", "curl got {answer:?}");
@@ -193,7 +209,7 @@ fn show_body(lab: &Lab, scratch: &Path) -> Result<()> {
     let octets: Vec<u8> =
         (0..BODY as u64).map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]).collect();
     std::fs::write(&sent, &octets)?;
-    println!("\n$ curl --data-binary @{}-MiB-file http://{BYWAY_IPV4}/echo", BODY >> 20);
+    say!("\n$ curl --data-binary @{}-MiB-file http://{BYWAY_IPV4}/echo", BODY >> 20);
     let begin = now();
     lab.kernel.run(&format!(
         "curl --silent --show-error --fail --max-time 10 --data-binary @{} -o {} http://{BYWAY_IPV4}/echo",
@@ -203,7 +219,7 @@ fn show_body(lab: &Lab, scratch: &Path) -> Result<()> {
     let took = begin.elapsed();
     ensure!(std::fs::read(&back)? == octets, "the body came back changed");
     let rate = BODY as f64 / took.as_secs_f64() / 1e6;
-    println!(
+    say!(
         "  came back unchanged: {} octets each way in {} ms ({rate:.0} MB/s, curl's start included)",
         BODY,
         took.as_millis()
@@ -223,33 +239,33 @@ fn websocket() -> Result<Socket> {
 }
 
 fn show_websocket() -> Result<()> {
-    println!("\nWebSocket to ws://{BYWAY_IPV4}/ (tungstenite on the kernel's TCP)");
+    say!("\nWebSocket to ws://{BYWAY_IPV4}/ (tungstenite on the kernel's TCP)");
     let mut socket = websocket()?;
     let text = Message::text("Grüße, 世界");
     let binary = Message::binary(vec![0xb5; 100_000]);
     for (what, message) in [("text \"Grüße, 世界\"", text), ("binary, 100,000 octets", binary)] {
         socket.send(message.clone())?;
         ensure!(socket.read()? == message, "the echo of {what} differs");
-        println!("  {what}: echoed");
+        say!("  {what}: echoed");
     }
     socket.send(Message::Ping(b"byway".to_vec().into()))?;
     ensure!(matches!(socket.read()?, Message::Pong(_)), "no pong");
-    println!("  ping: pong");
+    say!("  ping: pong");
     socket.close(None)?;
     while socket.read().is_ok() {}
-    println!("  closed in order");
+    say!("  closed in order");
     Ok(())
 }
 
 fn show_connections(control: &Path) -> Result<()> {
-    println!("\n$ byway conns");
+    say!("\n$ byway conns");
     conns::run(&conns::Options::of(PathBuf::from(control)))
         .map_err(|failure| anyhow::anyhow!(failure.message))
 }
 
 /// Requests one after another on one connection: what a client waits for an answer.
 fn show_latency(interrupted: &AtomicBool) -> Result<()> {
-    println!("\nGET /hello, {REQUESTS} times, one after another on one connection (veth, copy mode)");
+    say!("\nGET /hello, {REQUESTS} times, one after another on one connection (veth, copy mode)");
     let mut stream = TcpStream::connect_timeout(&byway(HTTP), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
@@ -279,12 +295,12 @@ fn show_latency(interrupted: &AtomicBool) -> Result<()> {
         let (to, count) = (step.value_iterated_to(), step.count_since_last_iteration());
         if count > 0 {
             let bar = "█".repeat((count * 40).div_ceil(most) as usize);
-            println!("  {:>8} … {:>8} {count:>6} {bar}", micros(from), micros(to));
+            say!("  {:>8} … {:>8} {count:>6} {bar}", micros(from), micros(to));
         }
         from = to;
     }
     let at = |share| micros(histogram.value_at_quantile(share));
-    println!(
+    say!(
         "  p50 {}   p90 {}   p99 {}   p99.9 {}   max {}",
         at(0.5),
         at(0.9),

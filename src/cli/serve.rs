@@ -66,7 +66,9 @@ fn check(options: &Serve) -> Result<(), Failure> {
     let plan = plan(options, &link)?;
     Steering::load()?.check_vacant(link.index as i32)?;
     let (queues, cores): (Vec<_>, Vec<_>) = plan.lanes.iter().copied().unzip();
-    println!("byway could serve on {} ({}): queues {queues:?} on cores {cores:?}", link.name, link.driver);
+    let said =
+        format!("byway could serve on {} ({}): queues {queues:?} on cores {cores:?}", link.name, link.driver);
+    let _ = writeln!(std::io::stdout().lock(), "{said}");
     Ok(())
 }
 
@@ -304,8 +306,8 @@ fn look_at(options: &Serve) -> Result<Link, Failure> {
         return Err(byway_datapath::Error::LinkDown(link.name).into());
     }
     for (interface, kernels) in link::kernel_addresses()? {
-        if let Some(own) = options.addresses.iter().find(|own| own.address == kernels.address) {
-            let Cidr { address, prefix } = own;
+        if options.addresses.iter().any(|own| own.address == kernels.address) {
+            let Cidr { address, prefix } = kernels;
             return Err(Failure::configuration(format!(
                 "{address} is the kernel's on {interface}: give an address no host has, or \
                  `ip addr del {address}/{prefix} dev {interface}`"

@@ -1,7 +1,7 @@
 //! Frames that belong to no connection: ARP, NDP, ICMP, RST, and ACKs for TIME-WAIT.
 //!
-//! Every answer is written into the frame that asked, so answering needs no memory, and it never
-//! is longer than the question by more than an option.
+//! Answers are written into the frame that asked, so that answering needs no memory; questions, and the RST of
+//! a connection that refuses a segment, take a frame of the reserve.
 
 use core::net::IpAddr;
 

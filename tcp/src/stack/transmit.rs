@@ -6,6 +6,7 @@ use crate::frame::{FrameSlice, Memory};
 use crate::neighbor::{Question, Resolution};
 use crate::tcb::Output;
 use crate::time::{Duration, Instant};
+use crate::timer::TimerKind;
 use crate::wire::ethernet;
 
 /// How long a resolved next hop is used without asking the table again.
@@ -89,15 +90,13 @@ impl<M: Memory> Stack<M> {
             Resolution::Unreachable => {}
         }
         self.counters.drop(DropReason::NoNeighbor);
-        self.sync_timer(index);
         // The retransmission timer, once armed, tries again; before the first segment arm it here.
-        if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
-            let kind = crate::timer::TimerKind::Retransmit;
-            if !tcb.timers.is_set(kind) {
-                tcb.timers.set(kind, now + tcb.rtt.rto());
-                self.sync_timer(index);
-            }
+        if let Some(tcb) = self.slots[index as usize].tcb.as_mut()
+            && !tcb.timers.is_set(TimerKind::Retransmit)
+        {
+            tcb.timers.set(TimerKind::Retransmit, now + tcb.rtt.rto());
         }
+        self.sync_timer(index);
         false
     }
 

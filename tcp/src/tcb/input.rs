@@ -165,7 +165,6 @@ impl Tcb {
             // With a closed window ACK, URG and RST still count (RFC 9293 §3.10.7.4).
                 || (wnd == 0 && seg.seq == nxt)
         };
-        // A pure ACK just left of the window is a late one or a probe: its ACK field may be used.
         if acceptable {
             return Ok(());
         }
@@ -174,7 +173,8 @@ impl Tcb {
         }
         // Not older than any window could explain: the numbers of an impostor are anywhere (T7).
         let old = (seg.seq + len).leq(nxt) && nxt.since(seg.seq) <= u32::from(u16::MAX) << self.rcv.scale;
-        // Its answer is owed (a lost ACK, a probe, a keepalive); its acknowledgement still holds.
+        // Just left of the window: a late ACK, a probe or a keepalive. Its answer is owed; its
+        // acknowledgement still holds.
         if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
             let (una, nxt) = (self.snd.una, self.snd.nxt);
             if self.state != State::SynReceived && (seg.ack == una || seg.ack.acknowledges(una, nxt)) {

@@ -18,8 +18,6 @@ use crate::timer::TimerKind;
 use crate::wire::tcp::{Emit, Flags, Options, SackBlocks};
 use crate::wire::{ethernet, ip};
 
-/// IANA protocol number.
-const TCP: u8 = 6;
 /// Segments one connection may send before the next one's turn: a whole initial window (RFC 6928) and
 /// some, without holding up the others for longer than about ten microseconds.
 const QUANTUM: usize = 16;
@@ -447,7 +445,7 @@ fn write_headers(
 ) -> usize {
     let end = payload.end;
     let at = header.emit(frame, payload, src, dst);
-    let at = ip::emit(frame, at, end, src, dst, TCP, 0);
+    let at = ip::emit(frame, at, end, src, dst, ip::TCP, 0);
     link.emit(frame, at)
 }
 

@@ -21,6 +21,8 @@
 //!       │ FIN-WAIT-2 │─────────────→│ TIME-WAIT │          │ LAST-ACK │──────────→ CLOSED
 //!       └────────────┘              └───────────┘          └──────────┘
 //! ```
+//!
+//! SYN-RECEIVED takes `close` and `fin_received` as ESTABLISHED does.
 
 /// A connection's state (RFC 9293 §3.3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

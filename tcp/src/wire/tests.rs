@@ -200,7 +200,7 @@ fn l3_s4_5_every_single_bit_flip_is_refused() {
         let packet = parse_whole(&frame).expect("valid");
         let start = packet.link.len();
         if packet.link.ethertype == ethernet::ARP {
-            continue; // No checksum at all; what it may say is neighbour.rs's business.
+            continue; // No checksum at all; what it may say is neighbor.rs's business.
         }
         for bit in start * 8..frame.len() * 8 {
             let (octet, mask) = (bit / 8, 0x80 >> (bit % 8));
