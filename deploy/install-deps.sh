@@ -7,8 +7,9 @@
 set -euo pipefail
 
 # The XDP program: clang, and the kernel's and libc's headers. libbpf and libxdp are built from the sources that
-# their crates bring along: gcc, make, m4, llvm (llvm-strip), pkg-config; libelf and zlib are linked.
-build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev zlib1g-dev)
+# their crates bring along: gcc, make, m4, llvm (llvm-strip), pkg-config; libelf and zlib are linked; libxdp's configure
+# refuses to go on without libpcap, though nothing of it is used.
+build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev libpcap-dev zlib1g-dev)
 # The lab and the demo build their network with these; curl is the demo's client; certificates are for cargo's
 # downloads.
 run=(iproute2 ethtool curl ca-certificates)
