@@ -24,7 +24,7 @@ fn scratch_of(pid: u32) -> std::path::PathBuf {
 }
 
 #[test]
-fn the_demo_shows_the_main_job_and_leaves_nothing() {
+fn s4_7_the_demo_shows_the_main_job_and_leaves_nothing() {
     if !is_root() {
         return;
     }

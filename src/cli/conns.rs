@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use byway_tcp::stack::ConnInfo;
+use byway_tcp::tcb::state::State;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -54,19 +55,19 @@ enum StateFilter {
 }
 
 impl StateFilter {
-    /// As `ss` writes the state in its first column.
-    fn column(self) -> Option<&'static str> {
+    /// The state that is asked for; `None`: any.
+    fn state(self) -> Option<State> {
         Some(match self {
-            Self::Listening => "LISTEN",
-            Self::SynSent => "SYN-SENT",
-            Self::SynRecv => "SYN-RECV",
-            Self::Established => "ESTAB",
-            Self::FinWait1 => "FIN-WAIT-1",
-            Self::FinWait2 => "FIN-WAIT-2",
-            Self::CloseWait => "CLOSE-WAIT",
-            Self::Closing => "CLOSING",
-            Self::LastAck => "LAST-ACK",
-            Self::TimeWait => "TIME-WAIT",
+            Self::Listening => State::Listen,
+            Self::SynSent => State::SynSent,
+            Self::SynRecv => State::SynReceived,
+            Self::Established => State::Established,
+            Self::FinWait1 => State::FinWait1,
+            Self::FinWait2 => State::FinWait2,
+            Self::CloseWait => State::CloseWait,
+            Self::Closing => State::Closing,
+            Self::LastAck => State::LastAck,
+            Self::TimeWait => State::TimeWait,
             Self::All => return None,
         })
     }
@@ -117,7 +118,7 @@ impl Connection {
 
     fn matches(&self, states: &[StateFilter], filter: Option<&Filter>) -> bool {
         let by_state = states.is_empty()
-            || states.iter().any(|state| state.column().is_none_or(|column| column == self.state));
+            || states.iter().any(|state| state.state().is_none_or(|state| state.name() == self.state));
         by_state && filter.is_none_or(|filter| filter.accepts(self.local) || filter.accepts(self.peer))
     }
 
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_those_of_ss() {
+    fn s3_3_columns_are_those_of_ss() {
         let established = connection("ESTAB", "10.0.0.1:80", "10.0.0.2:4000");
         let text = shown(std::slice::from_ref(&established), &options(vec![], None));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
