@@ -17,6 +17,7 @@ mod ack;
 pub mod congestion;
 mod input;
 mod output;
+pub mod rate;
 pub(crate) mod reassembly;
 mod recovery;
 pub mod rtt;
@@ -37,7 +38,7 @@ use crate::timer::{TimerKind, Timers};
 use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
-use congestion::Reno;
+use congestion::Controller;
 use reassembly::Reassembly;
 use recovery::Recovery;
 use rtt::RttEstimator;
@@ -175,7 +176,7 @@ pub(crate) struct Tcb {
     pub(crate) timestamps: Option<Timestamps>,
     pub(crate) sack: bool,
     pub(crate) rtt: RttEstimator,
-    pub(crate) congestion: Reno,
+    pub(crate) congestion: Controller,
     recovery: Recovery,
     pub(crate) timers: Timers,
     pub(crate) hop: Hop,
@@ -254,7 +255,7 @@ impl Tcb {
             timestamps: None,
             sack: false,
             rtt: RttEstimator::default(),
-            congestion: Reno::new(u32::from(mss)),
+            congestion: Controller::new(config.congestion, u32::from(mss)),
             recovery: Recovery::default(),
             timers: Timers::default(),
             hop,
@@ -353,7 +354,7 @@ impl Tcb {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
         }
         self.snd.mss = mss;
-        self.congestion = Reno::new(u32::from(mss));
+        self.congestion = Controller::new(ctx.config.congestion, u32::from(mss));
         // The window in a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(syn.window);
         self.snd.max_wnd = self.snd.wnd;

@@ -3,6 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::flow_table::FourTuple;
+use crate::tcb::congestion::Algorithm;
 use crate::time::Duration;
 use crate::wire::{Checksums, MacAddr};
 
@@ -85,6 +86,8 @@ pub struct Config {
     pub receive_buffer: u32,
     /// Upper bound of queued and unacknowledged octets a connection.
     pub send_buffer: u32,
+    /// Congestion control of new connections.
+    pub congestion: Algorithm,
 }
 
 impl Config {
@@ -113,6 +116,7 @@ impl Config {
             // through, although neither side holds the message as a whole.
             receive_buffer: 16 << 20,
             send_buffer: 8 << 20,
+            congestion: Algorithm::default(),
         }
     }
 

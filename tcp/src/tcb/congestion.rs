@@ -1,31 +1,237 @@
-//! Congestion control: how much may be in flight.
+//! Congestion control: how much may be in flight, and how fast it may go out.
 //!
-//! Windows are octets. The sender asks [`Congestion::cwnd`] and tells what happened; it never
-//! computes a window itself.
+//! ```text
+//!   acknowledgement ─→ loss recovery ─→ rate ─→ AckSample ─→ on_ack ─┐
+//!   loss, ECE       ─→ on_congestion (once per window) ──────────────┤─→ cwnd, ssthresh, pacing rate ─→ output
+//!   timeout         ─→ on_timeout                                    │
+//!   it was a mistake ─→ on_undo ─────────────────────────────────────┘
+//! ```
+//!
+//! Windows are octets. The sender asks [`Congestion::cwnd`] and tells what happened; it never computes a window
+//! itself, but for the one of proportional rate reduction during fast recovery (RFC 6937), which loss recovery
+//! steers towards [`Congestion::ssthresh`].
 
 mod reno;
 pub use reno::Reno;
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::seq::SeqNumber;
+use crate::tcb::rate::RateSample;
+use crate::time::{Duration, Instant};
 
 /// RFC 6928: min(10 * MSS, max(2 * MSS, 14600)).
 pub fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
 }
 
+/// Where loss recovery stands (Linux's `CA` states, without Disorder).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Phase {
+    /// Nothing is missing, as far as is known.
+    #[default]
+    Open,
+    /// The network marked a segment (RFC 3168); nothing was lost. Over when what was out then is acknowledged.
+    Cwr,
+    /// Segments were found lost by acknowledgements (RFC 5681 §3.2, RFC 8985).
+    FastRecovery,
+    /// The retransmission timer expired (RFC 5681 §3.1).
+    Loss,
+}
+
+/// What one acknowledgement told, after loss recovery has looked at it.
+#[derive(Clone, Copy, Debug)]
+pub struct AckSample {
+    /// When it arrived.
+    pub now: Instant,
+    /// SND.UNA after it.
+    pub una: SeqNumber,
+    /// SND.NXT.
+    pub nxt: SeqNumber,
+    /// Payload octets of a full segment.
+    pub mss: u32,
+    /// Octets by which SND.UNA moved.
+    pub acked: u32,
+    /// Octets newly known to have arrived: acknowledged or SACKed for the first time.
+    pub delivered: u32,
+    /// Octets newly taken for lost.
+    pub lost: u32,
+    /// Octets in flight before it.
+    pub in_flight_before: u32,
+    /// Octets in flight after it.
+    pub in_flight: u32,
+    /// The window was in the way of sending (RFC 7661: one that isn't used doesn't grow).
+    pub limited: bool,
+    /// Round-trip time of the newest segment that was sent once, if it acknowledged one.
+    pub rtt: Option<Duration>,
+    /// Smoothed round-trip time (RFC 6298).
+    pub srtt: Option<Duration>,
+    /// The rate at which the path delivers, if the ACK gives a sample.
+    pub rate: Option<RateSample>,
+    /// Where loss recovery stands after it.
+    pub phase: Phase,
+}
+
+/// Why the window has to shrink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// Segments were found lost by acknowledgements.
+    Loss,
+    /// The peer echoes that the network marked a segment (RFC 3168 §6.1.2).
+    Ecn,
+}
+
+/// A congestion event, told once per window of data.
+#[derive(Clone, Copy, Debug)]
+pub struct CongestionEvent {
+    /// What happened.
+    pub signal: Signal,
+    /// When.
+    pub now: Instant,
+    /// SND.NXT: the event's window ends here.
+    pub nxt: SeqNumber,
+    /// FlightSize: octets sent and not cumulatively acknowledged (RFC 5681 §2).
+    pub flight: u32,
+    /// Payload octets of a full segment.
+    pub mss: u32,
+}
+
+/// How the window comes down to `ssthresh` during fast recovery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Descent {
+    /// Proportional rate reduction (RFC 6937).
+    Proportional,
+    /// The same with SACK; without, `ssthresh` plus an MSS for each duplicate ACK (RFC 5681 §3.2).
+    Inflation,
+    /// The controller's own `cwnd` rules.
+    Own,
+}
+
 /// What a congestion controller is told and asked.
 pub trait Congestion {
-    /// Congestion window.
+    /// Congestion window, octets.
     fn cwnd(&self) -> u32;
-    /// Slow-start threshold.
+    /// Slow-start threshold, octets.
     fn ssthresh(&self) -> u32;
-    /// `acked` octets were newly acknowledged, outside recovery. `limited` says whether the window was in
-    /// the way of sending (RFC 7661: a window that isn't used doesn't grow).
-    fn on_ack(&mut self, acked: u32, mss: u32, limited: bool);
-    /// Loss found by duplicate ACKs or SACK, once per window (RFC 5681 §3.2).
-    fn on_loss(&mut self, flight: u32, mss: u32);
-    /// Recovery is over: everything outstanding when it began has been acknowledged.
-    fn on_recovered(&mut self, mss: u32);
+    /// Octets per second at which segments should leave; `None`: as fast as the window allows.
+    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64>;
+    /// An acknowledgement arrived that told something new, in whatever phase.
+    fn on_ack(&mut self, ack: &AckSample);
+    /// Congestion was found; for [`Signal::Loss`] fast recovery begins (RFC 5681 §3.2).
+    fn on_congestion(&mut self, event: &CongestionEvent);
+    /// Fast recovery or [`Phase::Cwr`] is over: everything outstanding when it began has been acknowledged.
+    fn on_recovered(&mut self, now: Instant, mss: u32);
     /// The retransmission timer expired (RFC 5681 §3.1); `first` unless it's the same segment again.
-    fn on_timeout(&mut self, flight: u32, mss: u32, first: bool);
-    /// Nothing was sent for longer than an RTO (RFC 5681 §4.1).
-    fn on_idle(&mut self, mss: u32);
+    fn on_timeout(&mut self, event: &CongestionEvent, first: bool);
+    /// The last reduction was a mistake: nothing had been lost (RFC 4015, RFC 5682, RFC 3708).
+    fn on_undo(&mut self, now: Instant);
+    /// Sending begins again after nothing was out for `idle`, longer than an RTO (RFC 5681 §4.1, RFC 7661).
+    fn on_idle(&mut self, now: Instant, idle: Duration, mss: u32);
+    /// Segments have become smaller or larger (path-MTU discovery): `mss` from here on.
+    fn on_mss(&mut self, mss: u32);
+    /// How fast recovery comes down to `ssthresh`.
+    fn descent(&self) -> Descent {
+        Descent::Proportional
+    }
+    /// What it is doing, in a word or two, for plots and `byway conns`.
+    fn mode(&self) -> &'static str;
+}
+
+/// A congestion control algorithm by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Algorithm {
+    /// Reno (RFC 5681). S7.1
+    #[default]
+    Reno,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Reno];
+
+    /// As on the command line and in Linux's `tcp_congestion_control`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reno => "reno",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.iter().copied().find(|algorithm| algorithm.name() == name).ok_or(())
+    }
+}
+
+/// A connection's controller: chosen by name, called without a table of pointers.
+#[derive(Clone, Debug)]
+pub enum Controller {
+    /// Reno (RFC 5681).
+    Reno(Reno),
+}
+
+impl Controller {
+    /// At connection start, with segments of `mss` octets.
+    pub fn new(algorithm: Algorithm, mss: u32) -> Self {
+        match algorithm {
+            Algorithm::Reno => Self::Reno(Reno::new(mss)),
+        }
+    }
+}
+
+/// Calls the method of whichever controller it is.
+macro_rules! each {
+    ($controller:expr, $it:ident => $call:expr) => {
+        match $controller {
+            Controller::Reno($it) => $call,
+        }
+    };
+}
+
+impl Congestion for Controller {
+    fn cwnd(&self) -> u32 {
+        each!(self, it => it.cwnd())
+    }
+    fn ssthresh(&self) -> u32 {
+        each!(self, it => it.ssthresh())
+    }
+    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
+        each!(self, it => it.pacing_rate(srtt))
+    }
+    fn on_ack(&mut self, ack: &AckSample) {
+        each!(self, it => it.on_ack(ack))
+    }
+    fn on_congestion(&mut self, event: &CongestionEvent) {
+        each!(self, it => it.on_congestion(event))
+    }
+    fn on_recovered(&mut self, now: Instant, mss: u32) {
+        each!(self, it => it.on_recovered(now, mss))
+    }
+    fn on_timeout(&mut self, event: &CongestionEvent, first: bool) {
+        each!(self, it => it.on_timeout(event, first))
+    }
+    fn on_undo(&mut self, now: Instant) {
+        each!(self, it => it.on_undo(now))
+    }
+    fn on_idle(&mut self, now: Instant, idle: Duration, mss: u32) {
+        each!(self, it => it.on_idle(now, idle, mss))
+    }
+    fn on_mss(&mut self, mss: u32) {
+        each!(self, it => it.on_mss(mss))
+    }
+    fn descent(&self) -> Descent {
+        each!(self, it => it.descent())
+    }
+    fn mode(&self) -> &'static str {
+        each!(self, it => it.mode())
+    }
 }

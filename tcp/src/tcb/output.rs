@@ -109,9 +109,9 @@ impl Tcb {
 
     /// RFC 5681 §4.1: after an idle RTO the old window says nothing about the path any more.
     fn restart_after_idle<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
-        let idle = self.snd.una == self.snd.nxt && ctx.now.since(self.last_sent) > self.rtt.rto();
-        if idle && self.send.unsent().is_some() {
-            self.congestion.on_idle(u32::from(self.snd.mss));
+        let idle = ctx.now.since(self.last_sent);
+        if self.snd.una == self.snd.nxt && idle > self.rtt.rto() && self.send.unsent().is_some() {
+            self.congestion.on_idle(ctx.now, idle, u32::from(self.snd.mss));
         }
     }
 

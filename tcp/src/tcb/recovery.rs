@@ -9,11 +9,12 @@
 //! Segments carry marks (SACKED, LOST, RETRANSMITTED); output sends what is LOST first. Without
 //! SACK a duplicate ACK is taken for one segment that arrived (RFC 6582).
 
-use super::congestion::Congestion;
+use super::congestion::{AckSample, Congestion, CongestionEvent, Phase, Signal};
 use super::send_queue::SACKED;
 use super::{Ctx, Tcb};
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
+use crate::time::Instant;
 use crate::wire::tcp::{SackBlocks, Segment};
 
 /// Frames that SACK blocks may make us look at (T10): so many at once, which is a hole of 12 MiB, and so many
@@ -23,14 +24,6 @@ const WALK_BURST: u32 = 8192;
 const WALK_PER_ACK: u32 = 64;
 /// RFC 5681 §3.2
 const DUPLICATES_FOR_LOSS: u32 = 3;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Phase {
-    #[default]
-    Open,
-    FastRecovery,
-    Loss,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
@@ -141,8 +134,36 @@ impl Tcb {
         self.recovery.phase = Phase::FastRecovery;
         self.recovery.point = self.snd.nxt;
         self.recovery.now = true;
-        let flight = self.snd.nxt.since(self.snd.una);
-        self.congestion.on_loss(flight, u32::from(self.snd.mss));
+        self.congestion.on_congestion(&self.event(ctx.now));
+    }
+
+    fn event(&self, now: Instant) -> CongestionEvent {
+        CongestionEvent {
+            signal: Signal::Loss,
+            now,
+            nxt: self.snd.nxt,
+            flight: self.snd.nxt.since(self.snd.una),
+            mss: u32::from(self.snd.mss),
+        }
+    }
+
+    fn sample(&self, acked: u32, limited: bool, now: Instant) -> AckSample {
+        AckSample {
+            now,
+            una: self.snd.una,
+            nxt: self.snd.nxt,
+            mss: u32::from(self.snd.mss),
+            acked,
+            delivered: acked,
+            lost: 0,
+            in_flight_before: self.in_flight() + acked,
+            in_flight: self.in_flight(),
+            limited,
+            rtt: None,
+            srtt: self.rtt.srtt(),
+            rate: None,
+            phase: self.recovery.phase,
+        }
     }
 
     /// SND.UNA moved to `ack` by `acked` octets.
@@ -151,13 +172,13 @@ impl Tcb {
         let done = self.recovery.phase != Phase::Open && self.recovery.point.leq(self.snd.una);
         if done {
             self.recovery = Recovery { walked: self.recovery.walked, ..Recovery::default() };
-            self.congestion.on_recovered(mss);
+            self.congestion.on_recovered(ctx.now, mss);
             return;
         }
         match self.recovery.phase {
             Phase::Open => {
                 self.recovery.duplicates = 0;
-                self.congestion.on_ack(acked, mss, limited);
+                self.congestion.on_ack(&self.sample(acked, limited, ctx.now));
             }
             Phase::FastRecovery => {
                 if self.sack {
@@ -170,15 +191,14 @@ impl Tcb {
                 }
             }
             // RFC 5681 §3.1: slow start from one segment.
-            Phase::Loss => self.congestion.on_ack(acked, mss, true),
+            Phase::Loss | Phase::Cwr => self.congestion.on_ack(&self.sample(acked, true, ctx.now)),
         }
     }
 
     /// The retransmission timer expired: everything not SACKed counts as lost (RFC 6298 §5.4, RFC 6675 §5.1).
     pub(super) fn on_retransmission_timeout<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let flight = self.snd.nxt.since(self.snd.una);
         let first = self.rtt.backoff() <= 1;
-        self.congestion.on_timeout(flight, u32::from(self.snd.mss), first);
+        self.congestion.on_timeout(&self.event(ctx.now), first);
         self.recovery = Recovery {
             phase: Phase::Loss,
             point: self.snd.nxt,
