@@ -61,7 +61,23 @@ counters! {
     tcp_ofo_queue = "TcpExtTCPOFOQueue",
     /// Retransmission timer expiries.
     tcp_timeouts = "TcpExtTCPTimeouts",
+    /// Fast recoveries begun.
     tcp_fast_retrans = "TcpExtTCPFastRetrans",
+    /// Retransmissions that were lost again.
+    tcp_lost_retransmit = "TcpExtTCPLostRetransmit",
+    /// Tail loss probes sent (RFC 8985 §7), and losses that one mended unseen.
+    tcp_loss_probes = "TcpExtTCPLossProbes",
+    tcp_loss_probe_recovery = "TcpExtTCPLossProbeRecovery",
+    /// Timeouts that were mistakes (RFC 5682, RFC 4015).
+    tcp_spurious_rtos = "TcpExtTCPSpuriousRTOs",
+    /// Fast recoveries undone by a timestamp, and by duplicates that arrived.
+    tcp_full_undo = "TcpExtTCPFullUndo",
+    tcp_dsack_undo = "TcpExtTCPDSACKUndo",
+    /// Octets that arrived twice, by what peers say (RFC 2883), and as told to them.
+    tcp_dsack_recv = "TcpExtTCPDSACKRecv",
+    tcp_dsack_sent = "TcpExtTCPDSACKOldSent",
+    /// Peers that dropped what they had SACKed (RFC 2018 §8).
+    tcp_sack_reneging = "TcpExtTCPSACKReneging",
     tcp_delayed_acks = "TcpExtDelayedACKs",
     /// ACKs that carry nothing new from an attack's or a duplicate's point of view (RFC 5961).
     tcp_challenge_acks = "TcpExtTCPChallengeACK",

@@ -17,6 +17,8 @@
 use core::fmt;
 use core::ops::Range;
 
+use crate::tcb::rate::TxRecord;
+
 #[cfg(test)]
 mod tests;
 
@@ -217,8 +219,7 @@ pub(crate) struct Meta {
     pub(crate) next: u32,
     /// Sequence number of the first payload octet.
     pub(crate) seq: u32,
-    /// Out-of-order queue: head of the next range, or [`NONE`]. Send queue: time of the last
-    /// transmission in µs, modulo 2^32.
+    /// Out-of-order queue: head of the next range, or [`NONE`].
     pub(crate) aux: u32,
     /// Out-of-order queue, in a range's head: the range's last frame.
     pub(crate) range_tail: u32,
@@ -232,11 +233,24 @@ pub(crate) struct Meta {
     pub(crate) flags: u8,
 }
 
+/// What is kept of the last transmission of a frame in a send queue. Apart from [`Meta`], which every received
+/// frame touches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transmission {
+    /// When, as [`stamp`](crate::tcb::rate::stamp) has it.
+    pub(crate) at: u32,
+    /// Neighbours among the frames in flight, in the order of transmission, or [`NONE`].
+    pub(crate) earlier: u32,
+    pub(crate) later: u32,
+    pub(crate) record: TxRecord,
+}
+
 /// All frames of one core: the free list, the ledger, and the bytes.
 pub struct FramePool<M> {
     memory: M,
     free: Vec<u32>,
     meta: Vec<Meta>,
+    transmissions: Vec<Transmission>,
     counts: [u32; OWNERS],
     frame_size: usize,
     /// Payload octets moved by user space, ever: 0 on the zero-copy paths.
@@ -261,6 +275,7 @@ impl<M: Memory> FramePool<M> {
             sent: 0,
             flags: 0,
         };
+        let transmission = Transmission { at: 0, earlier: NONE, later: NONE, record: TxRecord::default() };
         let mut counts = [0; OWNERS];
         counts[Owner::Free as usize] = count;
         Self {
@@ -268,6 +283,7 @@ impl<M: Memory> FramePool<M> {
             // Low indices first: a lightly loaded core touches few pages.
             free: (0..count).rev().collect(),
             meta: vec![meta; count as usize],
+            transmissions: vec![transmission; count as usize],
             counts,
             frame_size,
             payload_bytes_copied: 0,
@@ -558,6 +574,16 @@ impl<M: Memory> FramePool<M> {
     #[inline]
     pub(crate) fn meta_mut(&mut self, index: u32) -> &mut Meta {
         &mut self.meta[index as usize]
+    }
+
+    #[inline]
+    pub(crate) fn transmission(&self, index: u32) -> &Transmission {
+        &self.transmissions[index as usize]
+    }
+
+    #[inline]
+    pub(crate) fn transmission_mut(&mut self, index: u32) -> &mut Transmission {
+        &mut self.transmissions[index as usize]
     }
 
     #[inline]

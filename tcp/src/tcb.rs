@@ -17,6 +17,7 @@ mod ack;
 pub mod congestion;
 mod input;
 mod output;
+mod pace;
 pub mod rate;
 pub(crate) mod reassembly;
 mod recovery;
@@ -39,6 +40,8 @@ use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
 use congestion::Controller;
+use pace::Pace;
+use rate::RateSampler;
 use reassembly::Reassembly;
 use recovery::Recovery;
 use rtt::RttEstimator;
@@ -157,6 +160,8 @@ struct Owed {
     probe: bool,
     /// FIN again.
     fin: bool,
+    /// A tail loss probe (RFC 8985 §7.3).
+    loss_probe: bool,
     /// The persist timer allows a segment smaller than silly-window avoidance would (RFC 9293 §3.8.6.2.1).
     override_sws: bool,
     /// The part of the next segment that a small window let out, again.
@@ -178,6 +183,10 @@ pub(crate) struct Tcb {
     pub(crate) rtt: RttEstimator,
     pub(crate) congestion: Controller,
     recovery: Recovery,
+    rate: RateSampler,
+    pace: Pace,
+    /// Octets that arrived twice: the next ACK says so (RFC 2883).
+    duplicate: Option<(SeqNumber, SeqNumber)>,
     pub(crate) timers: Timers,
     pub(crate) hop: Hop,
     owed: Owed,
@@ -256,7 +265,10 @@ impl Tcb {
             sack: false,
             rtt: RttEstimator::default(),
             congestion: Controller::new(config.congestion, u32::from(mss)),
-            recovery: Recovery::default(),
+            recovery: Recovery::new(iss),
+            rate: RateSampler::default(),
+            pace: Pace::default(),
+            duplicate: None,
             timers: Timers::default(),
             hop,
             owed: Owed::default(),

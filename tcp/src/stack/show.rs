@@ -7,7 +7,7 @@ use crate::app::ConnId;
 use crate::counters::{Counters, Totals};
 use crate::frame::Memory;
 use crate::tcb::Tcb;
-use crate::tcb::congestion::Congestion;
+use crate::tcb::congestion::{Congestion, Phase};
 use crate::tcb::state::State;
 use crate::time::{Duration, Instant};
 
@@ -36,6 +36,10 @@ pub struct ConnInfo {
     pub cwnd: u32,
     /// Slow-start threshold, octets.
     pub ssthresh: u32,
+    /// Where loss recovery stands.
+    pub phase: Phase,
+    /// What congestion control is doing.
+    pub mode: &'static str,
     /// Payload octets of a full segment.
     pub mss: u16,
     /// Segments retransmitted, ever.
@@ -56,6 +60,8 @@ impl ConnInfo {
             rto: Duration::ZERO,
             cwnd: 0,
             ssthresh: 0,
+            phase: Phase::Open,
+            mode: "",
             mss: 0,
             retransmits: 0,
         }
@@ -72,8 +78,10 @@ impl ConnInfo {
             in_state: now.since(tcb.state_since),
             srtt: tcb.rtt.srtt(),
             rto: tcb.rtt.rto(),
-            cwnd: tcb.congestion.cwnd(),
+            cwnd: tcb.shown_window(),
             ssthresh: tcb.congestion.ssthresh(),
+            phase: tcb.phase(),
+            mode: tcb.congestion.mode(),
             mss: tcb.snd.mss,
             retransmits: tcb.retransmits,
         }

@@ -6,6 +6,8 @@ use super::{Ctx, Tcb};
 use crate::app::Closed;
 use crate::counters::DropReason;
 use crate::frame::Memory;
+use crate::seq::SeqNumber;
+use crate::time::Instant;
 use crate::timer::TimerKind;
 use crate::wire::tcp::{Flags, Segment};
 
@@ -48,7 +50,7 @@ impl Tcb {
             self.rtt.after_syn_timeout();
         } else if self.retransmits == 0 {
             // Karn's rule (RFC 6298 §3): not if the SYN-ACK was sent again for a repeated SYN.
-            self.rtt.sample(ctx.now.since(self.last_sent));
+            self.rtt.sample(ctx.now.since(self.last_sent), ctx.now);
         }
         self.tries = 0;
         self.owed.syn = false;
@@ -62,26 +64,28 @@ impl Tcb {
 
     /// SND.UNA =< SEG.ACK =< SND.NXT
     pub(super) fn acknowledged<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
-        let una = self.snd.una;
-        let outstanding = self.snd.nxt != una;
+        let outstanding = self.snd.nxt != self.snd.una;
         let window_before = self.snd.wnd;
         let sacked_before = self.send.sacked;
-        if una.lt(seg.ack) {
-            self.advance_una(seg, ctx);
-            self.update_window(seg);
-            self.persist_backoff = 0;
-        } else {
-            self.update_window(seg);
-            self.take_sack(seg, ctx);
-            let news = self.send.sacked != sacked_before;
-            // RFC 5681 §2: outstanding data, no data, no SYN or FIN, same ACK, same window.
-            let duplicate = outstanding
+        let moved = self.snd.una.lt(seg.ack);
+        let acked = if moved { self.move_una(seg.ack, ctx.now) } else { 0 };
+        self.update_window(seg);
+        if outstanding {
+            let news = self.learn(seg, acked, ctx);
+            // RFC 5681 §2: outstanding data, no data, no SYN or FIN, same ACK, same window; a new SACK block says
+            // more than the window does.
+            let duplicate = !moved
                 && seg.payload.1 == 0
                 && !seg.flags.contains(Flags::FIN)
-                && (self.snd.wnd == window_before || news);
-            if duplicate {
-                self.on_duplicate_ack(ctx);
-            }
+                && (self.snd.wnd == window_before || self.send.sacked != sacked_before);
+            self.recover(seg, news, duplicate, ctx);
+        }
+        if moved {
+            self.persist_backoff = 0;
+            self.after_progress(seg.ack, ctx);
+        }
+        if moved || self.send.sacked != sacked_before {
+            self.schedule_probe(ctx);
         }
         // A window that is open but small leaves the timer running: it allows the use of such a window, and
         // a peer that says something all the time mustn't put that off.
@@ -92,28 +96,21 @@ impl Tcb {
         }
     }
 
-    fn advance_una<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
-        let flight = self.in_flight();
-        let mut acked = seg.ack.since(self.snd.una);
-        if self.snd.una == self.snd.iss {
-            acked -= 1;
-        }
-        self.snd.una = seg.ack;
-        self.stalled_since = ctx.now;
-        self.progressed = ctx.now;
-        let gone = self.send.acknowledge(ctx.pool, seg.ack, ctx.now);
-        match gone.rtt {
-            Some(rtt) => self.rtt.sample(rtt),
-            None => self.rtt.progress(),
-        }
-        self.take_sack(seg, ctx);
-        let slow_start_used = flight >= super::congestion::Congestion::cwnd(&self.congestion) / 2;
-        let limited = self.cwnd_limited || slow_start_used;
-        self.on_progress(acked, limited, ctx);
-        if self.fin_sent && seg.ack == self.snd.nxt {
+    /// Octets of data that `ack` newly acknowledges: SYN and FIN aren't data.
+    fn move_una(&mut self, ack: SeqNumber, now: Instant) -> u32 {
+        let first = if self.snd.una == self.snd.iss { self.snd.iss + 1 } else { self.snd.una };
+        let acked = ack.min(self.send.end());
+        self.snd.una = ack;
+        self.stalled_since = now;
+        self.progressed = now;
+        if first.lt(acked) { acked.since(first) } else { 0 }
+    }
+
+    /// FIN may have been acknowledged; the retransmission timer starts anew (RFC 6298 §5.2, 5.3).
+    fn after_progress<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
+        if self.fin_sent && ack == self.snd.nxt {
             self.fin_acknowledged(ctx);
         }
-        // RFC 6298 §5.2, 5.3
         if self.snd.una == self.snd.nxt {
             self.timers.clear(TimerKind::Retransmit);
         } else if self.state != State::Closed {

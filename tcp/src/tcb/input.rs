@@ -173,6 +173,9 @@ impl Tcb {
         }
         // Not older than any window could explain: the numbers of an impostor are anywhere (T7).
         let old = (seg.seq + len).leq(nxt) && nxt.since(seg.seq) <= u32::from(u16::MAX) << self.rcv.scale;
+        if old && len > 0 && !seg.flags.contains(Flags::SYN) {
+            self.note_duplicate(text_start(seg), seg.payload.1);
+        }
         // Just left of the window: a late ACK, a probe or a keepalive. Its answer is owed; its
         // acknowledgement still holds.
         if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
@@ -277,6 +280,8 @@ impl Tcb {
         }
         let holes = self.recv.has_holes();
         let limit = self.out_of_order_limit(ctx);
+        let octets = chunk.len();
+        let known = if seq.lt(self.rcv.nxt) { self.rcv.nxt.since(seq) as usize } else { 0 };
         match self.recv.insert(ctx.pool, chunk, seq, self.rcv.nxt, limit) {
             Inserted::InOrder(octets) => {
                 self.rcv.nxt += octets;
@@ -297,7 +302,21 @@ impl Tcb {
             Inserted::Dropped(reason) => {
                 ctx.counters.drop(reason);
                 self.owed.ack = true;
+                if reason == DropReason::Duplicate {
+                    self.note_duplicate(seq, octets);
+                }
             }
+        }
+        if known > 0 {
+            self.note_duplicate(seq, known.min(octets));
+        }
+    }
+
+    /// Octets arrived that were here already: the next ACK tells the peer that it sent them needlessly, or that
+    /// the network doubled them (RFC 2883). S5.7
+    fn note_duplicate(&mut self, start: SeqNumber, octets: usize) {
+        if self.sack && octets > 0 {
+            self.duplicate = Some((start, start + octets as u32));
         }
     }
 

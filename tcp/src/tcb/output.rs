@@ -10,6 +10,7 @@
 //! The headers are written in front of the payload, in the frame it lies in.
 
 use super::congestion::Congestion;
+use super::rate::stamp;
 use super::state::State;
 use super::{Ctx, Tcb};
 use crate::frame::{FrameSlice, MAX_HEADERS, Memory, Owner};
@@ -64,7 +65,7 @@ impl Tcb {
             _ => {}
         }
         self.restart_after_idle(ctx);
-        if self.owed.ack && self.recv.has_holes() {
+        if self.owed.ack && (self.recv.has_holes() || self.duplicate.is_some()) {
             // A duplicate ACK carries no data (RFC 5681 §2), and SACK blocks need the room.
             self.emit_ack(out, ctx);
         }
@@ -75,23 +76,15 @@ impl Tcb {
             self.owed.probe = false;
             self.emit_bare(self.snd.una - 1, Flags::ACK, out, ctx);
         }
-        while self.send.lost > 0 && (self.may_retransmit()) {
+        if self.owed.loss_probe {
             if out.len() >= full {
                 return Output::More;
             }
-            if !self.retransmit(out, ctx) {
-                break;
-            }
+            self.owed.loss_probe = false;
+            self.emit_loss_probe(out, ctx);
         }
-        if self.send.lost == 0 || self.may_retransmit() {
-            while let Some(index) = self.send.unsent() {
-                if out.len() >= full {
-                    return Output::More;
-                }
-                if !self.send_next(index, out, ctx) {
-                    break;
-                }
-            }
+        if self.output_data(full, out, ctx) == Output::More {
+            return Output::More;
         }
         if self.fin_is_due() && (self.fin_sent || self.fits_window(self.send.end())) {
             if out.len() >= full {
@@ -107,6 +100,45 @@ impl Tcb {
         Output::Done
     }
 
+    /// Lost segments first, then new ones, unless F-RTO asks for the contrary; each at its time.
+    fn output_data<M: Memory>(
+        &mut self,
+        full: usize,
+        out: &mut Vec<FrameSlice>,
+        ctx: &mut Ctx<'_, M>,
+    ) -> Output {
+        while let Some(index) = self.next_lost(ctx) {
+            if !self.recovery.retransmit_now() && self.must_wait(ctx) {
+                return Output::Done;
+            }
+            if out.len() >= full {
+                return Output::More;
+            }
+            if !self.retransmit(index, out, ctx) {
+                return Output::Done;
+            }
+        }
+        if self.send.lost > 0 && !self.recovery.prefers_new() {
+            return Output::Done;
+        }
+        while let Some(index) = self.send.unsent() {
+            if self.must_wait(ctx) {
+                return Output::Done;
+            }
+            if out.len() >= full {
+                return Output::More;
+            }
+            if !self.send_next(index, out, ctx) {
+                return Output::Done;
+            }
+        }
+        let flight = self.in_flight();
+        if flight < self.send_window() {
+            self.rate.on_app_limited(flight);
+        }
+        Output::Done
+    }
+
     /// RFC 5681 §4.1: after an idle RTO the old window says nothing about the path any more.
     fn restart_after_idle<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
         let idle = ctx.now.since(self.last_sent);
@@ -115,27 +147,56 @@ impl Tcb {
         }
     }
 
-    /// The window allows another lost segment; one is always allowed when nothing is in flight.
-    fn may_retransmit(&self) -> bool {
+    /// The first LOST segment, if the window allows it; one is always allowed when nothing is in flight.
+    fn next_lost<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> Option<u32> {
+        if self.recovery.prefers_new() {
+            return None;
+        }
+        let index = self.send.first_lost(ctx.pool)?;
         let flight = self.in_flight();
-        flight == 0
-            || self.recovery.retransmit_now()
-            || flight + u32::from(self.snd.mss) <= self.congestion.cwnd()
+        let len = u32::from(ctx.pool.meta(index).len);
+        let allowed = flight == 0 || self.recovery.retransmit_now() || flight + len <= self.send_window();
+        allowed.then_some(index)
     }
 
-    /// Sends the first LOST segment. False when none can be sent now.
-    fn retransmit<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
-        let Some(index) = self.send.first_lost(ctx.pool) else { return false };
+    /// Sends a LOST segment. False when it can't be sent now.
+    fn retransmit<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
         if ctx.pool.owner(index) == Owner::TxRing {
             // It hasn't left this host yet; sending it twice wouldn't help. The timer comes back.
             return false;
         }
         ctx.counters.tcp_retrans_segs += 1;
         self.retransmits += 1;
-        self.recovery.on_retransmit();
+        self.recovery.on_retransmit(self.timestamps.map(|timestamps| timestamps.value(ctx.now)));
         let whole = ctx.pool.meta(index).len;
         self.emit_data(index, whole, out, ctx);
         true
+    }
+
+    /// RFC 8985 §7.3: a new segment if there is one and the peer's window lets it through, else the last one again.
+    /// The congestion window isn't asked.
+    fn emit_loss_probe<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) {
+        let new = self.send.unsent().filter(|&index| {
+            let meta = ctx.pool.meta(index);
+            let end = SeqNumber(meta.seq).since(self.snd.una) + u32::from(meta.len);
+            meta.sent == 0 && end <= self.snd.wnd
+        });
+        let Some(index) = new.or(self.send.last_sent()) else {
+            // Only FIN is out.
+            self.owed.fin |= self.fin_sent;
+            return;
+        };
+        if ctx.pool.owner(index) == Owner::TxRing {
+            return;
+        }
+        let again = new.is_none();
+        if again {
+            ctx.counters.tcp_retrans_segs += 1;
+            self.retransmits += 1;
+        }
+        let whole = ctx.pool.meta(index).len;
+        self.emit_data(index, whole, out, ctx);
+        self.probe_sent(again, ctx);
     }
 
     /// Sends the next new segment if it may. False when it has to wait.
@@ -161,7 +222,7 @@ impl Tcb {
         let len = u32::from(meta.len);
         let mss = u32::from(self.snd.mss);
         let flight = self.in_flight();
-        self.cwnd_limited = flight > 0 && !self.owed.part_again && flight + len > self.congestion.cwnd();
+        self.cwnd_limited = flight > 0 && !self.owed.part_again && flight + len > self.send_window();
         if self.cwnd_limited {
             return Next::Wait;
         }
@@ -215,7 +276,11 @@ impl Tcb {
         let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
-        self.send.sent(ctx.pool, index, whole, ctx.now);
+        let flight = self.in_flight();
+        let record = self.rate.on_send(flight, u32::from(octets), stamp(ctx.now));
+        self.send.sent(ctx.pool, index, whole, stamp(ctx.now), record);
+        self.recovery.on_send(u32::from(octets));
+        self.paced(u32::from(octets), ctx.now);
         let mut reached = end;
         if flags.contains(Flags::FIN) {
             reached += 1;
@@ -237,6 +302,7 @@ impl Tcb {
             self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
         }
         self.timers.clear(TimerKind::Persist);
+        self.schedule_probe(ctx);
         self.acked_by_sending();
     }
 
@@ -348,9 +414,14 @@ impl Tcb {
     }
 
     /// RFC 7323 §3.2: timestamps in every segment once negotiated; SACK blocks where there is room.
-    fn options<M: Memory>(&self, ctx: &Ctx<'_, M>, with_sack: bool) -> Options {
+    fn options<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>, with_sack: bool) -> Options {
         let mut sack = SackBlocks::default();
-        if with_sack && self.sack && self.recv.has_holes() {
+        if with_sack && self.sack {
+            // The first block may tell of what arrived twice (RFC 2883 §4).
+            if let Some((start, end)) = self.duplicate.take() {
+                ctx.counters.tcp_dsack_sent += 1;
+                sack.push(start, end);
+            }
             for (start, end) in self.recv.sack_blocks(ctx.pool).take(4) {
                 sack.push(start, end);
             }

@@ -1,218 +1,425 @@
-//! Which segments are lost, and when recovery is over.
+//! What an acknowledgement means for what was sent: which segments are lost, and when recovery is over.
 //!
 //! ```text
-//!            3 duplicate ACKs, or 3 segments SACKed above       ACK ≥ point
-//!   Open ───────────────────────────────────────→ FastRecovery ────────────→ Open
-//!     └──────────── retransmission timeout ─────→ Loss ────────────────────→ Open
+//!   ACK ─→ acknowledge, sack ─→ News ─→ undo ─→ over? ─→ rack or duplicate ACKs ─→ lost? ─→ prr ─→ congestion control
+//!
+//!             segments are lost by RACK, or 3 duplicate ACKs         ACK ≥ point, or it was a mistake
+//!   Open, Cwr ──────────────────────────────────────────→ FastRecovery ────────────→ Open
+//!      └───────────────── retransmission timeout ───────→ Loss ────────────────────→ Open
 //! ```
 //!
-//! Segments carry marks (SACKED, LOST, RETRANSMITTED); output sends what is LOST first. Without
-//! SACK a duplicate ACK is taken for one segment that arrived (RFC 6582).
+//! Segments carry marks (SACKED, LOST); output sends what is LOST first. With SACK it is time that tells what is
+//! lost (`rack`, RFC 8985), without it a duplicate ACK is taken for one segment that arrived (RFC 6582).
 
-use super::congestion::{AckSample, Congestion, CongestionEvent, Phase, Signal};
-use super::send_queue::SACKED;
-use super::{Ctx, Tcb};
+mod prr;
+mod rack;
+mod sack;
+mod tail_loss;
+mod undo;
+
+use super::congestion::{AckSample, Congestion, CongestionEvent, Descent, Phase, Signal};
+use super::rate::{RateSampler, between, stamp};
+use super::send_queue::{Delivered, SACKED};
+use super::{Ctx, Tcb, Timestamps};
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
-use crate::time::Instant;
-use crate::wire::tcp::{SackBlocks, Segment};
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::Segment;
 
-/// Frames that SACK blocks may make us look at (T10): so many at once, which is a hole of 12 MiB, and so many
-/// more with each ACK. A new block nearly always lies right behind what is SACKED already, where the walk
-/// begins. What isn't looked at stays outstanding, and is acknowledged in the end.
-const WALK_BURST: u32 = 8192;
-const WALK_PER_ACK: u32 = 64;
+use prr::Prr;
+use rack::Rack;
+use sack::Walk;
+use tail_loss::TailLossProbe;
+use undo::{Frto, Undo};
+
 /// RFC 5681 §3.2
 const DUPLICATES_FOR_LOSS: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     phase: Phase,
-    /// SND.NXT when recovery began ("recover", RFC 6582).
+    /// SND.NXT when the phase began ("recover", RFC 6582; RecoveryPoint, RFC 6675).
     point: SeqNumber,
     /// Duplicate ACKs in a row, when the peer doesn't do SACK.
     duplicates: u32,
     /// The next lost segment goes out whatever is in flight.
     now: bool,
-    /// Frames looked at for SACK blocks, and not yet made good by ACKs.
-    walked: u32,
-    /// Blocks of the last ACK, as far as they are marked: most come again with the next.
-    marked: SackBlocks,
+    prr: Prr,
+    undo: Undo,
+    frto: Frto,
+    walk: Walk,
+    pub(super) rack: Rack,
+    probe: TailLossProbe,
+    /// Segments that arrived twice.
+    duplicated: u32,
 }
 
 impl Recovery {
+    pub(super) fn new(iss: SeqNumber) -> Self {
+        Self { rack: Rack::new(iss), ..Self::default() }
+    }
+
     /// Whether a lost segment goes out however much is in flight: the first one, at once (RFC 5681 §3.2 step 3,
     /// RFC 6675 §5 step 4.3), and without SACK the next one at a partial ACK (RFC 6582 §3.2 step 3).
     pub(super) fn retransmit_now(&self) -> bool {
         self.now
     }
 
-    pub(super) fn on_retransmit(&mut self) {
-        self.now = false;
+    /// Whether new segments go before lost ones: F-RTO is finding out whether anything was lost.
+    pub(super) fn prefers_new(&self) -> bool {
+        self.frto == Frto::NewData
     }
 
     /// Octets taken to have arrived, from duplicate ACKs without SACK.
     pub(super) fn assumed_sacked(&self, mss: u32) -> u32 {
         self.duplicates.saturating_mul(mss)
     }
+
+    /// `octets` of data go out.
+    pub(super) fn on_send(&mut self, octets: u32) {
+        self.prr.on_send(octets);
+    }
+
+    /// A segment goes out again. `timestamp` is the one it carries.
+    pub(super) fn on_retransmit(&mut self, timestamp: Option<u32>) {
+        self.now = false;
+        self.undo.on_retransmit(timestamp);
+    }
+}
+
+/// What one ACK tells that wasn't known.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Octets by which SND.UNA moved.
+    pub(super) acked: u32,
+    /// Octets that arrived, by ACK or SACK.
+    delivered: u32,
+    /// Octets that RACK takes for lost.
+    lost: u32,
+    /// Round-trip time of the segment sent last among those sent once (Karn's rule, RFC 6298 §3).
+    rtt: Option<Duration>,
+    /// Something arrived that was sent once, before recovery began.
+    original: bool,
+    /// An octet range that arrived twice (RFC 2883).
+    duplicate: Option<(SeqNumber, SeqNumber)>,
+    in_flight_before: u32,
+    limited: bool,
+}
+
+/// Takes what is delivered to everything that learns from it.
+struct Digest<'a> {
+    news: &'a mut News,
+    rate: &'a mut RateSampler,
+    rack: &'a mut Rack,
+    /// Numbers up to here were sent before recovery began.
+    point: SeqNumber,
+    /// RACK.fack before this ACK.
+    fack: SeqNumber,
+    min_rtt: Option<Duration>,
+    timestamps: Option<Timestamps>,
+    echo: Option<u32>,
+    now: Instant,
+}
+
+impl Digest<'_> {
+    fn take(&mut self, delivered: &Delivered) {
+        let now = stamp(self.now);
+        self.news.delivered += delivered.octets;
+        self.rate.on_delivered(&delivered.record, delivered.at, delivered.octets, now);
+        if !delivered.whole {
+            return;
+        }
+        let age = between(delivered.at, now);
+        if delivered.sent == 1 {
+            self.news.rtt = Some(self.news.rtt.map_or(age, |rtt| rtt.min(age)));
+            self.news.original |= delivered.end.leq(self.point);
+            self.rack.saw_original(delivered.end, self.fack);
+        } else if self.is_ambiguous(delivered, age) {
+            return;
+        }
+        self.rack.arrived(delivered.at, delivered.end, age);
+    }
+
+    /// RFC 8985 §6.2 step 2: the ACK may be for an earlier transmission of the segment.
+    fn is_ambiguous(&self, delivered: &Delivered, age: Duration) -> bool {
+        let sent_later = self.timestamps.zip(self.echo).is_some_and(|(timestamps, echo)| {
+            (echo.wrapping_sub(timestamps.value(self.now - age)) as i32) < 0 && delivered.sent > 1
+        });
+        sent_later || self.min_rtt.is_some_and(|min| age < min)
+    }
 }
 
 impl Tcb {
-    /// Takes over the SACK blocks of an ACK (RFC 2018 §5). Blocks outside SND.UNA..SND.NXT are ignored (T10).
-    pub(super) fn take_sack<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
-        if !self.sack {
-            return;
+    /// What the segment's ACK and SACK blocks say is here now. SND.UNA has been moved by `acked` octets of data
+    /// already.
+    pub(super) fn learn<M: Memory>(&mut self, seg: &Segment, acked: u32, ctx: &mut Ctx<'_, M>) -> News {
+        let mut news = News {
+            acked,
+            in_flight_before: self.in_flight() + acked,
+            limited: self.window_was_used(acked),
+            ..News::default()
+        };
+        // With the timer's mark all that was in flight may count as lost: before it says nothing about an original.
+        let mut digest = Digest {
+            news: &mut news,
+            rate: &mut self.rate,
+            point: self.recovery.point,
+            fack: self.recovery.rack.fack(),
+            rack: &mut self.recovery.rack,
+            min_rtt: self.rtt.min_rtt(),
+            timestamps: self.timestamps,
+            echo: seg.options.timestamps.map(|(_, echo)| echo),
+            now: ctx.now,
+        };
+        if acked > 0 {
+            self.send.acknowledge(ctx.pool, self.snd.una, |delivered| digest.take(delivered));
         }
-        self.recovery.walked = self.recovery.walked.saturating_sub(WALK_PER_ACK);
-        let known = core::mem::take(&mut self.recovery.marked);
-        for (start, end) in seg.options.sack.iter() {
-            let valid =
-                end.acknowledges(self.snd.una, self.snd.nxt) && start.acknowledges(self.snd.una, end - 1);
-            if !valid {
-                continue;
-            }
-            if known.iter().any(|block| block == (start, end)) {
-                self.recovery.marked.push(start, end);
-                continue;
-            }
-            let mut at = self.send.near(ctx.pool, start);
-            while let Some(index) = at
-                && self.recovery.walked < WALK_BURST
-            {
-                self.recovery.walked += 1;
-                let meta = ctx.pool.meta(index);
-                let seq = SeqNumber(meta.seq);
-                if end.leq(seq) {
-                    break;
-                }
-                let covered = start.leq(seq) && (seq + u32::from(meta.len)).leq(end);
-                if covered && let Some(rtt) = self.send.mark_sacked(ctx.pool, index, ctx.now) {
-                    self.rtt.sample(rtt);
-                }
-                at = self.send.next_outstanding(ctx.pool, Some(index));
-            }
-            if self.recovery.walked < WALK_BURST {
-                self.recovery.marked.push(start, end);
-            }
+        if self.sack && !seg.options.sack.is_empty() {
+            let range = (self.snd.una, self.snd.nxt);
+            digest.news.duplicate = sack::duplicate(seg);
+            self.recovery.walk.take(&mut self.send, &seg.options.sack, range, ctx.pool, &mut digest);
         }
+        match news.rtt {
+            Some(rtt) => self.rtt.sample(rtt, ctx.now),
+            None if acked > 0 => match self.echoed_rtt(seg, ctx.now) {
+                Some(rtt) => self.rtt.sample(rtt, ctx.now),
+                None => self.rtt.progress(),
+            },
+            None => {}
+        }
+        news
     }
 
-    /// An ACK that moves nothing, with data outstanding (RFC 5681 §2 "duplicate").
-    pub(super) fn on_duplicate_ack<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
+    /// RFC 7323 §4.1: an ACK of new data measures the round trip by its echo, also of what was sent twice.
+    fn echoed_rtt(&self, seg: &Segment, now: Instant) -> Option<Duration> {
+        let (timestamps, (_, echo)) = self.timestamps.zip(seg.options.timestamps)?;
+        let ticks = timestamps.value(now).wrapping_sub(echo);
+        // An echo from the future, or from before any RTO, isn't one of ours.
+        (echo != 0 && ticks < 60_000).then(|| Duration::from_millis(u64::from(ticks.max(1))))
+    }
+
+    /// RFC 7661 §4.3: half of the window was in use, or it was in the way.
+    fn window_was_used(&self, acked: u32) -> bool {
+        self.cwnd_limited || self.in_flight() + acked >= self.congestion.cwnd() / 2
+    }
+
+    /// Acts on what an ACK told. `duplicate`: one of RFC 5681 §2.
+    pub(super) fn recover<M: Memory>(
+        &mut self,
+        seg: &Segment,
+        mut news: News,
+        duplicate: bool,
+        ctx: &mut Ctx<'_, M>,
+    ) {
+        self.note_duplicate_arrival(&news, ctx);
+        self.undo_if_spurious(seg, &news, ctx);
+        self.leave_if_over(ctx);
         if self.sack {
-            self.find_lost(ctx);
-            return;
+            news.lost += self.detect_lost(ctx);
+        } else {
+            self.count_duplicates(&mut news, duplicate, ctx);
         }
-        // No more can have arrived than was outstanding, whatever the peer says (RFC 5681 §3.2 step 4, T23).
-        let open = self.recovery.phase == Phase::Open;
-        let sent = if open { self.snd.nxt } else { self.recovery.point };
-        let outstanding = sent.since(self.snd.una) / u32::from(self.snd.mss) + 1;
-        self.recovery.duplicates = (self.recovery.duplicates + 1).min(outstanding);
-        if self.recovery.duplicates >= DUPLICATES_FOR_LOSS && self.recovery.phase == Phase::Open {
-            self.mark_head_lost(ctx);
-            self.enter_fast_recovery(ctx);
+        self.check_probe(seg, &news, duplicate, ctx);
+        if news.lost > 0 && matches!(self.recovery.phase, Phase::Open | Phase::Cwr) {
+            self.enter_fast_recovery(news.in_flight_before, ctx);
         }
+        if self.recovery.phase == Phase::FastRecovery {
+            let (flight, ssthresh) = (self.in_flight(), self.congestion.ssthresh());
+            let safe = news.acked > 0 && news.lost == 0;
+            self.recovery.prr.on_ack(news.delivered, flight, ssthresh, u32::from(self.snd.mss), safe);
+        }
+        let sample = self.ack_sample(&news, ctx.now);
+        self.congestion.on_ack(&sample);
+        self.set_pace();
     }
 
-    /// Marks what three SACKed segments lie above (RFC 6675 §4, counted in segments as Linux does: a peer
-    /// that is sent small segments would never SACK three MSS of octets).
-    pub(super) fn find_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let found = self.send.judge(ctx.pool, DUPLICATES_FOR_LOSS);
-        if found && self.recovery.phase == Phase::Open {
-            self.enter_fast_recovery(ctx);
-        }
-    }
-
-    fn mark_head_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        if let Some(head) = self.send.next_outstanding(ctx.pool, None) {
-            self.send.mark_lost(ctx.pool, head);
-        }
-    }
-
-    fn enter_fast_recovery<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        ctx.counters.tcp_fast_retrans += 1;
-        self.recovery.phase = Phase::FastRecovery;
-        self.recovery.point = self.snd.nxt;
-        self.recovery.now = true;
-        self.congestion.on_congestion(&self.event(ctx.now));
-    }
-
-    fn event(&self, now: Instant) -> CongestionEvent {
-        CongestionEvent {
-            signal: Signal::Loss,
-            now,
-            nxt: self.snd.nxt,
-            flight: self.snd.nxt.since(self.snd.una),
-            mss: u32::from(self.snd.mss),
-        }
-    }
-
-    fn sample(&self, acked: u32, limited: bool, now: Instant) -> AckSample {
+    fn ack_sample(&mut self, news: &News, now: Instant) -> AckSample {
+        let rate = self.rate.take_sample(self.rtt.min_rtt(), stamp(now));
         AckSample {
             now,
             una: self.snd.una,
             nxt: self.snd.nxt,
             mss: u32::from(self.snd.mss),
-            acked,
-            delivered: acked,
-            lost: 0,
-            in_flight_before: self.in_flight() + acked,
+            acked: news.acked,
+            delivered: news.delivered,
+            lost: news.lost,
+            in_flight_before: news.in_flight_before,
             in_flight: self.in_flight(),
-            limited,
-            rtt: None,
+            limited: news.limited,
+            rtt: news.rtt,
             srtt: self.rtt.srtt(),
-            rate: None,
+            rate,
             phase: self.recovery.phase,
         }
     }
 
-    /// SND.UNA moved to `ack` by `acked` octets.
-    pub(super) fn on_progress<M: Memory>(&mut self, acked: u32, limited: bool, ctx: &mut Ctx<'_, M>) {
-        let mss = u32::from(self.snd.mss);
-        let done = self.recovery.phase != Phase::Open && self.recovery.point.leq(self.snd.una);
-        if done {
-            self.recovery = Recovery { walked: self.recovery.walked, ..Recovery::default() };
-            self.congestion.on_recovered(ctx.now, mss);
-            return;
-        }
-        match self.recovery.phase {
-            Phase::Open => {
-                self.recovery.duplicates = 0;
-                self.congestion.on_ack(&self.sample(acked, limited, ctx.now));
-            }
-            Phase::FastRecovery => {
-                if self.sack {
-                    self.find_lost(ctx);
-                } else {
-                    // RFC 6582 §3.2: a partial ACK means the next segment was lost as well.
-                    self.recovery.duplicates = self.recovery.duplicates.saturating_sub(acked / mss);
-                    self.mark_head_lost(ctx);
-                    self.recovery.now = true;
-                }
-            }
-            // RFC 5681 §3.1: slow start from one segment.
-            Phase::Loss | Phase::Cwr => self.congestion.on_ack(&self.sample(acked, true, ctx.now)),
+    /// Octets that may be in flight. S7.1
+    pub(super) fn send_window(&self) -> u32 {
+        let proportional = match self.congestion.descent() {
+            Descent::Proportional => true,
+            // Duplicate ACKs are taken off what is in flight instead: the difference is the same.
+            Descent::Inflation => self.sack,
+            Descent::Own => false,
+        };
+        if self.recovery.phase == Phase::FastRecovery && proportional {
+            self.recovery.prr.window()
+        } else {
+            self.congestion.cwnd()
         }
     }
 
-    /// The retransmission timer expired: everything not SACKed counts as lost (RFC 6298 §5.4, RFC 6675 §5.1).
+    /// The window as RFC 5681 §3.2 steps 3 and 4 count it: inflated by what duplicate ACKs say has left.
+    pub(crate) fn shown_window(&self) -> u32 {
+        let inflates = self.recovery.phase == Phase::FastRecovery && !self.sack;
+        let inflation = if inflates { self.recovery.assumed_sacked(u32::from(self.snd.mss)) } else { 0 };
+        self.send_window().saturating_add(inflation)
+    }
+
+    /// Where loss recovery stands.
+    pub(crate) fn phase(&self) -> Phase {
+        self.recovery.phase
+    }
+
+    /// Duplicate ACKs and partial ACKs of a peer without SACK (RFC 5681 §3.2, RFC 6582).
+    fn count_duplicates<M: Memory>(&mut self, news: &mut News, duplicate: bool, ctx: &mut Ctx<'_, M>) {
+        let mss = u32::from(self.snd.mss);
+        if news.acked > 0 {
+            if self.recovery.phase == Phase::FastRecovery {
+                // RFC 6582 §3.2: a partial ACK means the next segment was lost as well. Deflation: what is
+                // acknowledged now was counted as arrived before; one MSS stays.
+                let counted = news.acked / mss;
+                news.delivered = news.delivered.saturating_sub(self.recovery.duplicates.min(counted) * mss);
+                let kept = u32::from(news.acked >= mss);
+                self.recovery.duplicates = self.recovery.duplicates.saturating_sub(counted) + kept;
+                self.mark_head_lost(ctx);
+                self.recovery.now = true;
+            } else {
+                self.recovery.duplicates = 0;
+            }
+            return;
+        }
+        if !duplicate {
+            return;
+        }
+        // No more can have arrived than was outstanding, whatever the peer says (RFC 5681 §3.2 step 4, T23).
+        let open = self.recovery.phase != Phase::FastRecovery;
+        let sent = if open { self.snd.nxt } else { self.recovery.point };
+        let outstanding = sent.since(self.snd.una) / mss + 1;
+        if self.recovery.duplicates < outstanding {
+            self.recovery.duplicates += 1;
+            news.delivered += mss;
+        }
+        let enough = self.recovery.duplicates >= DUPLICATES_FOR_LOSS;
+        if enough && matches!(self.recovery.phase, Phase::Open | Phase::Cwr) {
+            news.lost += self.mark_head_lost(ctx);
+        }
+    }
+
+    fn mark_head_lost<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) -> u32 {
+        let head = self.send.next_outstanding(ctx.pool, None);
+        head.map_or(0, |head| self.mark_lost(head, ctx))
+    }
+
+    fn mark_lost<M: Memory>(&mut self, index: u32, ctx: &mut Ctx<'_, M>) -> u32 {
+        let again = ctx.pool.meta(index).sent > 1;
+        let octets = self.send.mark_lost(ctx.pool, index);
+        if octets > 0 {
+            ctx.counters.tcp_lost_retransmit += u64::from(again);
+            self.rate.on_lost(octets);
+        }
+        octets
+    }
+
+    fn event(&self, signal: Signal, now: Instant) -> CongestionEvent {
+        let flight = self.snd.nxt.since(self.snd.una);
+        CongestionEvent { signal, now, nxt: self.snd.nxt, flight, mss: u32::from(self.snd.mss) }
+    }
+
+    fn begin(&mut self, phase: Phase) {
+        self.recovery.phase = phase;
+        self.recovery.point = self.snd.nxt;
+        self.recovery.frto = Frto::Off;
+    }
+
+    pub(super) fn enter_fast_recovery<M: Memory>(&mut self, flight: u32, ctx: &mut Ctx<'_, M>) {
+        ctx.counters.tcp_fast_retrans += 1;
+        // What a mark has reduced already isn't reduced again in the same window (RFC 3168 §6.1.2).
+        let reduced = self.recovery.phase == Phase::Cwr;
+        self.begin(Phase::FastRecovery);
+        self.recovery.now = true;
+        self.recovery.undo.begin(self.snd.una);
+        if !reduced {
+            self.congestion.on_congestion(&self.event(Signal::Loss, ctx.now));
+        }
+        self.recovery.prr.begin(flight.max(self.in_flight()), self.congestion.ssthresh());
+    }
+
+    /// The peer echoes a mark of the network: one reduction for each window of data (RFC 3168 §6.1.2). Whether
+    /// there was one. S4.2
+    #[expect(dead_code, reason = "ECN's negotiation comes with the next change")]
+    pub(super) fn enter_cwr(&mut self, now: Instant) -> bool {
+        if self.recovery.phase != Phase::Open {
+            return false;
+        }
+        self.begin(Phase::Cwr);
+        self.recovery.undo = Undo::default();
+        self.congestion.on_congestion(&self.event(Signal::Ecn, now));
+        self.set_pace();
+        true
+    }
+
+    /// Everything that was out when the phase began is acknowledged.
+    fn leave_if_over<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if self.recovery.phase == Phase::Open || !self.recovery.point.leq(self.snd.una) {
+            return;
+        }
+        if self.recovery.phase != Phase::Cwr {
+            self.recovery.rack.on_recovered();
+        }
+        self.congestion.on_recovered(ctx.now, u32::from(self.snd.mss));
+        self.open();
+    }
+
+    /// Back to normal; what may still be undone is remembered.
+    fn open(&mut self) {
+        self.recovery.phase = Phase::Open;
+        self.recovery.duplicates = 0;
+        self.recovery.now = false;
+        self.recovery.frto = Frto::Off;
+    }
+
+    /// The retransmission timer expired (RFC 6298 §5.4, RFC 8985 §8): the first segment is lost, and whatever was sent so
+    /// long ago that RACK would have it so, too.
     pub(super) fn on_retransmission_timeout<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         let first = self.rtt.backoff() <= 1;
-        self.congestion.on_timeout(&self.event(ctx.now), first);
-        self.recovery = Recovery {
-            phase: Phase::Loss,
-            point: self.snd.nxt,
-            walked: self.recovery.walked,
-            ..Recovery::default()
-        };
-        // RFC 2018 §8: a receiver may drop what it has SACKed. It has if the first segment is SACKed.
+        self.congestion.on_timeout(&self.event(Signal::Loss, ctx.now), first);
+        self.set_pace();
+        let try_frto = self.may_try_frto(first);
+        self.recovery.duplicates = 0;
+        self.recovery.now = true;
+        if self.recovery.phase != Phase::Loss || first {
+            self.recovery.undo.begin(self.snd.una);
+        }
+        self.begin(Phase::Loss);
+        self.recovery.probe = TailLossProbe::default();
+        if try_frto {
+            self.recovery.frto = Frto::Retransmitted;
+        }
+        self.forget_reneged(ctx);
+        self.mark_head_lost(ctx);
+        self.mark_expired(ctx);
+    }
+
+    /// RFC 2018 §8: a receiver may drop what it has SACKed. It has if the first segment is SACKed.
+    fn forget_reneged<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         let mut at = self.send.next_outstanding(ctx.pool, None);
-        let reneged = at.is_some_and(|head| ctx.pool.meta(head).flags & SACKED != 0);
+        if at.is_none_or(|head| ctx.pool.meta(head).flags & SACKED == 0) {
+            return;
+        }
+        ctx.counters.tcp_sack_reneging += 1;
         while let Some(index) = at {
-            if reneged {
-                self.send.clear_sacked(ctx.pool, index);
-            }
-            self.send.mark_lost(ctx.pool, index);
+            self.send.clear_sacked(ctx.pool, index);
+            self.mark_lost(index, ctx);
             at = self.send.next_outstanding(ctx.pool, Some(index));
         }
     }

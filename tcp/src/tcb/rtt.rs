@@ -1,6 +1,6 @@
 //! Round-trip time and retransmission timeout (RFC 6298). S5.6
 
-use crate::time::Duration;
+use crate::time::{Duration, Instant};
 
 /// RFC 6298 §2.1: until a measurement is made, RTO is one second.
 const RTO_INITIAL: Duration = Duration::from_secs(1);
@@ -11,6 +11,9 @@ pub const RTO_MIN: Duration = Duration::from_millis(200);
 pub const RTO_MAX: Duration = Duration::from_secs(60);
 /// Clock granularity G: the timer wheel's tick, rounded up.
 const GRANULARITY: Duration = Duration::from_millis(1);
+/// The minimum is that of the last one to two of these: long enough to have seen the path without a queue, short
+/// enough to notice a new path (RFC 8985 §6.2 step 1; Linux's tcp_min_rtt_wlen is five minutes).
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(150);
 
 /// Smoothed RTT, its variation, and the timeout they give.
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +27,34 @@ pub struct RttEstimator {
     /// How often it has been doubled since the last fresh acknowledgement.
     backoff: u8,
     measured: bool,
+    /// Smallest measurement in µs of this window and of the one before.
+    min_us: [u32; 2],
+    min_since: Instant,
 }
 
 impl Default for RttEstimator {
     fn default() -> Self {
-        Self { srtt_us: 0, rttvar_us: 0, rto_us: RTO_INITIAL.as_micros() as u32, backoff: 0, measured: false }
+        Self {
+            srtt_us: 0,
+            rttvar_us: 0,
+            rto_us: RTO_INITIAL.as_micros() as u32,
+            backoff: 0,
+            measured: false,
+            min_us: [u32::MAX; 2],
+            min_since: Instant::ZERO,
+        }
     }
 }
 
 impl RttEstimator {
     /// A measurement from a segment that was sent once (Karn's rule is the caller's). Ends back-off.
-    pub fn sample(&mut self, rtt: Duration) {
+    pub fn sample(&mut self, rtt: Duration, now: Instant) {
         let r = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, RTO_MAX.as_micros() as u32);
+        if now.since(self.min_since) >= MIN_RTT_WINDOW {
+            self.min_us = [u32::MAX, self.min_us[0]];
+            self.min_since = now;
+        }
+        self.min_us[0] = self.min_us[0].min(r);
         if self.measured {
             // RFC 6298 §2.3 with alpha = 1/8, beta = 1/4, RTTVAR first.
             self.rttvar_us = self.rttvar_us - self.rttvar_us / 4 + self.srtt_us.abs_diff(r) / 4;
@@ -80,6 +99,11 @@ impl RttEstimator {
         self.backoff
     }
 
+    /// Smallest RTT of the last minutes, once measured.
+    pub fn min_rtt(&self) -> Option<Duration> {
+        self.measured.then(|| Duration::from_micros(u64::from(self.min_us[0].min(self.min_us[1]))))
+    }
+
     /// Smoothed RTT, once measured.
     pub fn srtt(&self) -> Option<Duration> {
         self.measured.then(|| Duration::from_micros(u64::from(self.srtt_us)))
@@ -94,10 +118,10 @@ mod tests {
     fn s5_6_first_and_second_sample_follow_rfc_6298() {
         let mut rtt = RttEstimator::default();
         assert_eq!(rtt.rto(), Duration::from_secs(1));
-        rtt.sample(Duration::from_millis(400));
+        rtt.sample(Duration::from_millis(400), Instant::ZERO);
         // RTO = R + 4 * R/2
         assert_eq!(rtt.rto(), Duration::from_millis(1200));
-        rtt.sample(Duration::from_millis(800));
+        rtt.sample(Duration::from_millis(800), Instant::ZERO);
         // RTTVAR = 3/4*200 + 1/4*400 = 250; SRTT = 7/8*400 + 1/8*800 = 450
         assert_eq!(rtt.rto(), Duration::from_millis(450 + 1000));
     }
@@ -109,11 +133,23 @@ mod tests {
             rtt.back_off();
             assert_eq!(rtt.rto(), Duration::from_secs(expected));
         }
-        rtt.sample(Duration::from_micros(50));
+        rtt.sample(Duration::from_micros(50), Instant::ZERO);
         assert_eq!(rtt.rto(), RTO_MIN);
         for _ in 0..300 {
             rtt.back_off();
         }
         assert_eq!(rtt.rto(), RTO_MAX);
+    }
+
+    #[test]
+    fn s5_7_the_minimum_is_that_of_the_last_minutes() {
+        let mut rtt = RttEstimator::default();
+        assert_eq!(rtt.min_rtt(), None);
+        let millis = |seconds: u64| Duration::from_millis(if seconds < 100 { 10 } else { 30 });
+        for seconds in 0..=300 {
+            rtt.sample(millis(seconds), Instant::from_millis(1000 * seconds));
+            let expected = if seconds < 300 { 10 } else { 30 };
+            assert_eq!(rtt.min_rtt(), Some(Duration::from_millis(expected)), "{seconds}");
+        }
     }
 }

@@ -10,25 +10,26 @@
 //! ```
 //!
 //! One frame is one segment. The list is threaded through the frames' `Meta`, so queueing
-//! allocates nothing.
+//! allocates nothing. A second list, in the order of transmission, holds the frames in flight: sent,
+//! neither SACKED nor LOST. What was sent longest ago is at its front, where loss detection looks (RFC 8985 §6.2).
 
-use crate::frame::{Chunk, FramePool, Memory, Meta, NONE, Owner};
+use crate::frame::{Chunk, FramePool, Memory, NONE, Owner};
 use crate::seq::SeqNumber;
-use crate::time::{Duration, Instant};
+use crate::tcb::rate::TxRecord;
 
 /// The peer has it, by SACK.
 pub(crate) const SACKED: u8 = 1;
 /// Taken for lost, to be sent again.
 pub(crate) const LOST: u8 = 2;
-/// Sent again since it was last taken for lost.
-pub(crate) const RETRANSMITTED: u8 = 4;
+/// In the list of what is in flight.
+const IN_FLIGHT: u8 = 4;
 
 /// The send queue of one connection.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     head: u32,
     tail: u32,
-    /// First frame that was never sent.
+    /// First frame that was never sent as a whole.
     unsent: u32,
     frames: u32,
     bytes: u32,
@@ -42,29 +43,28 @@ pub(crate) struct SendQueue {
     pub(crate) lost: u32,
     /// No frame before this one is [`LOST`].
     lost_from: u32,
-    /// The furthest frame that is [`SACKED`].
+    /// The furthest frame that is [`SACKED`], and the furthest that was sent.
     sacked_last: u32,
-    /// Frames before this one have been judged lost or not; so many of them are [`SACKED`].
-    judged: u32,
-    judged_sacked: u32,
+    sent_last: u32,
+    /// Frames in flight, by the time of their last transmission.
+    earliest: u32,
+    latest: u32,
 }
 
-/// What an acknowledgement removed.
-#[derive(Debug, Default)]
-pub(crate) struct Acked {
-    /// RTT of the newest frame, if nothing that went was ever sent twice (Karn's rule, RFC 6298 §3) and
-    /// the frame hadn't been SACKed: its cumulative ACK then tells how long the hole took, not the path.
-    pub(crate) rtt: Option<Duration>,
-}
-
-/// Microseconds modulo 2^32 (71 minutes): enough for any RTT.
-fn stamp(now: Instant) -> u32 {
-    (now.as_nanos() / 1000) as u32
-}
-
-/// Time since the frame was last sent.
-fn age(meta: &Meta, now: Instant) -> Duration {
-    Duration::from_micros(u64::from(stamp(now).wrapping_sub(meta.aux)))
+/// A frame, or the beginning of one, that is known to have arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivered {
+    /// Octets newly delivered.
+    pub(crate) octets: u32,
+    /// Number behind the last of them.
+    pub(crate) end: SeqNumber,
+    /// The whole frame, not just its beginning.
+    pub(crate) whole: bool,
+    /// How often it was sent.
+    pub(crate) sent: u8,
+    /// When it was sent last, and what was known then.
+    pub(crate) at: u32,
+    pub(crate) record: TxRecord,
 }
 
 impl SendQueue {
@@ -82,8 +82,9 @@ impl SendQueue {
             lost: 0,
             lost_from: NONE,
             sacked_last: NONE,
-            judged: NONE,
-            judged_sacked: 0,
+            sent_last: NONE,
+            earliest: NONE,
+            latest: NONE,
         }
     }
 
@@ -162,28 +163,42 @@ impl SendQueue {
     }
 
     /// The frame was put into the TX ring: all of it or, if it isn't `whole`, its first octets.
-    pub(crate) fn sent<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, whole: bool, now: Instant) {
+    pub(crate) fn sent<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        index: u32,
+        whole: bool,
+        at: u32,
+        record: TxRecord,
+    ) {
+        let transmission = pool.transmission_mut(index);
+        transmission.at = at;
+        transmission.record = record;
         let meta = pool.meta_mut(index);
-        meta.aux = stamp(now);
         meta.sent = meta.sent.saturating_add(1);
         if meta.flags & LOST != 0 {
-            meta.flags = (meta.flags & !LOST) | RETRANSMITTED;
+            meta.flags &= !LOST;
             self.lost -= u32::from(meta.len);
         }
-        if index == self.unsent && whole {
-            self.unsent = meta.next;
+        let next = meta.next;
+        if index == self.unsent {
+            if !whole {
+                return;
+            }
+            self.unsent = next;
+            self.sent_last = index;
         }
+        self.leave_flight(pool, index);
+        self.join_flight(pool, index, self.latest);
     }
 
-    /// Frees everything before `una`.
+    /// Frees everything before `una`, and tells of each frame that arrived by that.
     pub(crate) fn acknowledge<M: Memory>(
         &mut self,
         pool: &mut FramePool<M>,
         una: SeqNumber,
-        now: Instant,
-    ) -> Acked {
-        let mut acked = Acked::default();
-        let mut ambiguous = false;
+        mut delivered: impl FnMut(&Delivered),
+    ) {
         while self.head != NONE {
             let index = self.head;
             let meta = *pool.meta(index);
@@ -193,7 +208,9 @@ impl SendQueue {
                 break;
             }
             let gone = una.since(seq).min(len);
-            ambiguous |= meta.sent > 1;
+            if meta.flags & SACKED == 0 {
+                delivered(&Self::delivery(pool, index, gone));
+            }
             self.forget(meta.flags, gone);
             self.bytes -= gone;
             if gone < len {
@@ -205,31 +222,32 @@ impl SendQueue {
             }
             if meta.flags & SACKED != 0 {
                 self.sacked_frames -= 1;
-                if self.judged != NONE && self.judged != index {
-                    self.judged_sacked -= 1;
-                }
-            } else {
-                acked.rtt = Some(age(&meta, now));
             }
+            self.leave_flight(pool, index);
             self.head = meta.next;
-            for place in [&mut self.lost_from, &mut self.judged] {
+            if self.lost_from == index {
+                self.lost_from = meta.next;
+            }
+            for place in [&mut self.sacked_last, &mut self.sent_last, &mut self.tail] {
                 if *place == index {
-                    *place = meta.next;
+                    *place = NONE;
                 }
-            }
-            if self.sacked_last == index {
-                self.sacked_last = NONE;
-            }
-            if index == self.tail {
-                self.tail = NONE;
             }
             self.frames -= 1;
             pool.release_index(index);
         }
-        if ambiguous {
-            acked.rtt = None;
+    }
+
+    fn delivery<M: Memory>(pool: &FramePool<M>, index: u32, octets: u32) -> Delivered {
+        let (meta, transmission) = (pool.meta(index), pool.transmission(index));
+        Delivered {
+            octets,
+            end: SeqNumber(meta.seq) + octets,
+            whole: octets == u32::from(meta.len),
+            sent: meta.sent,
+            at: transmission.at,
+            record: transmission.record,
         }
-        acked
     }
 
     fn forget(&mut self, flags: u8, octets: u32) {
@@ -240,6 +258,53 @@ impl SendQueue {
             self.lost -= octets;
         }
     }
+
+    // --- what is in flight, by time ------------------------------------------------------------
+
+    /// The frame in flight that was sent longest ago.
+    pub(crate) fn earliest_sent(&self) -> Option<u32> {
+        (self.earliest != NONE).then_some(self.earliest)
+    }
+
+    /// The furthest frame that was sent.
+    pub(crate) fn last_sent(&self) -> Option<u32> {
+        (self.sent_last != NONE).then_some(self.sent_last)
+    }
+
+    /// Puts a frame behind `earlier`, or in front of all.
+    fn join_flight<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, earlier: u32) {
+        let later = if earlier == NONE { self.earliest } else { pool.transmission(earlier).later };
+        pool.meta_mut(index).flags |= IN_FLIGHT;
+        let transmission = pool.transmission_mut(index);
+        (transmission.earlier, transmission.later) = (earlier, later);
+        match earlier {
+            NONE => self.earliest = index,
+            earlier => pool.transmission_mut(earlier).later = index,
+        }
+        match later {
+            NONE => self.latest = index,
+            later => pool.transmission_mut(later).earlier = index,
+        }
+    }
+
+    fn leave_flight<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+        let meta = pool.meta_mut(index);
+        if meta.flags & IN_FLIGHT == 0 {
+            return;
+        }
+        meta.flags &= !IN_FLIGHT;
+        let (earlier, later) = (pool.transmission(index).earlier, pool.transmission(index).later);
+        match earlier {
+            NONE => self.earliest = later,
+            earlier => pool.transmission_mut(earlier).later = later,
+        }
+        match later {
+            NONE => self.latest = earlier,
+            later => pool.transmission_mut(later).earlier = earlier,
+        }
+    }
+
+    // --- by sequence number --------------------------------------------------------------------
 
     /// Frames that were sent and not yet acknowledged, oldest first.
     #[cfg(test)]
@@ -284,76 +349,67 @@ impl SendQueue {
         self.next_outstanding(pool, None)
     }
 
-    /// Marks what `threshold` SACKED frames lie above, and hasn't been judged before. Whether it found any.
-    /// Amortised O(1): each frame is judged once.
-    pub(crate) fn judge<M: Memory>(&mut self, pool: &mut FramePool<M>, threshold: u32) -> bool {
-        let mut found = false;
-        while self.sacked_frames - self.judged_sacked >= threshold {
-            let index = if self.judged == NONE { self.head } else { self.judged };
-            let meta = pool.meta(index);
-            let next = meta.next;
-            if meta.flags & SACKED != 0 {
-                if self.sacked_frames - self.judged_sacked == threshold {
-                    self.judged = index;
-                    break;
-                }
-                self.judged_sacked += 1;
-            } else if meta.flags & (LOST | RETRANSMITTED) == 0 {
-                self.mark_lost(pool, index);
-                found = true;
-            }
-            self.judged = next;
-        }
-        found
-    }
-
     /// Whether `index` lies before the frame `place`.
     fn is_before<M: Memory>(pool: &FramePool<M>, index: u32, place: u32) -> bool {
         place != NONE && SeqNumber(pool.meta(index).seq).lt(SeqNumber(pool.meta(place).seq))
     }
 
-    /// The peer has it. Its RTT, if that is news and the frame was sent once.
+    /// The peer has it. `Some` if that is news.
     pub(crate) fn mark_sacked<M: Memory>(
         &mut self,
         pool: &mut FramePool<M>,
         index: u32,
-        now: Instant,
-    ) -> Option<Duration> {
-        if pool.meta(index).flags & SACKED != 0 {
+    ) -> Option<Delivered> {
+        let meta = *pool.meta(index);
+        if meta.flags & SACKED != 0 {
             return None;
-        }
-        if Self::is_before(pool, index, self.judged) {
-            self.judged_sacked += 1;
         }
         if self.sacked_last == NONE || Self::is_before(pool, self.sacked_last, index) {
             self.sacked_last = index;
         }
+        self.leave_flight(pool, index);
+        self.forget(meta.flags, u32::from(meta.len));
         let meta = pool.meta_mut(index);
-        if meta.flags & LOST != 0 {
-            self.lost -= u32::from(meta.len);
-        }
         meta.flags = (meta.flags | SACKED) & !LOST;
         self.sacked += u32::from(meta.len);
         self.sacked_frames += 1;
-        (meta.sent == 1).then(|| age(meta, now))
+        let octets = u32::from(meta.len);
+        Some(Self::delivery(pool, index, octets))
     }
 
-    pub(crate) fn mark_lost<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+    /// Takes a frame for lost; its octets, if it wasn't already and hasn't arrived.
+    pub(crate) fn mark_lost<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) -> u32 {
+        if pool.meta(index).flags & (SACKED | LOST) != 0 {
+            return 0;
+        }
+        self.leave_flight(pool, index);
         let meta = pool.meta_mut(index);
-        if meta.flags & (SACKED | LOST) == 0 {
-            meta.flags = (meta.flags | LOST) & !RETRANSMITTED;
-            self.lost += u32::from(meta.len);
-            if self.lost_from == NONE || Self::is_before(pool, index, self.lost_from) {
-                self.lost_from = index;
-            }
+        meta.flags |= LOST;
+        let octets = u32::from(meta.len);
+        self.lost += octets;
+        if self.lost_from == NONE || Self::is_before(pool, index, self.lost_from) {
+            self.lost_from = index;
+        }
+        octets
+    }
+
+    /// Nothing was lost after all: what hasn't been sent again is in flight as before. O(frames taken for lost),
+    /// each of which was marked once.
+    pub(crate) fn unmark_lost<M: Memory>(&mut self, pool: &mut FramePool<M>) {
+        // Sent before everything that was sent since.
+        let mut behind = NONE;
+        while let Some(index) = self.first_lost(pool) {
+            let meta = pool.meta_mut(index);
+            meta.flags &= !LOST;
+            self.lost -= u32::from(meta.len);
+            self.join_flight(pool, index, behind);
+            behind = index;
         }
     }
 
     /// The peer has dropped it again. To be called for every frame, or for none.
     pub(crate) fn clear_sacked<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
         self.sacked_last = NONE;
-        self.judged = NONE;
-        self.judged_sacked = 0;
         let meta = pool.meta_mut(index);
         if meta.flags & SACKED != 0 {
             meta.flags &= !SACKED;
@@ -390,12 +446,26 @@ mod tests {
         (queue, pool)
     }
 
-    fn send_all(queue: &mut SendQueue, pool: &mut FramePool<HeapMemory>, now: Instant) {
+    fn send(queue: &mut SendQueue, pool: &mut FramePool<HeapMemory>, index: u32, whole: bool, at: u32) {
+        pool.transmit_parked(index);
+        queue.sent(pool, index, whole, at, TxRecord::default());
+        pool.completed(index);
+    }
+
+    fn send_all(queue: &mut SendQueue, pool: &mut FramePool<HeapMemory>, at: u32) {
         while let Some(index) = queue.unsent() {
-            pool.transmit_parked(index);
-            queue.sent(pool, index, true, now);
-            pool.completed(index);
+            send(queue, pool, index, true, at);
         }
+    }
+
+    fn acknowledge(
+        queue: &mut SendQueue,
+        pool: &mut FramePool<HeapMemory>,
+        una: SeqNumber,
+    ) -> Vec<Delivered> {
+        let mut all = Vec::new();
+        queue.acknowledge(pool, una, |delivered| all.push(*delivered));
+        all
     }
 
     #[test]
@@ -403,29 +473,30 @@ mod tests {
         let (mut queue, mut pool) = queue(&[10, 10, 10]);
         let start = SeqNumber(u32::MAX - 5);
         assert_eq!(queue.end(), start + 30);
-        send_all(&mut queue, &mut pool, Instant::from_millis(1));
-        let acked = queue.acknowledge(&mut pool, start + 15, Instant::from_millis(3));
-        assert_eq!(acked.rtt, Some(Duration::from_millis(2)));
+        send_all(&mut queue, &mut pool, 1000);
+        let told = acknowledge(&mut queue, &mut pool, start + 15);
+        let told: Vec<_> = told.iter().map(|d| (d.octets, d.end, d.whole, d.sent, d.at)).collect();
+        assert_eq!(told, [(10, start + 10, true, 1, 1000), (5, start + 15, false, 1, 1000)]);
         assert_eq!((queue.frames(), queue.bytes()), (2, 15));
         let head = queue.outstanding(&pool).next().expect("rest");
         assert_eq!((pool.meta(head).seq, pool.meta(head).len), ((start + 15).0, 5));
-        queue.acknowledge(&mut pool, start + 30, Instant::from_millis(4));
-        assert!(queue.is_empty());
+        acknowledge(&mut queue, &mut pool, start + 30);
+        assert!(queue.is_empty() && queue.earliest_sent().is_none() && queue.last_sent().is_none());
         assert_eq!(pool.free_count(), pool.total());
         pool.assert_conserved();
     }
 
     #[test]
-    fn s5_6_a_retransmitted_segment_gives_no_rtt() {
+    fn s5_6_a_retransmitted_segment_says_so() {
         let (mut queue, mut pool) = queue(&[10]);
-        send_all(&mut queue, &mut pool, Instant::from_millis(1));
+        send_all(&mut queue, &mut pool, 1000);
         let head = queue.outstanding(&pool).next().expect("sent");
-        queue.mark_lost(&mut pool, head);
-        assert_eq!(queue.lost, 10);
-        queue.sent(&mut pool, head, true, Instant::from_millis(9));
+        assert_eq!((queue.mark_lost(&mut pool, head), queue.lost), (10, 10));
+        send(&mut queue, &mut pool, head, true, 9000);
         assert_eq!(queue.lost, 0);
-        let acked = queue.acknowledge(&mut pool, queue.end(), Instant::from_millis(10));
-        assert_eq!(acked.rtt, None);
+        let end = queue.end();
+        let told = acknowledge(&mut queue, &mut pool, end);
+        assert_eq!((told[0].sent, told[0].at), (2, 9000));
     }
 
     #[test]
@@ -433,58 +504,64 @@ mod tests {
         let (mut queue, mut pool) = queue(&[10, 4]);
         let start = SeqNumber(u32::MAX - 5);
         let head = queue.unsent().expect("unsent");
-        pool.transmit_parked(head);
-        queue.sent(&mut pool, head, false, Instant::ZERO);
+        send(&mut queue, &mut pool, head, false, 0);
         assert_eq!((queue.unsent(), queue.outstanding(&pool).next()), (Some(head), None));
-        pool.completed(head);
-        queue.acknowledge(&mut pool, start + 3, Instant::ZERO);
+        acknowledge(&mut queue, &mut pool, start + 3);
         assert_eq!((pool.meta(head).seq, pool.meta(head).len, queue.bytes()), ((start + 3).0, 7, 11));
-        send_all(&mut queue, &mut pool, Instant::ZERO);
-        queue.acknowledge(&mut pool, start + 14, Instant::ZERO);
+        send_all(&mut queue, &mut pool, 0);
+        acknowledge(&mut queue, &mut pool, start + 14);
         assert_eq!((pool.free_count(), pool.payload_bytes_copied()), (pool.total(), 0));
     }
 
     proptest::proptest! {
-        /// The places that searches start from never hide a frame: every answer is that of a walk from the head.
+        /// The places that searches start from never hide a frame, and the list of what is in flight is what
+        /// the marks say, in the order of transmission: every answer is that of a walk from the head.
         #[test]
         fn p4_searches_find_what_a_walk_finds(steps in proptest::collection::vec((0u8..5, 0usize..40), 1..120)) {
             let (mut queue, mut pool) = queue(&[10; 40]);
-            send_all(&mut queue, &mut pool, Instant::ZERO);
+            send_all(&mut queue, &mut pool, 0);
             let mut acked = 0;
+            let mut time = 0;
             for (step, at) in steps {
                 let frames: Vec<_> = queue.outstanding(&pool).collect();
                 let Some(&index) = frames.get(at) else { continue };
                 match step {
-                    0 => { queue.mark_sacked(&mut pool, index, Instant::ZERO); }
-                    1 => queue.mark_lost(&mut pool, index),
+                    0 => { queue.mark_sacked(&mut pool, index); }
+                    1 => { queue.mark_lost(&mut pool, index); }
                     2 => {
                         if let Some(lost) = queue.first_lost(&pool) {
-                            pool.transmit_parked(lost);
-                            queue.sent(&mut pool, lost, true, Instant::ZERO);
-                            pool.completed(lost);
+                            time += 1;
+                            send(&mut queue, &mut pool, lost, true, time);
                         }
                     }
                     3 if at < 4 => {
                         acked += at as u32;
-                        queue.acknowledge(&mut pool, SeqNumber(u32::MAX - 5) + 10 * acked, Instant::ZERO);
+                        acknowledge(&mut queue, &mut pool, SeqNumber(u32::MAX - 5) + 10 * acked);
                     }
-                    _ => {
-                        queue.judge(&mut pool, 3);
-                        let mut above = queue.sacked_frames;
-                        for index in queue.outstanding(&pool) {
-                            let flags = pool.meta(index).flags;
-                            above -= u32::from(flags & SACKED != 0);
-                            proptest::prop_assert!(above < 3 || flags != 0, "judged");
-                        }
-                    }
+                    4 if at < 4 => queue.unmark_lost(&mut pool),
+                    _ => {}
                 }
                 let flags = |index: &u32| pool.meta(*index).flags;
                 let frames: Vec<_> = queue.outstanding(&pool).collect();
                 let lost = frames.iter().copied().find(|index| flags(index) & LOST != 0);
+                let octets = 10 * frames.iter().filter(|index| flags(index) & LOST != 0).count();
+                proptest::prop_assert_eq!(queue.lost as usize, octets);
                 proptest::prop_assert_eq!(queue.first_lost(&pool), lost);
                 let last = frames.iter().copied().rfind(|index| flags(index) & SACKED != 0);
                 let hint = (queue.sacked_last != NONE).then_some(queue.sacked_last);
                 proptest::prop_assert!(hint == last, "{:?} {:?}", hint, last);
+                let mut flight: Vec<_> =
+                    frames.iter().copied().filter(|index| flags(index) & (LOST | SACKED) == 0).collect();
+                let mut listed = Vec::new();
+                let mut next = queue.earliest;
+                while next != NONE {
+                    listed.push(next);
+                    next = pool.transmission(next).later;
+                }
+                proptest::prop_assert_eq!(listed.last().copied(), (queue.latest != NONE).then_some(queue.latest));
+                listed.sort_unstable();
+                flight.sort_unstable();
+                proptest::prop_assert_eq!(listed, flight);
             }
             queue.clear(&mut pool);
             proptest::prop_assert_eq!(pool.free_count(), pool.total());
@@ -492,15 +569,37 @@ mod tests {
     }
 
     #[test]
+    fn s5_7_what_was_sent_again_goes_behind_what_was_sent_before() {
+        let (mut queue, mut pool) = queue(&[10, 10, 10]);
+        send_all(&mut queue, &mut pool, 1);
+        let frames: Vec<_> = queue.outstanding(&pool).collect();
+        queue.mark_lost(&mut pool, frames[0]);
+        assert_eq!(queue.earliest_sent(), Some(frames[1]));
+        send(&mut queue, &mut pool, frames[0], true, 2);
+        queue.mark_lost(&mut pool, frames[1]);
+        queue.mark_lost(&mut pool, frames[2]);
+        assert_eq!(queue.earliest_sent(), Some(frames[0]));
+        queue.unmark_lost(&mut pool);
+        let order: Vec<_> =
+            core::iter::successors(queue.earliest_sent(), |&index| match pool.transmission(index).later {
+                NONE => None,
+                later => Some(later),
+            })
+            .collect();
+        assert_eq!(order, [frames[1], frames[2], frames[0]]);
+        queue.clear(&mut pool);
+    }
+
+    #[test]
     fn marks_are_counted_once() {
         let (mut queue, mut pool) = queue(&[10, 10]);
-        send_all(&mut queue, &mut pool, Instant::ZERO);
+        send_all(&mut queue, &mut pool, 0);
         let head = queue.outstanding(&pool).next().expect("sent");
-        queue.mark_lost(&mut pool, head);
-        queue.mark_lost(&mut pool, head);
-        queue.mark_sacked(&mut pool, head, Instant::ZERO);
-        queue.mark_sacked(&mut pool, head, Instant::ZERO);
-        queue.mark_lost(&mut pool, head);
+        assert_eq!(queue.mark_lost(&mut pool, head), 10);
+        assert_eq!(queue.mark_lost(&mut pool, head), 0);
+        assert!(queue.mark_sacked(&mut pool, head).is_some());
+        assert!(queue.mark_sacked(&mut pool, head).is_none());
+        assert_eq!(queue.mark_lost(&mut pool, head), 0);
         assert_eq!((queue.sacked, queue.lost), (10, 0));
         queue.clear_sacked(&mut pool, head);
         assert_eq!(queue.sacked, 0);

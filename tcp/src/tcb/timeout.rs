@@ -24,7 +24,9 @@ impl Tcb {
     /// The timer `kind` went off.
     pub(crate) fn on_timer<M: Memory>(&mut self, kind: TimerKind, ctx: &mut Ctx<'_, M>) {
         match kind {
+            TimerKind::LossProbe => self.on_probe_timeout(),
             TimerKind::Retransmit => self.on_retransmit(ctx),
+            TimerKind::Reorder => self.on_reorder_timeout(ctx),
             TimerKind::DelayedAck if self.owed.unacked > 0 => {
                 ctx.counters.tcp_delayed_acks += 1;
                 self.owed.ack = true;

@@ -328,6 +328,7 @@ fn s5_7_fast_retransmit_with_sack() {
     let mut p = Probe::new();
     let peer = p.accept_with(SACK, 65_535);
     assert_eq!(p.send(&peer, &[1; 10 * MSS]).len(), 10);
+    p.wait_ms(10);
     // 1, 4 and 5 are lost.
     p.tell(&peer, &acks(&peer, MSS));
     p.tell(&peer, &sacks(&peer, MSS, &[(2, 3)]));
@@ -535,7 +536,9 @@ fn p4_recovery_from_a_timeout_with_a_big_window() {
     let sent = p_send(&mut p, &peer, 1_000).len();
     assert!(sent > 400, "{sent}");
     // All are lost. Each ACK of one lets two go, so all are there again after as many rounds as doublings.
-    let mut out: Vec<Seg> = p.wait_ms(250).into_iter().map(|(_, seg)| seg).collect();
+    let probe: Vec<Seg> = p.wait_ms(100).into_iter().map(|(_, seg)| seg).collect();
+    assert_eq!((probe.len(), p.stack.counters().tcp_loss_probes), (1, 1), "RFC 8985 §7.3");
+    let mut out: Vec<Seg> = p.wait_ms(150).into_iter().map(|(_, seg)| seg).collect();
     let (mut end, mut rounds) = (have, 0);
     while !out.is_empty() {
         assert_eq!(numbers(&peer, &out[..1])[0], end);

@@ -1,0 +1,45 @@
+//! Pacing: segments leave at the rate that congestion control asks for, not in a burst each time the window opens
+//! (RFC 9002 §7.7 argues the same for QUIC). S7.2
+
+use super::congestion::Congestion;
+use super::{Ctx, Tcb};
+use crate::time::{Duration, Instant};
+use crate::timer::TimerKind;
+
+/// So much before its time a segment may go: two ticks of the timer wheel, because one that waits for the wheel leaves
+/// up to a tick late, and the rate must not suffer from that.
+const AHEAD: Duration = Duration::from_micros(262);
+
+/// When the next segment may leave.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Octets a second; 0: not paced.
+    rate: u64,
+    next: Instant,
+}
+
+impl Tcb {
+    /// Takes the rate over from congestion control.
+    pub(super) fn set_pace(&mut self) {
+        self.pace.rate = self.congestion.pacing_rate(self.rtt.srtt()).unwrap_or(0);
+    }
+
+    /// Whether a segment has to wait for its time; then the timer is set.
+    pub(super) fn must_wait<M>(&mut self, ctx: &Ctx<'_, M>) -> bool {
+        if self.pace.rate == 0 || self.pace.next <= ctx.now + AHEAD {
+            return false;
+        }
+        self.timers.set(TimerKind::Pacing, self.pace.next);
+        true
+    }
+
+    /// `octets` of data go out.
+    pub(super) fn paced(&mut self, octets: u32, now: Instant) {
+        if self.pace.rate == 0 {
+            return;
+        }
+        // What wasn't sent in time gone by isn't made up for in a burst.
+        let nanos = u64::from(octets) * 1_000_000_000 / self.pace.rate;
+        self.pace.next = self.pace.next.max(now) + Duration::from_nanos(nanos);
+    }
+}

@@ -1,0 +1,94 @@
+//! Tail loss probe (RFC 8985 §7): when the last segments of a flight are lost, nothing comes back that could tell. So
+//! after two round trips of silence one segment is sent whose ACK does.
+
+use super::News;
+use crate::frame::Memory;
+use crate::seq::SeqNumber;
+use crate::tcb::congestion::{Congestion, Phase, Signal};
+use crate::tcb::{Ctx, Tcb};
+use crate::time::Duration;
+use crate::timer::TimerKind;
+use crate::wire::tcp::Segment;
+
+/// A receiver of a single segment may hold its ACK back so long (TLP.max_ack_delay): Linux's longest delayed ACK.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// Beyond two round trips, for timers that tick (Linux: two jiffies). It also keeps exchanges within a data centre
+/// from arming and disarming the wheel with each segment.
+const SLACK: Duration = Duration::from_millis(2);
+/// Without a round-trip time (RFC 8985 §7.2).
+const WITHOUT_RTT: Duration = Duration::from_secs(1);
+
+/// The probe that is out.
+#[derive(Debug, Default)]
+pub(super) struct TailLossProbe {
+    /// TLP.end_seq: SND.NXT after the probe.
+    end: Option<SeqNumber>,
+    /// TLP.is_retrans
+    again: bool,
+}
+
+impl Tcb {
+    /// Arms or clears the probe's timer, after new data was sent or an ACK told something (RFC 8985 §7.2).
+    pub(in crate::tcb) fn schedule_probe<M>(&mut self, ctx: &Ctx<'_, M>) {
+        self.timers.clear(TimerKind::LossProbe);
+        let quiet = self.sack
+            && self.snd.una != self.snd.nxt
+            && matches!(self.recovery.phase, Phase::Open | Phase::Cwr)
+            && self.recovery.probe.end.is_none()
+            && self.send.sacked_frames == 0;
+        if !quiet {
+            return;
+        }
+        let mut timeout = match self.rtt.srtt() {
+            Some(srtt) => 2 * srtt + SLACK,
+            None => WITHOUT_RTT,
+        };
+        if self.snd.nxt.since(self.snd.una) <= u32::from(self.snd.mss) {
+            timeout += MAX_ACK_DELAY;
+        }
+        let at = (ctx.now + timeout).min(self.timers.deadline(TimerKind::Retransmit));
+        self.timers.set(TimerKind::LossProbe, at);
+    }
+
+    /// The probe is due: output sends it (RFC 8985 §7.3).
+    pub(in crate::tcb) fn on_probe_timeout(&mut self) {
+        self.owed.loss_probe = true;
+    }
+
+    /// The probe went out: a segment `again`, or a new one.
+    pub(in crate::tcb) fn probe_sent<M>(&mut self, again: bool, ctx: &mut Ctx<'_, M>) {
+        ctx.counters.tcp_loss_probes += 1;
+        self.recovery.probe = TailLossProbe { end: Some(self.snd.nxt), again };
+        self.timers.clear(TimerKind::LossProbe);
+        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+    }
+
+    /// What the ACK says about a probe (RFC 8985 §7.4.2).
+    pub(super) fn check_probe<M: Memory>(
+        &mut self,
+        seg: &Segment,
+        news: &News,
+        duplicate: bool,
+        ctx: &mut Ctx<'_, M>,
+    ) {
+        let Some(end) = self.recovery.probe.end else { return };
+        if !end.leq(seg.ack) {
+            return;
+        }
+        if !self.recovery.probe.again || news.duplicate.is_some() {
+            // A new segment, or the original arrived as well: nothing was lost.
+            self.recovery.probe.end = None;
+        } else if end.lt(seg.ack) {
+            // The probe mended a loss that nobody saw: the network dropped, so the window shrinks.
+            self.recovery.probe.end = None;
+            if self.recovery.phase == Phase::Open {
+                ctx.counters.tcp_loss_probe_recovery += 1;
+                self.congestion.on_congestion(&self.event(Signal::Loss, ctx.now));
+                self.congestion.on_recovered(ctx.now, u32::from(self.snd.mss));
+            }
+        } else if duplicate && seg.options.sack.is_empty() {
+            // Two ACKs of the same: both copies arrived.
+            self.recovery.probe.end = None;
+        }
+    }
+}
