@@ -182,9 +182,9 @@ impl Tcb {
             meta.sent == 0 && end <= self.snd.wnd
         });
         let Some(index) = new.or(self.send.last_sent()) else {
-            // Only FIN is out.
+            // Only FIN is out, if anything.
             self.owed.fin |= self.fin_sent;
-            return;
+            return self.probe_sent(true, ctx);
         };
         if ctx.pool.owner(index) == Owner::TxRing {
             return;

@@ -213,7 +213,7 @@ impl Tcb {
     ) {
         self.note_duplicate_arrival(&news, ctx);
         self.undo_if_spurious(seg, &news, ctx);
-        self.leave_if_over(ctx);
+        self.leave_if_over(&mut news, ctx);
         if self.sack {
             news.lost += self.detect_lost(ctx);
         } else {
@@ -331,7 +331,11 @@ impl Tcb {
     }
 
     fn event(&self, signal: Signal, now: Instant) -> CongestionEvent {
-        let flight = self.snd.nxt.since(self.snd.una);
+        let mut flight = self.snd.nxt.since(self.snd.una);
+        if self.recovery.phase == Phase::Open {
+            // What limited transmit let out beyond the window doesn't count (RFC 5681 §3.2 step 2).
+            flight = flight.min(self.congestion.cwnd());
+        }
         CongestionEvent { signal, now, nxt: self.snd.nxt, flight, mss: u32::from(self.snd.mss) }
     }
 
@@ -345,11 +349,12 @@ impl Tcb {
         ctx.counters.tcp_fast_retrans += 1;
         // What a mark has reduced already isn't reduced again in the same window (RFC 3168 §6.1.2).
         let reduced = self.recovery.phase == Phase::Cwr;
+        let event = self.event(Signal::Loss, ctx.now);
         self.begin(Phase::FastRecovery);
         self.recovery.now = true;
         self.recovery.undo.begin(self.snd.una);
         if !reduced {
-            self.congestion.on_congestion(&self.event(Signal::Loss, ctx.now));
+            self.congestion.on_congestion(&event);
         }
         self.recovery.prr.begin(flight.max(self.in_flight()), self.congestion.ssthresh());
     }
@@ -361,22 +366,27 @@ impl Tcb {
         if self.recovery.phase != Phase::Open {
             return false;
         }
+        let event = self.event(Signal::Ecn, now);
         self.begin(Phase::Cwr);
         self.recovery.undo = Undo::default();
-        self.congestion.on_congestion(&self.event(Signal::Ecn, now));
+        self.congestion.on_congestion(&event);
         self.set_pace();
         true
     }
 
-    /// Everything that was out when the phase began is acknowledged.
-    fn leave_if_over<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+    /// Everything that was out when the phase began is acknowledged. What arrived in the course of recovery doesn't
+    /// make the window grow now.
+    fn leave_if_over<M>(&mut self, news: &mut News, ctx: &mut Ctx<'_, M>) {
         if self.recovery.phase == Phase::Open || !self.recovery.point.leq(self.snd.una) {
             return;
         }
         if self.recovery.phase != Phase::Cwr {
             self.recovery.rack.on_recovered();
         }
-        self.congestion.on_recovered(ctx.now, u32::from(self.snd.mss));
+        let mss = u32::from(self.snd.mss);
+        news.delivered = news.delivered.saturating_sub(self.recovery.assumed_sacked(mss));
+        news.acked = news.acked.min(news.delivered);
+        self.congestion.on_recovered(ctx.now, mss);
         self.open();
     }
 

@@ -4,13 +4,11 @@ use crate::time::{Duration, Instant};
 
 /// RFC 6298 §2.1: until a measurement is made, RTO is one second.
 const RTO_INITIAL: Duration = Duration::from_secs(1);
-/// RFC 6298 §2.4 says one second; Linux's 200 ms is what every peer lives with, and it stays well
-/// above a delayed ACK (40 ms on Linux, at most 500 ms by RFC 9293, 200 ms on Windows).
+/// RFC 6298 §2.4 says one second; Linux's 200 ms is what every peer lives with. As there it is the least that is
+/// added to SRTT: a delayed ACK (40 ms on Linux, 200 ms on Windows) comes after a round trip, not instead of it.
 pub const RTO_MIN: Duration = Duration::from_millis(200);
 /// RFC 6298 §2.5: an upper bound must be at least 60 seconds.
 pub const RTO_MAX: Duration = Duration::from_secs(60);
-/// Clock granularity G: the timer wheel's tick, rounded up.
-const GRANULARITY: Duration = Duration::from_millis(1);
 /// The minimum is that of the last one to two of these: long enough to have seen the path without a queue, short
 /// enough to notice a new path (RFC 8985 §6.2 step 1; Linux's tcp_min_rtt_wlen is five minutes).
 const MIN_RTT_WINDOW: Duration = Duration::from_secs(150);
@@ -65,8 +63,8 @@ impl RttEstimator {
             self.rttvar_us = r / 2;
             self.measured = true;
         }
-        let spread = (4 * self.rttvar_us).max(GRANULARITY.as_micros() as u32);
-        self.rto_us = (self.srtt_us + spread).clamp(RTO_MIN.as_micros() as u32, RTO_MAX.as_micros() as u32);
+        let spread = (4 * self.rttvar_us).max(RTO_MIN.as_micros() as u32);
+        self.rto_us = (self.srtt_us + spread).min(RTO_MAX.as_micros() as u32);
         self.backoff = 0;
     }
 
@@ -134,7 +132,7 @@ mod tests {
             assert_eq!(rtt.rto(), Duration::from_secs(expected));
         }
         rtt.sample(Duration::from_micros(50), Instant::ZERO);
-        assert_eq!(rtt.rto(), RTO_MIN);
+        assert_eq!(rtt.rto(), RTO_MIN + Duration::from_micros(50));
         for _ in 0..300 {
             rtt.back_off();
         }

@@ -24,7 +24,7 @@ impl Tcb {
     /// The timer `kind` went off.
     pub(crate) fn on_timer<M: Memory>(&mut self, kind: TimerKind, ctx: &mut Ctx<'_, M>) {
         match kind {
-            TimerKind::LossProbe => self.on_probe_timeout(),
+            TimerKind::LossProbe => self.on_probe_timeout(ctx),
             TimerKind::Retransmit => self.on_retransmit(ctx),
             TimerKind::Reorder => self.on_reorder_timeout(ctx),
             TimerKind::DelayedAck if self.owed.unacked > 0 => {

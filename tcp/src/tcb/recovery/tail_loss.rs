@@ -50,9 +50,10 @@ impl Tcb {
         self.timers.set(TimerKind::LossProbe, at);
     }
 
-    /// The probe is due: output sends it (RFC 8985 §7.3).
-    pub(in crate::tcb) fn on_probe_timeout(&mut self) {
+    /// The probe is due: output sends it, and the retransmission timer starts anew (RFC 8985 §7.3).
+    pub(in crate::tcb) fn on_probe_timeout<M>(&mut self, ctx: &Ctx<'_, M>) {
         self.owed.loss_probe = true;
+        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
     }
 
     /// The probe went out: a segment `again`, or a new one.
@@ -60,7 +61,6 @@ impl Tcb {
         ctx.counters.tcp_loss_probes += 1;
         self.recovery.probe = TailLossProbe { end: Some(self.snd.nxt), again };
         self.timers.clear(TimerKind::LossProbe);
-        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
     }
 
     /// What the ACK says about a probe (RFC 8985 §7.4.2).
