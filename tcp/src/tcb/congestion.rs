@@ -11,7 +11,9 @@
 //! itself, but for the one of proportional rate reduction during fast recovery (RFC 6937), which loss recovery
 //! steers towards [`Congestion::ssthresh`].
 
+mod cubic;
 mod reno;
+pub use cubic::Cubic;
 pub use reno::Reno;
 
 use core::fmt;
@@ -20,6 +22,9 @@ use core::str::FromStr;
 use crate::seq::SeqNumber;
 use crate::tcb::rate::RateSample;
 use crate::time::{Duration, Instant};
+
+/// No window grows beyond what a scaled receive window can express (RFC 7323 §2.3).
+const CWND_MAX: u32 = 1 << 30;
 
 /// RFC 6928: min(10 * MSS, max(2 * MSS, 14600)).
 pub fn initial_window(mss: u32) -> u32 {
@@ -141,18 +146,21 @@ pub trait Congestion {
 /// A congestion control algorithm by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Algorithm {
-    /// Reno (RFC 5681). S7.1
+    /// CUBIC (RFC 9438). S7.2
     #[default]
+    Cubic,
+    /// Reno (RFC 5681). S7.1
     Reno,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Reno];
+    pub const ALL: &'static [Self] = &[Self::Cubic, Self::Reno];
 
     /// As on the command line and in Linux's `tcp_congestion_control`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Cubic => "cubic",
             Self::Reno => "reno",
         }
     }
@@ -175,6 +183,8 @@ impl FromStr for Algorithm {
 /// A connection's controller: chosen by name, called without a table of pointers.
 #[derive(Clone, Debug)]
 pub enum Controller {
+    /// CUBIC (RFC 9438).
+    Cubic(Cubic),
     /// Reno (RFC 5681).
     Reno(Reno),
 }
@@ -183,6 +193,7 @@ impl Controller {
     /// At connection start, with segments of `mss` octets.
     pub fn new(algorithm: Algorithm, mss: u32) -> Self {
         match algorithm {
+            Algorithm::Cubic => Self::Cubic(Cubic::new(mss)),
             Algorithm::Reno => Self::Reno(Reno::new(mss)),
         }
     }
@@ -192,6 +203,7 @@ impl Controller {
 macro_rules! each {
     ($controller:expr, $it:ident => $call:expr) => {
         match $controller {
+            Controller::Cubic($it) => $call,
             Controller::Reno($it) => $call,
         }
     };

@@ -1,6 +1,6 @@
 //! Reno (RFC 5681). S7.1
 
-use super::{AckSample, Congestion, CongestionEvent, Descent, Phase, initial_window};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, initial_window};
 use crate::time::{Duration, Instant};
 
 /// Slow start, congestion avoidance, halving on loss.
@@ -13,9 +13,6 @@ pub struct Reno {
     /// Both windows before the last reduction.
     before: (u32, u32),
 }
-
-/// No window grows beyond what a scaled receive window can express (RFC 7323 §2.3).
-const CWND_MAX: u32 = 1 << 30;
 
 impl Reno {
     /// At connection start; ssthresh is arbitrarily high (RFC 5681 §3.1).
