@@ -12,7 +12,8 @@
 //! All in integers: windows in octets, time in milliseconds. An acknowledgement costs three divisions by a
 //! variable and no loop; the cube root is taken once per stage.
 
-use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Phase, Signal, initial_window};
+use super::hystart::{HyStart, Step};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Phase, Signal, initial_window, window_rate};
 use crate::time::{Duration, Instant};
 
 /// W_est is kept in 2^-12 octets: an ACK of one segment adds MSS²/cwnd octets to it, 4 of these units at the
@@ -108,6 +109,7 @@ pub struct Cubic {
     credit: u64,
     /// Since when the window isn't what limits the sender; `NEVER`: it does.
     unused_since: Instant,
+    hystart: HyStart,
     before: Before,
 }
 
@@ -117,15 +119,32 @@ impl Cubic {
         let (cwnd, ssthresh) = (initial_window(mss), u32::MAX);
         let stage = Stage { w_max: 0, prior: 0, k_ms: 0, est: 0, epoch: Instant::NEVER };
         let before = Before { cwnd, ssthresh, stage };
-        Self { cwnd, ssthresh, stage, credit: 0, unused_since: Instant::NEVER, before }
+        let (unused_since, hystart) = (Instant::NEVER, HyStart::new());
+        Self { cwnd, ssthresh, stage, credit: 0, unused_since, hystart, before }
     }
 
     /// Slow start (§4.10) by octets acknowledged (RFC 3465, T23), as far as ssthresh. Returns what is left
     /// over for congestion avoidance.
     fn slow_start(&mut self, ack: &AckSample) -> u32 {
-        let step = ack.acked.min(self.ssthresh - self.cwnd);
-        self.cwnd = self.cwnd.saturating_add(step).min(CWND_MAX);
-        ack.acked - step
+        let step = if self.first_slow_start() {
+            match self.hystart.on_ack(ack) {
+                Step::Grow(octets) => octets,
+                Step::Exit => {
+                    self.ssthresh = self.cwnd;
+                    return ack.acked;
+                }
+            }
+        } else {
+            ack.acked
+        };
+        let room = self.ssthresh - self.cwnd;
+        self.cwnd = (self.cwnd + step.min(room)).min(CWND_MAX);
+        step.saturating_sub(room)
+    }
+
+    /// RFC 9406 §4.2: HyStart++ is for the slow start that doesn't know where to stop.
+    fn first_slow_start(&self) -> bool {
+        self.ssthresh == u32::MAX
     }
 
     /// Congestion avoidance (§4.2 to §4.5).
@@ -193,8 +212,8 @@ impl Congestion for Cubic {
         self.ssthresh
     }
 
-    fn pacing_rate(&self, _srtt: Option<Duration>) -> Option<u64> {
-        None
+    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
+        window_rate(self.cwnd, self.ssthresh, srtt)
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
@@ -265,7 +284,8 @@ impl Congestion for Cubic {
 
     fn mode(&self) -> &'static str {
         if self.cwnd < self.ssthresh {
-            "slow start"
+            let conservative = self.first_slow_start() && self.hystart.conservative();
+            if conservative { "conservative slow start" } else { "slow start" }
         } else if self.stage.est >> EST_SHIFT >= u64::from(self.cwnd) {
             "Reno-friendly"
         } else if self.cwnd < self.stage.w_max {

@@ -1,6 +1,6 @@
 //! Reno (RFC 5681). S7.1
 
-use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, initial_window};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, initial_window, window_rate};
 use crate::time::{Duration, Instant};
 
 /// Slow start, congestion avoidance, halving on loss.
@@ -40,8 +40,8 @@ impl Congestion for Reno {
         self.ssthresh
     }
 
-    fn pacing_rate(&self, _srtt: Option<Duration>) -> Option<u64> {
-        None
+    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
+        window_rate(self.cwnd, self.ssthresh, srtt)
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
@@ -142,13 +142,6 @@ mod tests {
     fn event(flight: u32) -> CongestionEvent {
         let signal = super::super::Signal::Loss;
         CongestionEvent { signal, now: Instant::ZERO, nxt: SeqNumber(0), flight, mss: MSS }
-    }
-
-    #[test]
-    fn s7_2_initial_window_is_rfc_6928() {
-        assert_eq!(initial_window(1460), 14_600);
-        assert_eq!(initial_window(536), 5_360);
-        assert_eq!(initial_window(9000), 18_000);
     }
 
     #[test]
