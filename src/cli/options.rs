@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use byway_tcp::stack::Cidr;
+use byway_tcp::tcb::congestion::Algorithm;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
@@ -82,9 +84,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SOCKET")]
     pub(crate) control: Option<PathBuf>,
 
-    /// Congestion control
-    #[arg(long, value_enum, default_value_t = Congestion::Reno)]
-    pub(crate) congestion: Congestion,
+    /// Congestion control of new connections
+    #[arg(long, value_name = "NAME", default_value_t = Algorithm::default(), value_parser = algorithm())]
+    pub(crate) congestion: Algorithm,
 
     /// TOML file with these options by their long names; the command line goes before it
     #[arg(long, value_name = "FILE")]
@@ -93,13 +95,6 @@ pub(crate) struct Serve {
     /// Look whether byway could serve so, say it, and end
     #[arg(long)]
     pub(crate) check: bool,
-}
-
-/// `--congestion`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Congestion {
-    /// RFC 5681
-    Reno,
 }
 
 /// `--attach`.
@@ -178,6 +173,11 @@ fn list<T: FromStr + PartialEq>(text: &str, word: &str) -> Result<Vec<T>, String
 
 fn port() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
+}
+
+fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
+    PossibleValuesParser::new(Algorithm::ALL.iter().map(|algorithm| algorithm.name()))
+        .try_map(|name| name.parse::<Algorithm>().map_err(|()| "not a congestion control"))
 }
 
 fn interface(text: &str) -> Result<String, String> {
@@ -351,6 +351,16 @@ mod tests {
         let defaults = serve("--address 192.0.2.7/24").expect("parses");
         assert_eq!(defaults.control_path(), PathBuf::from("/run/byway/eth0.sock"));
         assert_eq!((defaults.port, defaults.drain), (80, Duration::from_secs(5)));
+        assert_eq!(defaults.congestion, Algorithm::Cubic);
+    }
+
+    #[test]
+    fn s7_1_every_congestion_control_is_chosen_by_name() {
+        for algorithm in Algorithm::ALL {
+            let options = serve(&format!("--address 192.0.2.7/24 --congestion {algorithm}")).expect("parses");
+            assert_eq!(options.congestion, *algorithm);
+        }
+        assert!(serve("--address 192.0.2.7/24 --congestion cubik").expect_err("typo").contains("cubic"));
     }
 
     #[test]

@@ -344,6 +344,7 @@ fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
     stack.addresses = options.addresses.clone();
     stack.gateways = options.gateways.clone();
     stack.max_connections = options.max_connections;
+    stack.congestion = options.congestion;
     if options.accept_partial_checksums {
         stack.checksums = Checksums::AcceptPartial;
     }

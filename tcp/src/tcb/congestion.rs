@@ -11,7 +11,12 @@
 //! itself, but for the one of proportional rate reduction during fast recovery (RFC 6937), which loss recovery
 //! steers towards [`Congestion::ssthresh`].
 
+mod cubic;
+mod hystart;
+#[cfg(test)]
+mod path;
 mod reno;
+pub use cubic::Cubic;
 pub use reno::Reno;
 
 use core::fmt;
@@ -21,9 +26,25 @@ use crate::seq::SeqNumber;
 use crate::tcb::rate::RateSample;
 use crate::time::{Duration, Instant};
 
+/// No window grows beyond what a scaled receive window can express (RFC 7323 §2.3).
+const CWND_MAX: u32 = 1 << 30;
+
 /// RFC 6928: min(10 * MSS, max(2 * MSS, 14600)).
 pub fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
+}
+
+/// Below this a window isn't paced: it goes out within 15 ticks of the timer wheel (131 µs), so that pacing would
+/// only cut it into as many bursts, at the price of as many timers; in a data centre's 100 µs it couldn't at all.
+const PACED_SRTT_MIN: Duration = Duration::from_millis(2);
+
+/// The rate that spreads a window over a round trip, octets per second: somewhat faster than the window moves, so
+/// that pacing never is what limits, and not fully spread, so that what the application has goes out. As Linux:
+/// 200 % while the window doubles each round trip, 120 % from half of ssthresh on.
+fn window_rate(cwnd: u32, ssthresh: u32, srtt: Option<Duration>) -> Option<u64> {
+    let srtt = srtt.filter(|srtt| *srtt >= PACED_SRTT_MIN)?;
+    let percent = if cwnd < ssthresh / 2 { 200 } else { 120 };
+    Some(u64::from(cwnd) * percent * 10_000 / srtt.as_micros() as u64)
 }
 
 /// Where loss recovery stands (Linux's `CA` states, without Disorder).
@@ -141,18 +162,21 @@ pub trait Congestion {
 /// A congestion control algorithm by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Algorithm {
-    /// Reno (RFC 5681). S7.1
+    /// CUBIC (RFC 9438). S7.2
     #[default]
+    Cubic,
+    /// Reno (RFC 5681). S7.1
     Reno,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Reno];
+    pub const ALL: &'static [Self] = &[Self::Cubic, Self::Reno];
 
     /// As on the command line and in Linux's `tcp_congestion_control`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Cubic => "cubic",
             Self::Reno => "reno",
         }
     }
@@ -175,6 +199,8 @@ impl FromStr for Algorithm {
 /// A connection's controller: chosen by name, called without a table of pointers.
 #[derive(Clone, Debug)]
 pub enum Controller {
+    /// CUBIC (RFC 9438).
+    Cubic(Cubic),
     /// Reno (RFC 5681).
     Reno(Reno),
 }
@@ -183,6 +209,7 @@ impl Controller {
     /// At connection start, with segments of `mss` octets.
     pub fn new(algorithm: Algorithm, mss: u32) -> Self {
         match algorithm {
+            Algorithm::Cubic => Self::Cubic(Cubic::new(mss)),
             Algorithm::Reno => Self::Reno(Reno::new(mss)),
         }
     }
@@ -192,6 +219,7 @@ impl Controller {
 macro_rules! each {
     ($controller:expr, $it:ident => $call:expr) => {
         match $controller {
+            Controller::Cubic($it) => $call,
             Controller::Reno($it) => $call,
         }
     };
@@ -233,5 +261,36 @@ impl Congestion for Controller {
     }
     fn mode(&self) -> &'static str {
         each!(self, it => it.mode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s7_2_initial_window_is_rfc_6928() {
+        assert_eq!(initial_window(1460), 14_600);
+        assert_eq!(initial_window(536), 5_360);
+        assert_eq!(initial_window(9000), 18_000);
+    }
+
+    #[test]
+    fn s7_1_algorithms_have_the_names_of_linux() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(algorithm.to_string().parse(), Ok(*algorithm));
+        }
+        assert_eq!("Reno".parse::<Algorithm>(), Err(()));
+    }
+
+    #[test]
+    fn s7_2_a_window_is_spread_over_the_round_trip() {
+        let srtt = Some(Duration::from_millis(100));
+        // 100 kB each 100 ms are 1 MB/s.
+        assert_eq!(window_rate(100_000, u32::MAX, srtt), Some(2_000_000));
+        assert_eq!(window_rate(100_000, 100_000, srtt), Some(1_200_000));
+        assert_eq!(window_rate(100_000, u32::MAX, None), None);
+        assert_eq!(window_rate(100_000, u32::MAX, Some(Duration::from_micros(100))), None);
+        assert_eq!(window_rate(CWND_MAX, u32::MAX, Some(PACED_SRTT_MIN)), Some(1_073_741_824_000));
     }
 }

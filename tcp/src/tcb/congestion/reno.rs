@@ -1,6 +1,6 @@
 //! Reno (RFC 5681). S7.1
 
-use super::{AckSample, Congestion, CongestionEvent, Descent, Phase, initial_window};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, initial_window, window_rate};
 use crate::time::{Duration, Instant};
 
 /// Slow start, congestion avoidance, halving on loss.
@@ -13,9 +13,6 @@ pub struct Reno {
     /// Both windows before the last reduction.
     before: (u32, u32),
 }
-
-/// No window grows beyond what a scaled receive window can express (RFC 7323 §2.3).
-const CWND_MAX: u32 = 1 << 30;
 
 impl Reno {
     /// At connection start; ssthresh is arbitrarily high (RFC 5681 §3.1).
@@ -43,8 +40,8 @@ impl Congestion for Reno {
         self.ssthresh
     }
 
-    fn pacing_rate(&self, _srtt: Option<Duration>) -> Option<u64> {
-        None
+    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
+        window_rate(self.cwnd, self.ssthresh, srtt)
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
@@ -145,13 +142,6 @@ mod tests {
     fn event(flight: u32) -> CongestionEvent {
         let signal = super::super::Signal::Loss;
         CongestionEvent { signal, now: Instant::ZERO, nxt: SeqNumber(0), flight, mss: MSS }
-    }
-
-    #[test]
-    fn s7_2_initial_window_is_rfc_6928() {
-        assert_eq!(initial_window(1460), 14_600);
-        assert_eq!(initial_window(536), 5_360);
-        assert_eq!(initial_window(9000), 18_000);
     }
 
     #[test]
