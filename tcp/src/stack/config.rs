@@ -51,8 +51,21 @@ impl Cidr {
 pub struct Listener {
     /// Local port, on every own address.
     pub port: u16,
-    /// Half-open connections at once.
+    /// Half-open connections at once. There is no accept queue: the application hears of a connection
+    /// (`App::opened`) in the batch that completes its handshake, so this is all that `listen`'s backlog bounds.
     pub backlog: u32,
+}
+
+/// When a SYN is answered by a cookie (RFC 4987 §3.6) instead of an entry in the backlog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SynCookies {
+    /// Never: a SYN for a full backlog is dropped.
+    Off,
+    /// When the backlog is full.
+    #[default]
+    OnOverflow,
+    /// For every SYN: to test peers and middleboxes.
+    Always,
 }
 
 /// What a [`Stack`](super::Stack) is told at start.
@@ -78,6 +91,8 @@ pub struct Config {
     pub time_wait: Duration,
     /// FIN-WAIT-2 limit (S2.6).
     pub fin_timeout: Duration,
+    /// What happens to SYNs that the backlog has no room for (T1).
+    pub syncookies: SynCookies,
     /// Idle time before the first keepalive probe; `None` switches keepalive off (S3.2).
     pub keepalive: Option<Duration>,
     /// Unacknowledged data or an unanswered probe for so long ends the connection (RFC 5482).
@@ -106,6 +121,7 @@ impl Config {
             time_wait: Duration::from_secs(60),
             // Linux's tcp_fin_timeout.
             fin_timeout: Duration::from_secs(60),
+            syncookies: SynCookies::OnOverflow,
             // RFC 9293 §3.8.4: at least two hours by default.
             keepalive: Some(Duration::from_secs(7200)),
             // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps

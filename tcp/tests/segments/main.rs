@@ -5,6 +5,7 @@
 mod probe;
 
 mod closing;
+mod cookies;
 mod established;
 mod every_state;
 mod fuzz;
