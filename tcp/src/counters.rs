@@ -95,6 +95,8 @@ counters! {
     syncookies_recv = "TcpExtSyncookiesRecv",
     /// ACKs that might have brought a cookie, and didn't.
     syncookies_failed = "TcpExtSyncookiesFailed",
+    /// Connections reset because the peer hadn't acknowledged everything when `Conn::set_linger`'s time was over.
+    tcp_abort_on_linger = "TcpExtTCPAbortOnLinger",
     /// Connections that entered TIME-WAIT.
     tcp_time_waits = "TcpExtTW",
     /// A SYN re-used a TIME-WAIT pair (RFC 6191).

@@ -16,6 +16,7 @@
 mod ack;
 pub mod congestion;
 mod input;
+mod limits;
 mod output;
 mod pace;
 pub mod rate;
@@ -40,6 +41,7 @@ use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
 use congestion::Controller;
+use limits::{Holding, Limits};
 use pace::Pace;
 use rate::RateSampler;
 use reassembly::Reassembly;
@@ -188,6 +190,8 @@ pub(crate) struct Tcb {
     /// Octets that arrived twice: the next ACK says so (RFC 2883).
     duplicate: Option<(SeqNumber, SeqNumber)>,
     pub(crate) timers: Timers,
+    limits: Limits,
+    holding: Holding,
     pub(crate) hop: Hop,
     owed: Owed,
     /// What the application has to be told.
@@ -270,6 +274,8 @@ impl Tcb {
             pace: Pace::default(),
             duplicate: None,
             timers: Timers::default(),
+            limits: Limits::new(config),
+            holding: Holding::new(iss + 1, now),
             hop,
             owed: Owed::default(),
             ready: Ready::default(),
@@ -507,8 +513,12 @@ impl Tcb {
             return;
         }
         if let Some(next) = self.state.close() {
+            if self.closes_hard() {
+                return self.abort(ctx);
+            }
             self.fin_queued = true;
             self.enter(next, ctx);
+            self.start_linger(ctx.now);
         } else if self.state == State::SynSent {
             self.finish(Closed::Aborted, ctx);
         }
