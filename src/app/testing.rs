@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use byway_tcp::app::{App, Closed, Conn, ConnId, Ready};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Ready};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
 use byway_tcp::tcb::state::State;
@@ -136,6 +136,9 @@ impl Conn for TestConn {
         self.timer = at;
     }
     fn set_nodelay(&mut self, _on: bool) {}
+    fn set_user_timeout(&mut self, _limit: Option<Duration>) {}
+    fn set_keepalive(&mut self, _keepalive: Option<Keepalive>) {}
+    fn set_linger(&mut self, _linger: Option<Duration>) {}
     fn totals(&self) -> Totals {
         self.totals.clone()
     }

@@ -16,7 +16,7 @@ use core::net::SocketAddr;
 
 use crate::counters::Totals;
 use crate::frame::Chunk;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Names a connection of one stack. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -49,6 +49,17 @@ pub enum Closed {
     TimedOut,
     /// `Conn::abort` was called, or the stack is shutting down.
     Aborted,
+}
+
+/// When a silent peer is asked whether it is still there (RFC 9293 §3.8.4); see [`Conn::set_keepalive`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keepalive {
+    /// Silence before the first probe (Linux: TCP_KEEPIDLE).
+    pub idle: Duration,
+    /// Time between probes (TCP_KEEPINTVL).
+    pub interval: Duration,
+    /// Probes in a row without an answer that end the connection (TCP_KEEPCNT).
+    pub probes: u8,
 }
 
 /// An application: one value per core, all its connections.
@@ -124,6 +135,20 @@ pub trait Conn {
 
     /// Calls `ready` with `timer` at or after `at`; `None` stops it. One timer per connection.
     fn set_timer(&mut self, at: Option<Instant>);
+    /// How long data may wait to be acknowledged, or for the peer's window to open, before the connection ends with
+    /// [`Closed::TimedOut`]; `None` goes back to `Config::user_timeout`. As Linux's TCP_USER_TIMEOUT a limit set here
+    /// also ends a connection whose peer answers every probe with a closed window (RFC 5482; by default such a
+    /// connection stays, RFC 9293 MUST-37), and stands in for the number of keepalive probes. Milliseconds. S3.2, T3
+    fn set_user_timeout(&mut self, limit: Option<Duration>);
+    /// When a silent peer is probed; `None` switches keepalive off. `Config::keepalive` is what it starts with.
+    /// Milliseconds. S3.2
+    fn set_keepalive(&mut self, keepalive: Option<Keepalive>);
+    /// What [`shutdown`](Self::shutdown) does about octets that the peer hasn't acknowledged. `None`, the default: sends
+    /// them and FIN for as long as it takes. Zero: resets at once, as SO_LINGER with zero; queued octets are lost and
+    /// nothing waits in TIME-WAIT. Otherwise the connection is reset, with [`Closed::TimedOut`], if the peer hasn't
+    /// acknowledged everything, FIN included, in that time. There SO_LINGER only makes `close` wait, and the
+    /// kernel goes on alone; here nobody waits, and the time is the connection's. Milliseconds.
+    fn set_linger(&mut self, linger: Option<Duration>);
     /// Sends small segments at once (true) or as Nagle says (false, the default) (S8.1).
     fn set_nodelay(&mut self, on: bool);
 

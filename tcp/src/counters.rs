@@ -89,6 +89,14 @@ counters! {
     tcp_ofo_pruned = "TcpExtOfoPruned",
     /// Connections ended because the peer stopped answering.
     tcp_abort_on_timeout = "TcpExtTCPAbortOnTimeout",
+    /// SYNs answered by a cookie (RFC 4987 §3.6).
+    syncookies_sent = "TcpExtSyncookiesSent",
+    /// Cookies that came back and opened a connection.
+    syncookies_recv = "TcpExtSyncookiesRecv",
+    /// ACKs that might have brought a cookie, and didn't.
+    syncookies_failed = "TcpExtSyncookiesFailed",
+    /// Connections reset because the peer hadn't acknowledged everything when `Conn::set_linger`'s time was over.
+    tcp_abort_on_linger = "TcpExtTCPAbortOnLinger",
     /// Connections that entered TIME-WAIT.
     tcp_time_waits = "TcpExtTW",
     /// A SYN re-used a TIME-WAIT pair (RFC 6191).

@@ -33,6 +33,30 @@ impl FourTuple {
     pub fn remote(&self) -> SocketAddr {
         SocketAddr::new(self.remote_ip, self.remote_port)
     }
+
+    #[inline]
+    pub(crate) fn feed(&self, hasher: &mut impl Hasher) {
+        match (self.local_ip, self.remote_ip) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                let mut octets = [0u8; 12];
+                octets[..4].copy_from_slice(&local.octets());
+                octets[4..8].copy_from_slice(&remote.octets());
+                octets[8..10].copy_from_slice(&self.local_port.to_ne_bytes());
+                octets[10..].copy_from_slice(&self.remote_port.to_ne_bytes());
+                hasher.write(&octets);
+            }
+            (local, remote) => {
+                for ip in [local, remote] {
+                    match ip {
+                        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+                        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+                    }
+                }
+                hasher.write(&self.local_port.to_ne_bytes());
+                hasher.write(&self.remote_port.to_ne_bytes());
+            }
+        }
+    }
 }
 
 impl fmt::Debug for FourTuple {
@@ -56,26 +80,7 @@ impl HashKey {
     #[inline]
     pub fn hash(&self, tuple: &FourTuple) -> u64 {
         let mut hasher = SipHasher13::new_with_key(&self.0);
-        match (tuple.local_ip, tuple.remote_ip) {
-            (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                let mut octets = [0u8; 12];
-                octets[..4].copy_from_slice(&local.octets());
-                octets[4..8].copy_from_slice(&remote.octets());
-                octets[8..10].copy_from_slice(&tuple.local_port.to_ne_bytes());
-                octets[10..].copy_from_slice(&tuple.remote_port.to_ne_bytes());
-                hasher.write(&octets);
-            }
-            (local, remote) => {
-                for ip in [local, remote] {
-                    match ip {
-                        IpAddr::V4(ip) => hasher.write(&ip.octets()),
-                        IpAddr::V6(ip) => hasher.write(&ip.octets()),
-                    }
-                }
-                hasher.write(&tuple.local_port.to_ne_bytes());
-                hasher.write(&tuple.remote_port.to_ne_bytes());
-            }
-        }
+        tuple.feed(&mut hasher);
         hasher.finish()
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In RFC terms: `tcb` is RFC 9293 §3.10 with RFC 5681, 6298, 6582, 7323 and 2018; `neighbor` is
-//! RFC 826 and RFC 4861; `listener` is RFC 6528; `wire` is Ethernet, 802.1Q, RFC 791, 8200, 792 and 4443.
+//! RFC 826 and RFC 4861; `listener` is RFC 6528 and RFC 4987 (SYN cookies); `wire` is Ethernet, 802.1Q, RFC 791, 8200, 792 and 4443.
 //!
 //! Payload is never copied on its way: see [`frame`]. Applications implement [`app::App`].
 #![forbid(unsafe_code)]

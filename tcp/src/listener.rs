@@ -1,5 +1,7 @@
 //! LISTEN: which ports are open, and where a connection's numbers start.
 
+pub(crate) mod cookie;
+
 use core::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
@@ -9,12 +11,16 @@ use crate::seq::SeqNumber;
 use crate::stack::Listener;
 use crate::time::Instant;
 
+use cookie::Cookies;
+
 /// An open port and its half-open connections.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) listener: Listener,
     /// Connections in SYN-RECEIVED.
     pub(crate) half_open: u32,
+    /// Until when a cookie can come back; nobody's ACK is looked at later (T2).
+    pub(crate) cookies_until: Instant,
 }
 
 impl Port {
@@ -36,7 +42,7 @@ impl Listeners {
     pub(crate) fn add(&mut self, listener: Listener) {
         if self.find(listener.port).is_none() {
             self.places += listener.backlog;
-            self.ports.push(Port { listener, half_open: 0 });
+            self.ports.push(Port { listener, half_open: 0, cookies_until: Instant::ZERO });
         }
     }
 
@@ -60,10 +66,11 @@ pub(crate) struct Secrets {
     isn: HashKey,
     timestamps: HashKey,
     ports: HashKey,
+    pub(crate) cookies: Cookies,
 }
 
 impl Secrets {
-    /// Three independent keys from one secret.
+    /// Independent keys from one secret.
     pub(crate) fn new(secret: &[u8; 32]) -> Self {
         let derive = |label: u8| {
             let mut key = [0u8; 16];
@@ -77,7 +84,7 @@ impl Secrets {
             }
             HashKey(key)
         };
-        Self { isn: derive(1), timestamps: derive(2), ports: derive(3) }
+        Self { isn: derive(1), timestamps: derive(2), ports: derive(3), cookies: Cookies(derive(4)) }
     }
 
     /// Initial sequence number: a 4 µs clock plus a keyed hash of the four-tuple (RFC 6528 §3). S1.3, T19

@@ -14,6 +14,7 @@
 //! A batch is taken in completely before any application is called, so that each connection is
 //! served once per batch and one ACK covers all its segments.
 
+mod admission;
 mod config;
 mod conn;
 mod control;
@@ -25,7 +26,7 @@ mod transmit;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
-pub use config::{Cidr, Config, Listener};
+pub use config::{Cidr, Config, Listener, SynCookies};
 pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};
@@ -499,6 +500,10 @@ impl<M: Memory> Stack<M> {
 
     fn find(&self, tuple: &FourTuple) -> Option<u32> {
         self.flows.find(tuple, |index| tuple_of(&self.slots, index))
+    }
+
+    fn is_full(&self) -> bool {
+        self.free_slots.is_empty() && self.slots.len() as u32 == self.config.max_connections
     }
 
     /// Gives a connection a slot. `None`, and the connection gone, when there is none.

@@ -16,6 +16,7 @@
 mod ack;
 pub mod congestion;
 mod input;
+mod limits;
 mod output;
 mod pace;
 pub mod rate;
@@ -40,6 +41,7 @@ use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
 use congestion::Controller;
+use limits::{Holding, Limits};
 use pace::Pace;
 use rate::RateSampler;
 use reassembly::Reassembly;
@@ -188,6 +190,8 @@ pub(crate) struct Tcb {
     /// Octets that arrived twice: the next ACK says so (RFC 2883).
     duplicate: Option<(SeqNumber, SeqNumber)>,
     pub(crate) timers: Timers,
+    limits: Limits,
+    holding: Holding,
     pub(crate) hop: Hop,
     owed: Owed,
     /// What the application has to be told.
@@ -270,6 +274,8 @@ impl Tcb {
             pace: Pace::default(),
             duplicate: None,
             timers: Timers::default(),
+            limits: Limits::new(config),
+            holding: Holding::new(iss + 1, now),
             hop,
             owed: Owed::default(),
             ready: Ready::default(),
@@ -316,6 +322,25 @@ impl Tcb {
         tcb
     }
 
+    /// A SYN cookie came back (RFC 4987 §3.6): SYN-RECEIVED as it would have been kept after `syn`, our SYN-ACK
+    /// sent, for the ACK to be given to [`input`](Self::input). T1
+    pub(crate) fn passive_by_cookie<M: Memory>(
+        tuple: FourTuple,
+        syn: &Segment,
+        iss: SeqNumber,
+        timestamp_offset: u32,
+        hop: Hop,
+        ctx: &mut Ctx<'_, M>,
+    ) -> Self {
+        let mut tcb = Self::passive(tuple, syn, iss, timestamp_offset, hop, ctx);
+        tcb.in_backlog = false;
+        tcb.owed.syn = false;
+        tcb.snd.nxt = iss + 1;
+        // Whatever was offered then: no less is taken now.
+        tcb.rcv.edge = tcb.rcv.nxt + u32::from(u16::MAX);
+        tcb
+    }
+
     /// The application opens: CLOSED → SYN-SENT (RFC 9293 §3.10.1). S1.1
     pub(crate) fn active<M: Memory>(
         tuple: FourTuple,
@@ -355,13 +380,7 @@ impl Tcb {
             recent: value,
             recent_at: ctx.now,
         });
-        let default = if self.tuple.remote_ip.is_ipv4() { MSS_DEFAULT_V4 } else { MSS_DEFAULT_V6 };
-        let peer = match options.mss {
-            // A zero is no announcement (T11).
-            None | Some(0) => default,
-            Some(mss) => mss.max(MSS_MIN),
-        };
-        let mut mss = peer.min(ctx.config.mss(&self.tuple));
+        let mut mss = peer_mss(options, &self.tuple).min(ctx.config.mss(&self.tuple));
         if self.timestamps.is_some() {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
         }
@@ -424,9 +443,7 @@ impl Tcb {
 
     /// Upper bound of what may be buffered for the application now, octets. S5.2
     fn receive_limit<M: Memory>(&self, ctx: &Ctx<'_, M>) -> u32 {
-        let share = ctx.pool.fair_share().saturating_mul(u32::from(self.rcv.mss));
-        // RFC 9293 §3.8.6.2.2 needs two segments for any progress beyond stop-and-wait.
-        share.clamp(2 * u32::from(self.rcv.mss), ctx.config.receive_buffer.max(2 * u32::from(self.rcv.mss)))
+        receive_share(ctx.pool, ctx.config, self.rcv.mss)
     }
 
     /// Frames that may be held out of order.
@@ -496,8 +513,12 @@ impl Tcb {
             return;
         }
         if let Some(next) = self.state.close() {
+            if self.closes_hard() {
+                return self.abort(ctx);
+            }
             self.fin_queued = true;
             self.enter(next, ctx);
+            self.start_linger(ctx.now);
         } else if self.state == State::SynSent {
             self.finish(Closed::Aborted, ctx);
         }
@@ -546,8 +567,26 @@ impl Tcb {
     }
 }
 
+/// Largest payload the peer takes, as its SYN's options say (RFC 9293 §3.7.1). S6.1
+pub(crate) fn peer_mss(options: &Options, tuple: &FourTuple) -> u16 {
+    match options.mss {
+        // A zero is no announcement (T11).
+        None | Some(0) if tuple.remote_ip.is_ipv4() => MSS_DEFAULT_V4,
+        None | Some(0) => MSS_DEFAULT_V6,
+        Some(mss) => mss.max(MSS_MIN),
+    }
+}
+
+/// Octets that a connection whose peer sends segments of `mss` may buffer: its share of what is free. S5.2
+pub(crate) fn receive_share<M: Memory>(pool: &FramePool<M>, config: &Config, mss: u16) -> u32 {
+    let share = pool.fair_share().saturating_mul(u32::from(mss));
+    // RFC 9293 §3.8.6.2.2 needs two segments for any progress beyond stop-and-wait.
+    let least = 2 * u32::from(mss);
+    share.clamp(least, config.receive_buffer.max(least))
+}
+
 /// Shift with which the largest window fits 16 bits (RFC 7323 §2.3: at most 14).
-fn window_scale(receive_buffer: u32) -> u8 {
+pub(crate) fn window_scale(receive_buffer: u32) -> u8 {
     let bits = 32 - receive_buffer.leading_zeros();
     (bits.saturating_sub(16) as u8).min(14)
 }

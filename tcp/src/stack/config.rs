@@ -51,8 +51,21 @@ impl Cidr {
 pub struct Listener {
     /// Local port, on every own address.
     pub port: u16,
-    /// Half-open connections at once.
+    /// Half-open connections at once. There is no accept queue: the application hears of a connection
+    /// (`App::opened`) in the batch that completes its handshake, so this is all that `listen`'s backlog bounds.
     pub backlog: u32,
+}
+
+/// When a SYN is answered by a cookie (RFC 4987 §3.6) instead of an entry in the backlog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SynCookies {
+    /// Never: a SYN for a full backlog is dropped.
+    Off,
+    /// When the backlog is full.
+    #[default]
+    OnOverflow,
+    /// For every SYN: to test peers and middleboxes.
+    Always,
 }
 
 /// What a [`Stack`](super::Stack) is told at start.
@@ -78,10 +91,21 @@ pub struct Config {
     pub time_wait: Duration,
     /// FIN-WAIT-2 limit (S2.6).
     pub fin_timeout: Duration,
-    /// Idle time before the first keepalive probe; `None` switches keepalive off (S3.2).
+    /// What happens to SYNs that the backlog has no room for (T1).
+    pub syncookies: SynCookies,
+    /// Idle time before the first keepalive probe; `None` switches keepalive off (S3.2). A connection's own:
+    /// `Conn::set_keepalive`.
     pub keepalive: Option<Duration>,
-    /// Unacknowledged data or an unanswered probe for so long ends the connection (RFC 5482).
+    /// Time between keepalive probes.
+    pub keepalive_interval: Duration,
+    /// Keepalive probes in a row without an answer that end the connection.
+    pub keepalive_probes: u8,
+    /// Unacknowledged data or an unanswered probe for so long ends the connection (RFC 5482). A connection's own,
+    /// which also counts when the peer answers with a closed window: `Conn::set_user_timeout`.
     pub user_timeout: Duration,
+    /// After the application has closed: a peer that answers and takes nothing for so long, its window closed, is
+    /// reset (T5).
+    pub orphan_timeout: Duration,
     /// Upper bound of the receive window, in octets.
     pub receive_buffer: u32,
     /// Upper bound of queued and unacknowledged octets a connection.
@@ -106,11 +130,17 @@ impl Config {
             time_wait: Duration::from_secs(60),
             // Linux's tcp_fin_timeout.
             fin_timeout: Duration::from_secs(60),
+            syncookies: SynCookies::OnOverflow,
             // RFC 9293 §3.8.4: at least two hours by default.
             keepalive: Some(Duration::from_secs(7200)),
+            // Linux's tcp_keepalive_intvl and tcp_keepalive_probes: eleven minutes of silence.
+            keepalive_interval: Duration::from_secs(75),
+            keepalive_probes: 9,
             // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
             // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
             user_timeout: Duration::from_secs(120),
+            // RFC 9293 §3.8.3: R2 is 100 s at least; Linux's tcp_orphan_retries, 8, make as much.
+            orphan_timeout: Duration::from_secs(100),
             // Both are upper bounds: the share of free frames decides (`FramePool::fair_share`). With
             // memory to spare, a client that writes a message of 16 MiB before it reads the echo gets
             // through, although neither side holds the message as a whole.

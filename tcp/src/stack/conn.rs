@@ -2,11 +2,11 @@
 
 use core::net::SocketAddr;
 
-use crate::app::{Conn, ConnId};
+use crate::app::{Conn, ConnId, Keepalive};
 use crate::counters::Totals;
 use crate::frame::{Chunk, Memory, Owner};
 use crate::tcb::{Ctx, Tcb};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// A [`Conn`] of the stack.
 pub(super) struct StackConn<'a, M> {
@@ -114,6 +114,18 @@ impl<M: Memory> Conn for StackConn<'_, M> {
 
     fn set_nodelay(&mut self, on: bool) {
         self.tcb.set_nodelay(on);
+    }
+
+    fn set_user_timeout(&mut self, limit: Option<Duration>) {
+        self.tcb.set_user_timeout(limit);
+    }
+
+    fn set_keepalive(&mut self, keepalive: Option<Keepalive>) {
+        self.tcb.set_keepalive(keepalive, self.ctx.now);
+    }
+
+    fn set_linger(&mut self, linger: Option<Duration>) {
+        self.tcb.set_linger(linger, self.ctx.now);
     }
 
     fn totals(&self) -> Totals {

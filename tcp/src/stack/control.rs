@@ -275,6 +275,18 @@ impl<M: Memory> Stack<M> {
             urgent: 0,
             options,
         };
+        self.send_bare(link, tuple, &header, chunk);
+        true
+    }
+
+    /// A finished header without text, back to where the question came from, in its frame.
+    pub(super) fn send_bare(
+        &mut self,
+        link: &ethernet::Header,
+        tuple: &FourTuple,
+        header: &Emit<'_>,
+        chunk: Chunk,
+    ) {
         let link = link.answer(self.config.mac);
         let frame = self.pool.frame_mut(chunk.index());
         let at = header.emit(frame, MAX_HEADERS..MAX_HEADERS, tuple.local_ip, tuple.remote_ip);
@@ -282,7 +294,6 @@ impl<M: Memory> Stack<M> {
         let at = link.emit(frame, at);
         self.counters.tcp_out_segs += 1;
         self.send_control(chunk, at..MAX_HEADERS);
-        true
     }
 }
 

@@ -16,6 +16,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// A peer that has acknowledged nothing for so long, while others wait for memory, gives way: long against any
 /// retransmission that can still succeed soon, short against what users wait for.
 const STALLED: Duration = Duration::from_secs(5);
+/// So does one that acknowledges an octet now and then (T4): who would need more than a minute for what is queued for
+/// it. A share under pressure is some dozen segments; the slowest modem takes them in seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl<M: Memory> Stack<M> {
     /// Called every turn; does nothing as long as a connection's share is worth having.
@@ -36,7 +39,8 @@ impl<M: Memory> Stack<M> {
             if stuck && tcb.recv.prune(ctx.pool) > 0 {
                 ctx.counters.tcp_ofo_pruned += 1;
             }
-            if tcb.over.is_none() && tcb.has_stalled_since(now - STALLED) {
+            let drips = tcb.is_too_slow(STALLED, PATIENCE, now);
+            if tcb.over.is_none() && (drips || tcb.has_stalled_since(now - STALLED)) {
                 ctx.counters.tcp_abort_on_memory += 1;
                 tcb.abort(&mut ctx);
                 self.mark_dirty(index);

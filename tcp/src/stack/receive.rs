@@ -5,12 +5,10 @@ use crate::app::App;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, FrameSlice, Memory};
-use crate::seq::SeqNumber;
 use crate::tcb::state::State;
-use crate::tcb::{Hop, Tcb};
 use crate::time::Instant;
 use crate::time_wait::Verdict;
-use crate::wire::tcp::{Flags, Segment};
+use crate::wire::tcp::Segment;
 use crate::wire::{Body, Packet, ethernet, ip};
 
 impl<M: Memory> Stack<M> {
@@ -72,66 +70,11 @@ impl<M: Memory> Stack<M> {
                 return self.answer_for_time_wait(link, &tuple, (seq, ack, recent), chunk, now);
             }
         }
-        self.receive_for_listener(link, &tuple, seg, chunk, used, now);
-    }
-
-    /// A segment for no connection: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2). `used`: the last sequence
-    /// number of the connection that this one follows.
-    fn receive_for_listener(
-        &mut self,
-        link: &ethernet::Header,
-        tuple: &FourTuple,
-        seg: &Segment,
-        chunk: Chunk,
-        used: Option<SeqNumber>,
-        now: Instant,
-    ) {
-        let listening = !self.draining && self.listeners.find(tuple.local_port).is_some();
-        if seg.flags.contains(Flags::RST) {
-            return self.discard(chunk, DropReason::NoListener);
-        }
-        if !listening || seg.flags.contains(Flags::ACK) {
-            self.counters.drop(DropReason::NoListener);
-            return self.answer_reset(link, tuple, seg, chunk, now);
-        }
-        if !seg.flags.contains(Flags::SYN) || seg.flags.contains(Flags::FIN) {
-            return self.discard(chunk, DropReason::TcpFlags);
-        }
-        self.pool.release(chunk);
-        let Some(port) = self.listeners.find(tuple.local_port) else { return };
-        if !port.has_room() {
-            return self.counters.drop(DropReason::ListenOverflow);
-        }
-        port.half_open += 1;
-        let (mut iss, offset) = (self.secrets.isn(tuple, now), self.secrets.timestamp_offset(tuple));
-        if let Some(used) = used
-            && iss.leq(used)
-        {
-            // The old connection's octets ran ahead of the clock: beyond its largest unscaled window, as
-            // Linux does (RFC 9293 §3.6.1, RFC 6191 §2). S2.4
-            iss = used + 65_537;
-        }
-        let hop = Hop {
-            link: link.answer(self.config.mac),
-            next: self.config.next_hop(tuple.remote_ip),
-            fresh_until: Instant::ZERO,
-        };
-        let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
-        match self.admit(tcb) {
-            Some(id) => {
-                self.counters.tcp_passive_opens += 1;
-                self.schedule_output(id.index);
-            }
-            None => {
-                self.states[State::SynReceived as usize] -= 1;
-                self.half_open_done(tuple.local_port);
-                self.counters.drop(DropReason::TableFull);
-            }
-        }
+        self.receive_for_listener(link, ip, &tuple, seg, chunk, used, now);
     }
 
     /// A segment for a connection.
-    fn input(
+    pub(super) fn input(
         &mut self,
         index: u32,
         link: &ethernet::Header,

@@ -57,9 +57,7 @@ impl Tcb {
         self.timers.clear(TimerKind::Retransmit);
         self.snd.wl1 = seg.seq;
         self.snd.wl2 = seg.ack;
-        if let Some(idle) = ctx.config.keepalive {
-            self.timers.set(TimerKind::KeepAlive, ctx.now + idle);
-        }
+        self.watch(ctx.now);
     }
 
     /// SND.UNA =< SEG.ACK =< SND.NXT

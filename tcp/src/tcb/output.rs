@@ -493,7 +493,8 @@ impl Tcb {
             if self.persist_backoff == 0 {
                 self.stalled_since = ctx.now;
             }
-            self.timers.set(TimerKind::Persist, ctx.now + self.persist_interval());
+            let at = self.by_patience(ctx.now + self.persist_interval(), ctx.config);
+            self.timers.set(TimerKind::Persist, at);
         }
     }
 

@@ -14,9 +14,6 @@ const SYN_ACK_RETRIES: u8 = 5;
 /// The same while backlogs are more than half full: an entry goes after three seconds instead of a minute, so that
 /// a burst of spoofed SYNs doesn't shut the door for long (Linux does likewise). T1
 const SYN_ACK_RETRIES_CROWDED: u8 = 1;
-/// Keepalive probes without an answer before the connection ends, and their spacing (Linux).
-const KEEPALIVE_PROBES: u8 = 9;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 /// Persist back-off stops doubling here: 200 ms << 9 is beyond the 60 s bound anyway.
 const PERSIST_BACKOFF_MAX: u8 = 9;
 
@@ -40,7 +37,7 @@ impl Tcb {
                     self.recv.clear(ctx.pool);
                     self.over = Some(Closed::Finished);
                 } else {
-                    self.finish(Closed::TimedOut, ctx);
+                    self.on_close_limit(ctx);
                 }
             }
             TimerKind::App => self.ready.timer = true,
@@ -71,15 +68,8 @@ impl Tcb {
         if self.snd.una == self.snd.nxt {
             return self.on_no_next_hop(ctx);
         }
-        // R2 as a time (RFC 9293 §3.8.3, RFC 5482). Octets that a window left behind when it shrank to nothing
-        // don't count against a peer that answers (RFC 9293 §3.8.6, SHLD-17, MUST-37). S3.2, S5.4
-        let mut waiting_since = self.stalled_since;
-        if self.snd.wnd == 0 && waiting_since < self.last_heard {
-            waiting_since = self.last_heard;
-        }
-        if ctx.now.since(waiting_since) >= ctx.config.user_timeout {
-            ctx.counters.tcp_abort_on_timeout += 1;
-            return self.finish(Closed::TimedOut, ctx);
+        if self.give_up_if_due(ctx) {
+            return;
         }
         self.rtt.back_off();
         let part_out = self.send.next_outstanding(ctx.pool, None).is_none() && !self.fin_sent;
@@ -88,14 +78,14 @@ impl Tcb {
             // window has closed meanwhile, ask: the peer may have them.
             self.owed.part_again = true;
             self.owed.probe = self.snd.wnd == 0;
-            self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+            self.timers.set(TimerKind::Retransmit, self.by_patience(ctx.now + self.rtt.rto(), ctx.config));
             return;
         }
         self.on_retransmission_timeout(ctx);
         if self.send.bytes() == 0 && self.fin_sent {
             self.owed.fin = true;
         }
-        self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
+        self.timers.set(TimerKind::Retransmit, self.by_patience(ctx.now + self.rtt.rto(), ctx.config));
     }
 
     /// Nothing is out: the timer only stands in for a next hop that can't be found. What waits to be sent
@@ -113,11 +103,8 @@ impl Tcb {
 
     /// The window is closed and data waits: ask (RFC 9293 §3.8.6.1). S5.3
     fn on_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        // As long as the peer answers the connection stays (MUST-37).
-        let silent = ctx.now.since(self.last_heard).min(ctx.now.since(self.stalled_since));
-        if silent >= ctx.config.user_timeout {
-            ctx.counters.tcp_abort_on_timeout += 1;
-            return self.finish(Closed::TimedOut, ctx);
+        if self.give_up_if_due(ctx) {
+            return;
         }
         if self.snd.wnd == 0 {
             ctx.counters.tcp_win_probes += 1;
@@ -132,25 +119,5 @@ impl Tcb {
     pub(super) fn persist_interval(&self) -> Duration {
         let base = self.rtt.rto();
         (base * (1 << self.persist_backoff.min(PERSIST_BACKOFF_MAX))).min(super::rtt::RTO_MAX)
-    }
-
-    /// RFC 9293 §3.8.4. S3.2
-    fn on_keepalive<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let Some(idle) = ctx.config.keepalive else { return };
-        let heard = self.last_heard + idle;
-        if self.tries == 0 && (heard > ctx.now || self.snd.una != self.snd.nxt) {
-            // Something was heard meanwhile, or retransmission watches over the peer already.
-            let next = if heard > ctx.now { heard } else { ctx.now + idle };
-            self.timers.set(TimerKind::KeepAlive, next);
-            return;
-        }
-        if self.tries >= KEEPALIVE_PROBES {
-            ctx.counters.tcp_abort_on_timeout += 1;
-            return self.finish(Closed::TimedOut, ctx);
-        }
-        self.tries += 1;
-        ctx.counters.tcp_keepalives += 1;
-        self.owed.probe = true;
-        self.timers.set(TimerKind::KeepAlive, ctx.now + KEEPALIVE_INTERVAL.min(idle));
     }
 }

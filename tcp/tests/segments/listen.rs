@@ -2,7 +2,7 @@
 
 use byway_tcp::app::Closed;
 use byway_tcp::counters::DropReason;
-use byway_tcp::stack::Config;
+use byway_tcp::stack::{Config, SynCookies};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::tcp::{Flags, Options};
@@ -121,10 +121,11 @@ fn s6_1_t11_segments_keep_to_the_peers_mss() {
     }
 }
 
-/// T1: the backlog bounds half-open connections; they go, and others come.
+/// T1: the backlog bounds half-open connections; they go, and others come. (With cookies: cookies.rs.)
 #[test]
 fn t1_half_open_connections_are_bounded() {
-    let mut p = Probe::new();
+    let config = Config { syncookies: SynCookies::Off, ..config() };
+    let mut p = Probe::with(config, 512, Instant::from_millis(1000));
     for _ in 0..BACKLOG {
         p.half_open(Options::NONE);
     }

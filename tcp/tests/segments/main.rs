@@ -5,9 +5,11 @@
 mod probe;
 
 mod closing;
+mod cookies;
 mod established;
 mod every_state;
 mod fuzz;
+mod limits;
 mod listen;
 mod recovery;
 mod sender;

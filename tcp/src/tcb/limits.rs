@@ -1,0 +1,210 @@
+//! How long a connection waits for its peer: user timeout, keepalive, linger, and the end of what the application
+//! has closed (RFC 9293 §3.8.3, §3.8.4, RFC 5482). S3.2, T3, T5
+//!
+//! ```text
+//!                          peer silent            peer answers, takes nothing
+//!   default                user_timeout           for ever (MUST-37)
+//!   closed by the app      orphan_timeout         orphan_timeout
+//!   set_user_timeout(t)    t                      t
+//! ```
+
+use super::state::State;
+use super::{Ctx, Tcb};
+use crate::app::{Closed, Keepalive};
+use crate::seq::SeqNumber;
+use crate::stack::Config;
+use crate::time::{Duration, Instant};
+use crate::timer::TimerKind;
+
+/// What the application has set for one connection, in milliseconds: a table holds many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    user_timeout: Option<u32>,
+    /// 0: no keepalive.
+    idle: u32,
+    interval: u32,
+    probes: u8,
+    linger: Option<u32>,
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn from_millis(millis: u32) -> Duration {
+    Duration::from_millis(u64::from(millis))
+}
+
+impl Limits {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            user_timeout: None,
+            idle: config.keepalive.map_or(0, millis),
+            interval: millis(config.keepalive_interval),
+            probes: config.keepalive_probes,
+            linger: None,
+        }
+    }
+}
+
+/// What was in the send queue at a moment, to see how fast it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Holding {
+    una: SeqNumber,
+    end: SeqNumber,
+    at: Instant,
+}
+
+impl Holding {
+    pub(super) fn new(start: SeqNumber, now: Instant) -> Self {
+        Self { una: start, end: start, at: now }
+    }
+}
+
+impl Tcb {
+    // --- user timeout -------------------------------------------------------------------------
+
+    pub(crate) fn set_user_timeout(&mut self, limit: Option<Duration>) {
+        self.limits.user_timeout = limit.map(millis);
+    }
+
+    /// When what waits to be acknowledged, or only to be sent, will have waited too long.
+    fn patience_ends(&self, config: &Config) -> Instant {
+        if let Some(limit) = self.limits.user_timeout {
+            // RFC 5482: the application's word, whatever the peer answers.
+            return self.stalled_since + from_millis(limit);
+        }
+        let mut since = self.stalled_since;
+        // R2 as a time (RFC 9293 §3.8.3). Octets that a window left behind when it shrank to nothing don't count
+        // against a peer that answers (RFC 9293 §3.8.6, SHLD-17, MUST-37). S3.2, S5.4
+        if self.snd.wnd == 0 || self.snd.una == self.snd.nxt {
+            since = since.max(self.last_heard);
+        }
+        let end = since + config.user_timeout;
+        if !self.fin_queued {
+            return end;
+        }
+        // MUST-37 leaves the end to the application; who has closed won't decide it any more. As long as octets
+        // arrive the other way somebody may still be there for them. T5
+        end.min(self.stalled_since.max(self.in_order_at) + config.orphan_timeout)
+    }
+
+    /// Ends the connection if the peer had time enough (S3.2).
+    pub(super) fn give_up_if_due<M>(&mut self, ctx: &mut Ctx<'_, M>) -> bool {
+        let due = self.patience_ends(ctx.config) <= ctx.now;
+        if due {
+            self.give_up(ctx);
+        }
+        due
+    }
+
+    /// Not later than `at`, if patience ends before: timers that back off would notice it too late.
+    pub(super) fn by_patience(&self, at: Instant, config: &Config) -> Instant {
+        at.min(self.patience_ends(config))
+    }
+
+    fn give_up<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+        ctx.counters.tcp_abort_on_timeout += 1;
+        // Who has answered all the while should hear of it.
+        self.owed.reset = self.last_heard > self.stalled_since;
+        self.finish(Closed::TimedOut, ctx);
+    }
+
+    // --- keepalive ----------------------------------------------------------------------------
+
+    pub(crate) fn set_keepalive(&mut self, keepalive: Option<Keepalive>, now: Instant) {
+        self.limits.idle = 0;
+        if let Some(Keepalive { idle, interval, probes }) = keepalive {
+            self.limits.idle = millis(idle).max(1);
+            self.limits.interval = millis(interval).max(1);
+            self.limits.probes = probes;
+        }
+        self.watch(now);
+    }
+
+    /// Starts to watch over a peer that says nothing, if that is wanted.
+    pub(super) fn watch(&mut self, now: Instant) {
+        let lives = !matches!(
+            self.state,
+            State::Closed | State::Listen | State::SynSent | State::SynReceived | State::TimeWait
+        );
+        if lives && self.limits.idle > 0 {
+            let heard = self.last_heard + from_millis(self.limits.idle);
+            self.timers.set(TimerKind::KeepAlive, heard.max(now));
+        } else {
+            self.timers.clear(TimerKind::KeepAlive);
+        }
+    }
+
+    /// RFC 9293 §3.8.4. S3.2
+    pub(super) fn on_keepalive<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+        let Limits { idle, interval, probes, user_timeout, .. } = self.limits;
+        let heard = self.last_heard + from_millis(idle);
+        if self.tries == 0 && (heard > ctx.now || self.snd.una != self.snd.nxt) {
+            // Something was heard meanwhile, or retransmission watches over the peer already.
+            let next = if heard > ctx.now { heard } else { ctx.now + from_millis(idle) };
+            self.timers.set(TimerKind::KeepAlive, next);
+            return;
+        }
+        // As with Linux's TCP_USER_TIMEOUT: a limit that was set stands in for the number of probes.
+        let over = match user_timeout {
+            Some(limit) => self.tries > 0 && ctx.now.since(self.last_heard) >= from_millis(limit),
+            None => self.tries >= probes,
+        };
+        if over {
+            return self.give_up(ctx);
+        }
+        self.tries = self.tries.saturating_add(1);
+        ctx.counters.tcp_keepalives += 1;
+        self.owed.probe = true;
+        self.timers.set(TimerKind::KeepAlive, ctx.now + from_millis(interval));
+    }
+
+    // --- linger -------------------------------------------------------------------------------
+
+    pub(crate) fn set_linger(&mut self, linger: Option<Duration>, now: Instant) {
+        self.limits.linger = linger.map(millis);
+        self.start_linger(now);
+    }
+
+    /// Whether closing is to cut off at once.
+    pub(super) fn closes_hard(&self) -> bool {
+        self.limits.linger == Some(0)
+    }
+
+    /// The application has closed: so long has the peer to acknowledge everything.
+    pub(super) fn start_linger(&mut self, now: Instant) {
+        let waits = matches!(self.state, State::FinWait1 | State::Closing | State::LastAck);
+        match self.limits.linger {
+            Some(limit) if waits => self.timers.set(TimerKind::FinWait2, now + from_millis(limit)),
+            None if waits => self.timers.clear(TimerKind::FinWait2),
+            _ => {}
+        }
+    }
+
+    /// FIN-WAIT-2 has lasted long enough (S2.6), or the application doesn't want to wait any longer for
+    /// what it has sent.
+    pub(super) fn on_close_limit<M>(&mut self, ctx: &mut Ctx<'_, M>) {
+        if self.state != State::FinWait2 {
+            ctx.counters.tcp_abort_on_linger += 1;
+            self.owed.reset = true;
+        }
+        self.finish(Closed::TimedOut, ctx);
+    }
+
+    // --- memory pressure ----------------------------------------------------------------------
+
+    /// Whether the peer takes what it is sent so slowly that, at its pace over the last `period` or longer, what was
+    /// queued when it began would take it more than `patience` (T4). To be asked from time to time.
+    pub(crate) fn is_too_slow(&mut self, period: Duration, patience: Duration, now: Instant) -> bool {
+        let passed = now.since(self.holding.at);
+        if passed < period {
+            return false;
+        }
+        let Holding { una, end, .. } = self.holding;
+        self.holding = Holding { una: self.snd.una, end: self.send.end(), at: now };
+        // All gone that was there: nothing to complain of, however long ago that was.
+        let (gone, held) = (self.snd.una.since(una), end.since(una));
+        gone < held && passed.as_nanos() * u128::from(held) > patience.as_nanos() * u128::from(gone)
+    }
+}
