@@ -22,6 +22,7 @@ pub mod flow_table;
 pub mod frame;
 mod listener;
 pub mod neighbor;
+pub mod rss;
 pub mod seq;
 pub mod stack;
 pub mod tcb;

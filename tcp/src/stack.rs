@@ -62,7 +62,8 @@ pub enum ConnectError {
     NoAddress,
     /// The remote's address or port isn't one that a single other host can have (RFC 9293 §3.10.1, MUST-46).
     BadRemote,
-    /// Every local port towards that remote is in use.
+    /// Every local port towards that remote is in use, or none of the free ones brings the answers to this
+    /// stack's queue ([`Config::rss`]).
     NoPort,
     /// The connection table is full.
     TableFull,
@@ -73,7 +74,7 @@ impl core::fmt::Display for ConnectError {
         f.write_str(match self {
             Self::NoAddress => "no own address of the remote's family",
             Self::BadRemote => "the remote isn't one other host's address and port",
-            Self::NoPort => "every local port towards the remote is in use",
+            Self::NoPort => "no local port towards the remote is free",
             Self::TableFull => "the connection table is full",
         })
     }
@@ -217,13 +218,18 @@ impl<M: Memory> Stack<M> {
         Ok(id)
     }
 
-    /// RFC 6056 §3.3.3 (double hash would be §3.3.4): a keyed offset per remote, then the next free one. T20
+    /// RFC 6056 §3.3.3 (double hash would be §3.3.4): a keyed offset per remote, then the next free one whose
+    /// answers reach this stack: about as many tries as there are queues. T20
     fn free_port(&mut self, tuple: FourTuple) -> Option<u16> {
         let count = u32::from(EPHEMERAL.end - EPHEMERAL.start);
         let offset = self.secrets.port_offset(&tuple);
+        let arrivals = self.config.rss.as_ref().map(|rss| rss.arrivals(&tuple));
         for _ in 0..count {
             self.ports_tried = self.ports_tried.wrapping_add(1);
             let port = EPHEMERAL.start + (offset.wrapping_add(self.ports_tried) % count) as u16;
+            if arrivals.as_ref().is_some_and(|arrivals| !arrivals.are_ours(port)) {
+                continue;
+            }
             let tuple = FourTuple { local_port: port, ..tuple };
             let taken = self.find(&tuple).is_some() || self.time_wait.contains(&tuple, &self.config);
             if !taken {
