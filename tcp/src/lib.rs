@@ -18,6 +18,7 @@
 
 pub mod app;
 pub mod counters;
+mod destinations;
 pub mod flow_table;
 pub mod frame;
 mod listener;

@@ -30,6 +30,7 @@ pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};
 use crate::counters::{Counters, DropReason, Totals};
+use crate::destinations::Destinations;
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
@@ -112,6 +113,9 @@ pub struct Stack<M> {
     neighbors: NeighborTable,
     secrets: Secrets,
     rate: RateLimit,
+    /// Of ICMP errors.
+    errors: RateLimit,
+    destinations: Destinations,
     /// Finished frames that belong to no connection.
     control: VecDeque<FrameSlice>,
     /// Connections whose application has to be called.
@@ -169,6 +173,8 @@ impl<M: Memory> Stack<M> {
             listeners: Listeners::default(),
             neighbors,
             rate: RateLimit::default(),
+            errors: RateLimit::default(),
+            destinations: Destinations::new(key(16)),
             ports_tried: 0,
             draining: false,
             hand: 0,
@@ -208,7 +214,8 @@ impl<M: Memory> Stack<M> {
         };
         let next = self.config.next_hop(remote.ip()).or(Some(remote.ip()));
         let hop = Hop { link, next, fresh_until: Instant::ZERO };
-        let tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
+        let mut tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
+        self.recall_path(&mut tcb, now);
         let Some(id) = self.admit(tcb) else {
             self.states[State::SynSent as usize] -= 1;
             return Err(ConnectError::TableFull);

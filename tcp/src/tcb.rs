@@ -18,6 +18,7 @@ pub mod congestion;
 mod input;
 mod output;
 mod pace;
+pub(crate) mod path_mtu;
 pub mod rate;
 pub(crate) mod reassembly;
 mod recovery;
@@ -41,6 +42,7 @@ use crate::wire::tcp::{Options, Segment};
 
 use congestion::Controller;
 use pace::Pace;
+use path_mtu::PathMtu;
 use rate::RateSampler;
 use reassembly::Reassembly;
 use recovery::Recovery;
@@ -187,6 +189,7 @@ pub(crate) struct Tcb {
     pace: Pace,
     /// Octets that arrived twice: the next ACK says so (RFC 2883).
     duplicate: Option<(SeqNumber, SeqNumber)>,
+    path: PathMtu,
     pub(crate) timers: Timers,
     pub(crate) hop: Hop,
     owed: Owed,
@@ -269,6 +272,7 @@ impl Tcb {
             rate: RateSampler::default(),
             pace: Pace::default(),
             duplicate: None,
+            path: PathMtu::new(mss),
             timers: Timers::default(),
             hop,
             owed: Owed::default(),
@@ -365,8 +369,8 @@ impl Tcb {
         if self.timestamps.is_some() {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
         }
-        self.snd.mss = mss;
-        self.congestion = Controller::new(ctx.config.congestion, u32::from(mss));
+        self.negotiated_mss(mss);
+        self.congestion = Controller::new(ctx.config.congestion, u32::from(self.snd.mss));
         // The window in a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(syn.window);
         self.snd.max_wnd = self.snd.wnd;
@@ -385,6 +389,8 @@ impl Tcb {
     /// The connection is over: no more segments; `App::closed` with `reason` follows.
     pub(crate) fn finish<M>(&mut self, reason: Closed, ctx: &mut Ctx<'_, M>) {
         if self.over.is_none() {
+            let unreachable = reason == Closed::TimedOut && self.is_unreachable();
+            let reason = if unreachable { Closed::Unreachable } else { reason };
             self.over = Some(reason);
             if reason != Closed::Finished {
                 if self.opened || self.opening {
@@ -472,7 +478,7 @@ impl Tcb {
             pool.release(chunk);
             return Ok(());
         }
-        let mss = usize::from(self.snd.mss);
+        let mss = usize::from(self.queue_mss());
         while chunk.len() > mss {
             let Some(rest) = pool.split_off(&mut chunk, mss) else {
                 self.starved = true;

@@ -25,7 +25,7 @@ impl<M: Memory> Stack<M> {
                 Ok(Packet { link, body }) => match body {
                     Body::Tcp(ip, seg) => self.receive_tcp(&link, &ip, &seg, chunk, now),
                     Body::Arp(arp) => self.receive_arp(&link, &arp, chunk, now),
-                    Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk),
+                    Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk, now),
                     Body::Icmpv6(ip) => self.receive_icmpv6(&link, &ip, chunk, now),
                 },
                 Err(reason) => self.discard(chunk, reason),
@@ -116,7 +116,8 @@ impl<M: Memory> Stack<M> {
             next: self.config.next_hop(tuple.remote_ip),
             fresh_until: Instant::ZERO,
         };
-        let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
+        let mut tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
+        self.recall_path(&mut tcb, now);
         match self.admit(tcb) {
             Some(id) => {
                 self.counters.tcp_passive_opens += 1;

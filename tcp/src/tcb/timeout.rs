@@ -91,6 +91,7 @@ impl Tcb {
             self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
             return;
         }
+        self.suspect_black_hole(ctx);
         self.on_retransmission_timeout(ctx);
         if self.send.bytes() == 0 && self.fin_sent {
             self.owed.fin = true;

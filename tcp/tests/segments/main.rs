@@ -8,6 +8,7 @@ mod closing;
 mod established;
 mod every_state;
 mod fuzz;
+mod icmp;
 mod listen;
 mod sender;
 mod strangers;
