@@ -7,13 +7,23 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use byway_tcp::rss::Rss;
 use byway_tcp::stack::Cidr;
 use byway_tcp::wire::MacAddr;
 
 use crate::error::Error;
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GRXFH: u32 = 0x29;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GRSSH: u32 = 0x46;
+
+/// `flow_type` of [`ETHTOOL_GRXFH`]: TCP over IPv4, and over IPv6.
+const TCP_FLOWS: [u32; 2] = [0x01, 0x05];
+/// Addresses and both ports are hashed.
+const RXH_FOUR_TUPLE: u64 = 0xf0;
+/// `hfunc` of [`ETHTOOL_GRSSH`]: Toeplitz.
+const ETH_RSS_HASH_TOP: u8 = 1;
 
 /// What there is to know about an interface before using it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +44,9 @@ pub struct Link {
     pub running: bool,
     /// The driver's name, empty if it doesn't tell.
     pub driver: String,
+    /// How flows are spread over the queues, seen from queue 0. `None` with one queue, and if the driver
+    /// doesn't tell, or spreads them by anything but the Toeplitz hash of addresses and ports.
+    pub rss: Option<Rss>,
 }
 
 impl Link {
@@ -44,15 +57,17 @@ impl Link {
     pub fn query(name: &str) -> Result<Self, Error> {
         let asker = Asker::new(name)?;
         let flags = asker.flags()?;
+        let rx_queues = asker.rx_queues();
         Ok(Self {
             name: name.to_owned(),
             index: asker.index()?,
             mac: asker.mac()?,
             mtu: asker.mtu()?,
-            rx_queues: asker.rx_queues(),
+            rx_queues,
             up: flags & libc::IFF_UP != 0,
             running: flags & libc::IFF_RUNNING != 0,
             driver: asker.driver(),
+            rss: if rx_queues > 1 { asker.rss() } else { None },
         })
     }
 
@@ -214,7 +229,8 @@ impl Asker {
         let mut request = self.request;
         request.ifr_ifru.ifru_data = core::ptr::from_mut(question).cast();
         // SAFETY: SIOCETHTOOL takes an ifreq whose data points at the structure of the command it
-        // begins with; both callers pass the one their command fills in.
+        // begins with; every caller passes the one its command fills in, with the sizes of what
+        // follows it where the command has any.
         let result =
             unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
         result == 0
@@ -225,6 +241,31 @@ impl Asker {
         let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
         let told = self.ethtool(&mut channels);
         if told { (channels.rx + channels.combined).max(1) } else { 1 }
+    }
+
+    /// The key and the indirection table: asked for their sizes first, then for themselves.
+    fn rss(&self) -> Option<Rss> {
+        let hashes_ports = TCP_FLOWS.iter().all(|&flow| {
+            let mut fields = HashFields { command: ETHTOOL_GRXFH, flow, ..HashFields::default() };
+            // A driver that doesn't tell hashes what drivers hash by default.
+            !self.ethtool(&mut fields) || fields.data & RXH_FOUR_TUPLE == RXH_FOUR_TUPLE
+        });
+        let mut sizes = RssHead { command: ETHTOOL_GRSSH, ..RssHead::default() };
+        if !hashes_ports || !self.ethtool(&mut sizes) || sizes.hfunc != ETH_RSS_HASH_TOP {
+            return None;
+        }
+        let (table_len, key_len) = (sizes.table_len as usize, sizes.key_len as usize);
+        if sizes.input_transform != 0 || table_len > RSS_TABLE_MAX || key_len > RSS_KEY_MAX {
+            return None;
+        }
+        let mut whole = RssWhole { head: sizes, rest: [0; RSS_TABLE_MAX + RSS_KEY_MAX / 4] };
+        if !self.ethtool(&mut whole) {
+            return None;
+        }
+        // The table comes first, the key behind it.
+        let (table, key) = whole.rest.split_at(table_len);
+        let key: Vec<u8> = key.iter().flat_map(|word| word.to_ne_bytes()).take(key_len).collect();
+        Rss::new(&key, table, 0)
     }
 
     fn driver(&self) -> String {
@@ -252,6 +293,45 @@ struct Channels {
     combined: u32,
 }
 
+/// `struct ethtool_rxnfc` as ETHTOOL_GRXFH uses it.
+#[repr(C)]
+#[derive(Default)]
+struct HashFields {
+    command: u32,
+    flow: u32,
+    data: u64,
+    rest: [u64; 22],
+}
+
+/// Places in the largest indirection table, and octets in the largest key, that drivers have: 4096 and 52,
+/// with room to grow.
+const RSS_TABLE_MAX: usize = 8192;
+const RSS_KEY_MAX: usize = 256;
+
+/// The beginning of `struct ethtool_rxfh`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RssHead {
+    command: u32,
+    context: u32,
+    /// Places of the table.
+    table_len: u32,
+    /// Octets of the key.
+    key_len: u32,
+    /// The hash function.
+    hfunc: u8,
+    /// What is done to the addresses before (symmetric hashing).
+    input_transform: u8,
+    reserved: [u8; 6],
+}
+
+/// `struct ethtool_rxfh` with the table and the key behind it.
+#[repr(C)]
+struct RssWhole {
+    head: RssHead,
+    rest: [u32; RSS_TABLE_MAX + RSS_KEY_MAX / 4],
+}
+
 /// What follows the driver's name in `struct ethtool_drvinfo`.
 const DRIVER_INFO_REST: usize = 4 * 32 + 12 + 5 * 4;
 
@@ -264,6 +344,8 @@ struct DriverInfo {
 }
 
 const _: () = assert!(size_of::<Channels>() == 36);
+const _: () = assert!(size_of::<HashFields>() == 192);
+const _: () = assert!(size_of::<RssHead>() == 24);
 const _: () = assert!(size_of::<DriverInfo>() == 196);
 
 #[cfg(test)]
@@ -302,6 +384,7 @@ mod tests {
             up: true,
             running: true,
             driver: "veth".into(),
+            rss: None,
         };
         link.check_queues(&[0, 1]).expect("both exist");
         let error = link.check_queues(&[0, 2]).expect_err("two queues only");

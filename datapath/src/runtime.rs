@@ -348,7 +348,9 @@ fn open<A: App>(plan: &Plan, make_app: &impl Fn(usize) -> A, place: usize) -> Re
     let socket = port.fd().try_clone_to_owned().map_err(|source| Error::System { what, source })?;
     let ready = Ready { bound: port.bound().clone(), huge_pages };
     let pool = byway_tcp::frame::FramePool::new(umem);
-    let mut stack = Stack::new(plan.stack.clone(), pool);
+    let mut config = plan.stack.clone();
+    config.rss = config.rss.map(|rss| rss.for_queue(queue));
+    let mut stack = Stack::new(config, pool);
     for &listener in &plan.listeners {
         stack.listen(listener);
     }

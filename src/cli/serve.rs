@@ -343,6 +343,7 @@ fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
     stack.mtu = link.mtu.min(datapath.mtu_max()) as u16;
     stack.addresses = options.addresses.clone();
     stack.gateways = options.gateways.clone();
+    stack.rss = link.rss.clone();
     stack.max_connections = options.max_connections;
     stack.congestion = options.congestion;
     if options.accept_partial_checksums {

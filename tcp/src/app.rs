@@ -47,6 +47,9 @@ pub enum Closed {
     Reset,
     /// The peer stopped answering: retransmission limit, keepalive or user timeout (S3.2).
     TimedOut,
+    /// Our packets don't get there, a router or the peer's host says: nobody listens, or somebody forbids it;
+    /// or the peer stopped answering, and such a word was the last that was heard (RFC 9293 §3.9.2.2).
+    Unreachable,
     /// `Conn::abort` was called, or the stack is shutting down.
     Aborted,
 }

@@ -15,7 +15,7 @@ macro_rules! counters {
                 $(#[$doc])*
                 pub $field: u64,
             )*
-            drops: [u64; DropReason::COUNT],
+            drops: Drops,
         }
 
         impl Counters {
@@ -23,13 +23,13 @@ macro_rules! counters {
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
                 [$(($name, self.$field)),*]
                     .into_iter()
-                    .chain(DropReason::ALL.iter().map(|&r| (r.name(), self.drops[r as usize])))
+                    .chain(DropReason::ALL.iter().map(|&r| (r.name(), self.drops.0[r as usize])))
             }
 
             /// Adds another core's counters.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
-                for (mine, theirs) in self.drops.iter_mut().zip(other.drops) {
+                for (mine, theirs) in self.drops.0.iter_mut().zip(other.drops.0) {
                     *mine += theirs;
                 }
             }
@@ -101,12 +101,26 @@ counters! {
     tcp_time_waits = "TcpExtTW",
     /// A SYN re-used a TIME-WAIT pair (RFC 6191).
     tcp_time_wait_recycled = "TcpExtTWRecycled",
+    /// Path MTUs that a router's word made smaller (RFC 1191, RFC 8201).
+    tcp_mtu_reductions = "BywayTcpMtuReductions",
+    /// Path MTUs taken for smaller because full segments timed out (RFC 4821 §7.7).
+    tcp_mtu_black_holes = "BywayTcpMtuBlackHoles",
+    /// Larger segments tried on a path, and lost or acknowledged.
+    tcp_mtup_fail = "TcpExtTCPMTUPFail",
+    tcp_mtup_success = "TcpExtTCPMTUPSuccess",
     arp_in = "BywayArpIn",
     arp_out = "BywayArpOut",
     ndp_in = "BywayNdpIn",
     ndp_out = "BywayNdpOut",
     icmp_in_echos = "IcmpInEchos",
     icmp_out_echo_reps = "IcmpOutEchoReps",
+    icmp_in_dest_unreachs = "IcmpInDestUnreachs",
+    icmp_in_time_excds = "IcmpInTimeExcds",
+    icmp_in_parm_probs = "IcmpInParmProbs",
+    icmp6_in_dest_unreachs = "Icmp6InDestUnreachs",
+    icmp6_in_pkt_too_bigs = "Icmp6InPktTooBigs",
+    icmp6_in_time_excds = "Icmp6InTimeExcds",
+    icmp6_in_parm_problems = "Icmp6InParmProblems",
     icmp6_in_echos = "Icmp6InEchos",
     icmp6_out_echo_reps = "Icmp6OutEchoReplies",
     /// Payload octets copied by user space: 0 on the zero-copy paths.
@@ -168,6 +182,12 @@ drop_reasons! {
     /// Flag combination no TCP sends (T16).
     TcpFlags = "BywayDropTcpFlags",
     IcmpChecksum = "IcmpInCsumErrors",
+    /// An ICMP error about a connection that we don't have.
+    IcmpNoConnection = "IcmpInErrors",
+    /// An ICMP error that quotes nothing in flight (RFC 5927 §4).
+    IcmpOutOfWindow = "TcpExtOutOfWindowIcmps",
+    /// A path MTU that is no smaller than what is sent, or impossible.
+    IcmpMtu = "BywayDropIcmpMtu",
     /// Malformed ARP, NDP or ICMP body.
     ControlBody = "BywayDropControlBody",
     /// No listener and no connection; answered with RST (S1.5).
@@ -200,6 +220,16 @@ drop_reasons! {
     NoNeighbor = "BywayDropNoNeighbor",
 }
 
+/// One counter for each reason: the standard library has defaults for arrays of up to 32.
+#[derive(Clone, Debug)]
+struct Drops([u64; DropReason::COUNT]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::COUNT])
+    }
+}
+
 /// Counters and connections, of one core or of several.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
@@ -223,16 +253,16 @@ impl Counters {
     /// Counts a discarded frame or segment.
     #[inline]
     pub fn drop(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
+        self.drops.0[reason as usize] += 1;
     }
 
     /// How many were discarded for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.drops[reason as usize]
+        self.drops.0[reason as usize]
     }
 
     /// How many were discarded in all.
     pub fn dropped_total(&self) -> u64 {
-        self.drops.iter().sum()
+        self.drops.0.iter().sum()
     }
 }

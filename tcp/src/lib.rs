@@ -18,10 +18,12 @@
 
 pub mod app;
 pub mod counters;
+mod destinations;
 pub mod flow_table;
 pub mod frame;
 mod listener;
 pub mod neighbor;
+pub mod rss;
 pub mod seq;
 pub mod stack;
 pub mod tcb;

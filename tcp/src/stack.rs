@@ -31,6 +31,7 @@ pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};
 use crate::counters::{Counters, DropReason, Totals};
+use crate::destinations::Destinations;
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
@@ -63,7 +64,8 @@ pub enum ConnectError {
     NoAddress,
     /// The remote's address or port isn't one that a single other host can have (RFC 9293 §3.10.1, MUST-46).
     BadRemote,
-    /// Every local port towards that remote is in use.
+    /// Every local port towards that remote is in use, or none of the free ones brings the answers to this
+    /// stack's queue ([`Config::rss`]).
     NoPort,
     /// The connection table is full.
     TableFull,
@@ -74,7 +76,7 @@ impl core::fmt::Display for ConnectError {
         f.write_str(match self {
             Self::NoAddress => "no own address of the remote's family",
             Self::BadRemote => "the remote isn't one other host's address and port",
-            Self::NoPort => "every local port towards the remote is in use",
+            Self::NoPort => "no local port towards the remote is free",
             Self::TableFull => "the connection table is full",
         })
     }
@@ -112,6 +114,9 @@ pub struct Stack<M> {
     neighbors: NeighborTable,
     secrets: Secrets,
     rate: RateLimit,
+    /// Of ICMP errors.
+    errors: RateLimit,
+    destinations: Destinations,
     /// Finished frames that belong to no connection.
     control: VecDeque<FrameSlice>,
     /// Connections whose application has to be called.
@@ -169,6 +174,8 @@ impl<M: Memory> Stack<M> {
             listeners: Listeners::default(),
             neighbors,
             rate: RateLimit::default(),
+            errors: RateLimit::default(),
+            destinations: Destinations::new(key(16)),
             ports_tried: 0,
             draining: false,
             hand: 0,
@@ -208,7 +215,8 @@ impl<M: Memory> Stack<M> {
         };
         let next = self.config.next_hop(remote.ip()).or(Some(remote.ip()));
         let hop = Hop { link, next, fresh_until: Instant::ZERO };
-        let tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
+        let mut tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
+        self.recall_path(&mut tcb, now);
         let Some(id) = self.admit(tcb) else {
             self.states[State::SynSent as usize] -= 1;
             return Err(ConnectError::TableFull);
@@ -218,13 +226,18 @@ impl<M: Memory> Stack<M> {
         Ok(id)
     }
 
-    /// RFC 6056 §3.3.3 (double hash would be §3.3.4): a keyed offset per remote, then the next free one. T20
+    /// RFC 6056 §3.3.3 (double hash would be §3.3.4): a keyed offset per remote, then the next free one whose
+    /// answers reach this stack: about as many tries as there are queues. T20
     fn free_port(&mut self, tuple: FourTuple) -> Option<u16> {
         let count = u32::from(EPHEMERAL.end - EPHEMERAL.start);
         let offset = self.secrets.port_offset(&tuple);
+        let arrivals = self.config.rss.as_ref().map(|rss| rss.arrivals(&tuple));
         for _ in 0..count {
             self.ports_tried = self.ports_tried.wrapping_add(1);
             let port = EPHEMERAL.start + (offset.wrapping_add(self.ports_tried) % count) as u16;
+            if arrivals.as_ref().is_some_and(|arrivals| !arrivals.are_ours(port)) {
+                continue;
+            }
             let tuple = FourTuple { local_port: port, ..tuple };
             let taken = self.find(&tuple).is_some() || self.time_wait.contains(&tuple, &self.config);
             if !taken {

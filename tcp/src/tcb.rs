@@ -19,6 +19,7 @@ mod input;
 mod limits;
 mod output;
 mod pace;
+pub(crate) mod path_mtu;
 pub mod rate;
 pub(crate) mod reassembly;
 mod recovery;
@@ -43,6 +44,7 @@ use crate::wire::tcp::{Options, Segment};
 use congestion::Controller;
 use limits::{Holding, Limits};
 use pace::Pace;
+use path_mtu::PathMtu;
 use rate::RateSampler;
 use reassembly::Reassembly;
 use recovery::Recovery;
@@ -189,6 +191,7 @@ pub(crate) struct Tcb {
     pace: Pace,
     /// Octets that arrived twice: the next ACK says so (RFC 2883).
     duplicate: Option<(SeqNumber, SeqNumber)>,
+    path: PathMtu,
     pub(crate) timers: Timers,
     limits: Limits,
     holding: Holding,
@@ -273,6 +276,7 @@ impl Tcb {
             rate: RateSampler::default(),
             pace: Pace::default(),
             duplicate: None,
+            path: PathMtu::new(mss),
             timers: Timers::default(),
             limits: Limits::new(config),
             holding: Holding::new(iss + 1, now),
@@ -384,8 +388,8 @@ impl Tcb {
         if self.timestamps.is_some() {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
         }
-        self.snd.mss = mss;
-        self.congestion = Controller::new(ctx.config.congestion, u32::from(mss));
+        self.negotiated_mss(mss);
+        self.congestion = Controller::new(ctx.config.congestion, u32::from(self.snd.mss));
         // The window in a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(syn.window);
         self.snd.max_wnd = self.snd.wnd;
@@ -404,6 +408,8 @@ impl Tcb {
     /// The connection is over: no more segments; `App::closed` with `reason` follows.
     pub(crate) fn finish<M>(&mut self, reason: Closed, ctx: &mut Ctx<'_, M>) {
         if self.over.is_none() {
+            let unreachable = reason == Closed::TimedOut && self.is_unreachable();
+            let reason = if unreachable { Closed::Unreachable } else { reason };
             self.over = Some(reason);
             if reason != Closed::Finished {
                 if self.opened || self.opening {
@@ -489,7 +495,7 @@ impl Tcb {
             pool.release(chunk);
             return Ok(());
         }
-        let mss = usize::from(self.snd.mss);
+        let mss = usize::from(self.queue_mss());
         while chunk.len() > mss {
             let Some(rest) = pool.split_off(&mut chunk, mss) else {
                 self.starved = true;

@@ -85,7 +85,7 @@ impl<M: Memory> Stack<M> {
         if let Some(port) = self.listeners.find(tuple.local_port) {
             port.half_open += 1;
         }
-        self.enter_passive(tcb);
+        self.enter_passive(tcb, now);
     }
 
     /// Where a peer's SYN came from. The next hop is asked for before anything goes there.
@@ -98,7 +98,8 @@ impl<M: Memory> Stack<M> {
     }
 
     /// Gives a connection from a SYN its slot. The table isn't full.
-    fn enter_passive(&mut self, tcb: Tcb) -> u32 {
+    fn enter_passive(&mut self, mut tcb: Tcb, now: Instant) -> u32 {
+        self.recall_path(&mut tcb, now);
         let Some(id) = self.admit(tcb) else { unreachable!("no SYN gets this far with a full table") };
         self.counters.tcp_passive_opens += 1;
         self.schedule_output(id.index);
@@ -186,7 +187,7 @@ impl<M: Memory> Stack<M> {
         let syn = Segment { seq: irs, flags: Flags::SYN, options, payload: (0, 0), ..*seg };
         let hop = self.hop_back(link, tuple);
         let tcb = Tcb::passive_by_cookie(*tuple, &syn, iss, offset, hop, &mut self.ctx(now));
-        let index = self.enter_passive(tcb);
+        let index = self.enter_passive(tcb, now);
         self.input(index, link, ip, seg, chunk, now);
         // Nobody knows when the SYN-ACK was sent: the RTT is measured later.
         if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {

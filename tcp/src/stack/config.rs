@@ -3,6 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::flow_table::FourTuple;
+use crate::rss::Rss;
 use crate::tcb::congestion::Algorithm;
 use crate::time::Duration;
 use crate::wire::{Checksums, MacAddr};
@@ -112,6 +113,10 @@ pub struct Config {
     pub send_buffer: u32,
     /// Congestion control of new connections.
     pub congestion: Algorithm,
+    /// How the NIC spreads flows over its queues, as far as it tells: then active opens choose ports whose
+    /// answers reach this stack. With several queues and `None`, an answer may reach another core, which
+    /// resets it: such a connect succeeds in one of as many tries as there are queues.
+    pub rss: Option<Rss>,
 }
 
 impl Config {
@@ -147,6 +152,7 @@ impl Config {
             receive_buffer: 16 << 20,
             send_buffer: 8 << 20,
             congestion: Algorithm::default(),
+            rss: None,
         }
     }
 

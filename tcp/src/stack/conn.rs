@@ -33,7 +33,7 @@ impl<M: Memory> Conn for StackConn<'_, M> {
     }
 
     fn mss(&self) -> usize {
-        usize::from(self.tcb.snd.mss)
+        usize::from(self.tcb.queue_mss())
     }
 
     #[inline]

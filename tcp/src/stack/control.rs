@@ -11,7 +11,10 @@ use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, MAX_HEADERS, Memory, Owner};
 use crate::neighbor::{LearnedBy, Question};
 use crate::seq::SeqNumber;
+use crate::tcb::Tcb;
+use crate::tcb::path_mtu::RAISE_AFTER_REPORT;
 use crate::time::Instant;
+use crate::wire::icmp::{Cause, Report};
 use crate::wire::tcp::{Emit, Flags, Options, Segment};
 use crate::wire::{MacAddr, arp, ethernet, icmp, icmpv6, ip};
 
@@ -94,8 +97,14 @@ impl<M: Memory> Stack<M> {
         self.send_control(chunk, start + range.start..start + range.end);
     }
 
-    /// RFC 1122 §3.2.2.6: echo. Errors about packets of ours are soft and change nothing yet.
-    pub(super) fn receive_icmpv4(&mut self, link: &ethernet::Header, ip: &ip::Header, mut chunk: Chunk) {
+    /// RFC 1122 §3.2.2.6: echo; §4.2.3.9: errors about packets of ours.
+    pub(super) fn receive_icmpv4(
+        &mut self,
+        link: &ethernet::Header,
+        ip: &ip::Header,
+        mut chunk: Chunk,
+        now: Instant,
+    ) {
         if let Err(reason) = self.check_ours(link, ip) {
             return self.discard(chunk, reason);
         }
@@ -107,7 +116,15 @@ impl<M: Memory> Stack<M> {
                 let range = icmp::echo_reply_in_place(self.pool.bytes_mut(&mut chunk), link, ip, mac);
                 self.send_control(chunk, start + range.start..start + range.end);
             }
-            Ok(icmp::Message::Unreachable { .. }) => self.discard(chunk, DropReason::Unsupported),
+            Ok(icmp::Message::Error(report)) => {
+                match report.cause {
+                    Cause::TooBig { .. } | Cause::Unreachable => self.counters.icmp_in_dest_unreachs += 1,
+                    Cause::TimeExceeded => self.counters.icmp_in_time_excds += 1,
+                    Cause::ParameterProblem => self.counters.icmp_in_parm_probs += 1,
+                }
+                self.pool.release(chunk);
+                self.receive_error(&report, now);
+            }
             Err(reason) => self.discard(chunk, reason),
         }
     }
@@ -155,8 +172,57 @@ impl<M: Memory> Stack<M> {
                 }
                 self.pool.release(chunk);
             }
-            Ok(_) => self.discard(chunk, DropReason::Unsupported),
+            Ok(icmpv6::Message::Error(report)) => {
+                if let Err(reason) = self.check_ours(link, ip) {
+                    return self.discard(chunk, reason);
+                }
+                match report.cause {
+                    Cause::TooBig { .. } => self.counters.icmp6_in_pkt_too_bigs += 1,
+                    Cause::Unreachable => self.counters.icmp6_in_dest_unreachs += 1,
+                    Cause::TimeExceeded => self.counters.icmp6_in_time_excds += 1,
+                    Cause::ParameterProblem => self.counters.icmp6_in_parm_problems += 1,
+                }
+                self.pool.release(chunk);
+                self.receive_error(&report, now);
+            }
             Err(reason) => self.discard(chunk, reason),
+        }
+    }
+
+    /// An ICMP error about a segment of ours (RFC 1122 §4.2.3.9, RFC 5927).
+    fn receive_error(&mut self, report: &Report, now: Instant) {
+        let quoted = &report.quoted;
+        let tuple = FourTuple {
+            local_ip: quoted.src,
+            remote_ip: quoted.dst,
+            local_port: quoted.src_port,
+            remote_port: quoted.dst_port,
+        };
+        // A smaller path costs a walk over what is in flight: not as often as somebody may like.
+        if !self.errors.allow(now) {
+            return self.counters.drop(DropReason::RateLimited);
+        }
+        let Some(index) = self.find(&tuple) else {
+            return self.counters.drop(DropReason::IcmpNoConnection);
+        };
+        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
+        let result = tcb.on_icmp(report, &mut ctx);
+        let news = tcb.has_news();
+        match result {
+            Ok(Some(mtu)) => self.destinations.learn(tuple.remote_ip, mtu, now + RAISE_AFTER_REPORT),
+            Ok(None) => {}
+            Err(reason) => return self.counters.drop(reason),
+        }
+        if news {
+            self.mark_dirty(index);
+        }
+        self.schedule_output(index);
+    }
+
+    /// What earlier connections to the same host have found out about the way.
+    pub(super) fn recall_path(&self, tcb: &mut Tcb, now: Instant) {
+        if let Some((mtu, until)) = self.destinations.path_mtu(tcb.tuple.remote_ip, now) {
+            tcb.limit_path(mtu, until);
         }
     }
 

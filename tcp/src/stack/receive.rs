@@ -23,7 +23,7 @@ impl<M: Memory> Stack<M> {
                 Ok(Packet { link, body }) => match body {
                     Body::Tcp(ip, seg) => self.receive_tcp(&link, &ip, &seg, chunk, now),
                     Body::Arp(arp) => self.receive_arp(&link, &arp, chunk, now),
-                    Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk),
+                    Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk, now),
                     Body::Icmpv6(ip) => self.receive_icmpv6(&link, &ip, chunk, now),
                 },
                 Err(reason) => self.discard(chunk, reason),

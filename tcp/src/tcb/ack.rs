@@ -79,6 +79,7 @@ impl Tcb {
             self.recover(seg, news, duplicate, ctx);
         }
         if moved {
+            self.raise_path_if_due(ctx);
             self.persist_backoff = 0;
             self.after_progress(seg.ack, ctx);
         }

@@ -165,6 +165,9 @@ impl Tcb {
             // It hasn't left this host yet; sending it twice wouldn't help. The timer comes back.
             return false;
         }
+        if !self.fit_to_path(index, ctx) {
+            return false;
+        }
         ctx.counters.tcp_retrans_segs += 1;
         self.retransmits += 1;
         self.recovery.on_retransmit(self.timestamps.map(|timestamps| timestamps.value(ctx.now)));
@@ -186,7 +189,7 @@ impl Tcb {
             self.owed.fin |= self.fin_sent;
             return self.probe_sent(true, ctx);
         };
-        if ctx.pool.owner(index) == Owner::TxRing {
+        if ctx.pool.owner(index) == Owner::TxRing || !self.fit_to_path(index, ctx) {
             return;
         }
         let again = new.is_none();
@@ -203,6 +206,9 @@ impl Tcb {
     fn send_next<M: Memory>(&mut self, index: u32, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
         if ctx.pool.owner(index) == Owner::TxRing {
             // A part of it is still on its way out of this host.
+            return false;
+        }
+        if !self.fit_to_path(index, ctx) {
             return false;
         }
         let octets = match self.next_segment(index, ctx) {

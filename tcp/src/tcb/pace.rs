@@ -6,9 +6,9 @@ use super::{Ctx, Tcb};
 use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
 
-/// So much before its time a segment may go: two ticks of the timer wheel, because one that waits for the wheel leaves
-/// up to a tick late, and the rate must not suffer from that.
-const AHEAD: Duration = Duration::from_micros(262);
+/// Segments that may leave at once after a pause: an initial window's worth (RFC 6928; RFC 9002 §7.7 has the same
+/// bound). It also keeps the rate up when the loop or the timer wheel, which ticks every 131 µs, comes late.
+const BURST_SEGMENTS: u64 = 10;
 
 /// When the next segment may leave.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Tcb {
 
     /// Whether a segment has to wait for its time; then the timer is set.
     pub(super) fn must_wait<M>(&mut self, ctx: &Ctx<'_, M>) -> bool {
-        if self.pace.rate == 0 || self.pace.next <= ctx.now + AHEAD {
+        if self.pace.rate == 0 || self.pace.next <= ctx.now {
             return false;
         }
         self.timers.set(TimerKind::Pacing, self.pace.next);
@@ -38,8 +38,8 @@ impl Tcb {
         if self.pace.rate == 0 {
             return;
         }
-        // What wasn't sent in time gone by isn't made up for in a burst.
-        let nanos = u64::from(octets) * 1_000_000_000 / self.pace.rate;
-        self.pace.next = self.pace.next.max(now) + Duration::from_nanos(nanos);
+        let time = |octets: u64| Duration::from_nanos(octets * 1_000_000_000 / self.pace.rate);
+        let earliest = now - time(BURST_SEGMENTS * u64::from(self.snd.mss));
+        self.pace.next = self.pace.next.max(earliest) + time(u64::from(octets));
     }
 }

@@ -162,6 +162,37 @@ impl SendQueue {
         Ok(())
     }
 
+    /// Cuts a frame after `at` octets: what lies behind moves into a frame of its own, copied and counted, with
+    /// the same marks. False, and nothing changed, when no frame is free.
+    ///
+    /// # Panics
+    /// If the frame is no longer than that, or the kernel has it.
+    pub(crate) fn cut<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, at: u16) -> bool {
+        let meta = *pool.meta(index);
+        assert!(0 < at && at < meta.len && meta.flags & SACKED == 0, "nothing to cut");
+        let Some(mut rest) = pool.alloc(Owner::SendQueue) else { return false };
+        pool.copy_payload(index, usize::from(meta.start + at), &mut rest, usize::from(meta.len - at));
+        let behind = pool.park(rest, Owner::SendQueue);
+        let rest = pool.meta_mut(behind);
+        rest.seq = meta.seq.wrapping_add(u32::from(at));
+        (rest.next, rest.sent, rest.flags) = (meta.next, meta.sent, meta.flags);
+        rest.flags &= !IN_FLIGHT;
+        *pool.transmission_mut(behind) = *pool.transmission(index);
+        if meta.flags & IN_FLIGHT != 0 {
+            self.join_flight(pool, behind, index);
+        }
+        let front = pool.meta_mut(index);
+        front.len = at;
+        front.next = behind;
+        for last in [&mut self.tail, &mut self.sent_last] {
+            if *last == index {
+                *last = behind;
+            }
+        }
+        self.frames += 1;
+        true
+    }
+
     /// The frame was put into the TX ring: all of it or, if it isn't `whole`, its first octets.
     pub(crate) fn sent<M: Memory>(
         &mut self,
@@ -565,6 +596,70 @@ mod tests {
             }
             queue.clear(&mut pool);
             proptest::prop_assert_eq!(pool.free_count(), pool.total());
+        }
+    }
+
+    proptest::proptest! {
+        /// S6.2: cutting changes neither the octets, their numbers, their marks, nor what searches find.
+        #[test]
+        fn s6_2_a_cut_frame_is_the_same_octets(
+            lens in proptest::collection::vec(2usize..60, 1..8),
+            cuts in proptest::collection::vec((0usize..16, 1u16..59, 0u8..3), 1..20),
+            unsent in 0usize..8,
+        ) {
+            let (mut queue, mut pool) = queue(&lens);
+            let octets = queue.bytes();
+            while queue.frames() as usize > unsent && let Some(index) = queue.unsent() {
+                if SeqNumber(pool.meta(index).seq).since(SeqNumber(u32::MAX - 5)) as usize >= lens.len() * 20 {
+                    break;
+                }
+                send(&mut queue, &mut pool, index, true, 1);
+            }
+            for (at, cut, mark) in cuts {
+                let mut all = Vec::new();
+                let mut next = queue.head;
+                while next != NONE {
+                    all.push(next);
+                    next = pool.meta(next).next;
+                }
+                let index = all[at % all.len()];
+                let sent = pool.meta(index).sent > 0;
+                match mark {
+                    0 if sent => drop(queue.mark_lost(&mut pool, index)),
+                    1 if sent => drop(queue.mark_sacked(&mut pool, index)),
+                    _ => {}
+                }
+                let meta = *pool.meta(index);
+                if cut < meta.len && meta.flags & SACKED == 0 {
+                    proptest::prop_assert!(queue.cut(&mut pool, index, cut));
+                }
+            }
+            let (mut at, mut seq, mut lost, mut sacked, mut frames) =
+                (queue.head, SeqNumber(u32::MAX - 5), 0, 0, 0);
+            let mut last = NONE;
+            while at != NONE {
+                let meta = *pool.meta(at);
+                proptest::prop_assert_eq!(SeqNumber(meta.seq), seq);
+                seq += u32::from(meta.len);
+                lost += if meta.flags & LOST != 0 { u32::from(meta.len) } else { 0 };
+                sacked += if meta.flags & SACKED != 0 { u32::from(meta.len) } else { 0 };
+                frames += 1;
+                (last, at) = (at, meta.next);
+            }
+            proptest::prop_assert_eq!((seq, last, frames), (queue.end(), queue.tail, queue.frames()));
+            proptest::prop_assert_eq!((lost, sacked, octets), (queue.lost, queue.sacked, queue.bytes()));
+            // What is in flight, and nothing else, is on the list of that.
+            let (mut flying, mut flight) = (queue.earliest_sent(), 0);
+            while let Some(index) = flying {
+                proptest::prop_assert!(pool.meta(index).flags & (LOST | SACKED) == 0);
+                flight += u32::from(pool.meta(index).len);
+                flying = Some(pool.transmission(index).later).filter(|&later| later != NONE);
+            }
+            let unsent = queue.unsent().map_or(0, |index| queue.end().since(SeqNumber(pool.meta(index).seq)));
+            proptest::prop_assert_eq!(flight + unsent + lost + sacked, octets);
+            send_all(&mut queue, &mut pool, 2);
+            acknowledge(&mut queue, &mut pool, seq);
+            proptest::prop_assert_eq!((pool.free_count(), queue.bytes()), (pool.total(), 0));
         }
     }
 

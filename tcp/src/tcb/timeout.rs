@@ -81,6 +81,7 @@ impl Tcb {
             self.timers.set(TimerKind::Retransmit, self.by_patience(ctx.now + self.rtt.rto(), ctx.config));
             return;
         }
+        self.suspect_black_hole(ctx);
         self.on_retransmission_timeout(ctx);
         if self.send.bytes() == 0 && self.fin_sent {
             self.owed.fin = true;

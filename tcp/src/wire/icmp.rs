@@ -1,4 +1,4 @@
-//! ICMP for IPv4 (RFC 792): echo, and the errors that path-MTU discovery needs (RFC 1191).
+//! ICMP for IPv4 (RFC 792): echo, and errors about packets of ours.
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::ops::Range;
@@ -10,6 +10,8 @@ use crate::seq::SeqNumber;
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
 
 const CHECKSUM: usize = 2;
 /// Octets before the quoted packet or the echo data.
@@ -62,20 +64,41 @@ impl Quoted {
     }
 }
 
+/// Why a packet of ours didn't arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// It is larger than the next hop takes.
+    TooBig {
+        /// The next hop's MTU, octets; 0 from routers older than RFC 1191.
+        mtu: u32,
+    },
+    /// Nobody there takes it (RFC 792; RFC 4443 §3.1).
+    Unreachable,
+    /// It went in circles (RFC 792; RFC 4443 §3.3).
+    TimeExceeded,
+    /// Its header wasn't understood (RFC 792; RFC 4443 §3.4).
+    ParameterProblem,
+}
+
+/// An ICMP error of either family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Why.
+    pub cause: Cause,
+    /// Trying again won't help: nobody listens, or somebody forbids it. Others may pass by themselves
+    /// (RFC 9293 §3.9.2.2).
+    pub hard: bool,
+    /// Which packet.
+    pub quoted: Quoted,
+}
+
 /// An ICMP message that concerns byway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message {
     /// To be answered by [`echo_reply_in_place`].
     EchoRequest,
     /// A packet of ours didn't arrive.
-    Unreachable {
-        /// Why (RFC 792, RFC 1122 §3.2.2.1).
-        code: u8,
-        /// With code 4: the next hop's MTU in octets, 0 from routers older than RFC 1191.
-        mtu: Option<u16>,
-        /// Which one.
-        quoted: Quoted,
-    },
+    Error(Report),
 }
 
 /// Verifies the checksum over the whole message.
@@ -96,11 +119,24 @@ pub fn parse(frame: &[u8], ip: &ip::Header) -> Result<Message, DropReason> {
     match (header[0], header[1]) {
         (ECHO_REQUEST, 0) => Ok(Message::EchoRequest),
         (ECHO_REQUEST, _) => Err(DropReason::ControlBody),
-        (UNREACHABLE, code) => Ok(Message::Unreachable {
-            code,
-            mtu: (code == FRAGMENTATION_NEEDED).then(|| be16(header, 6)),
-            quoted: Quoted::parse_v4(&message[HEADER_LEN..])?,
-        }),
+        (kind @ (UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM), code) => {
+            let cause = match (kind, code) {
+                (UNREACHABLE, FRAGMENTATION_NEEDED) => Cause::TooBig { mtu: u32::from(be16(header, 6)) },
+                (UNREACHABLE, _) => Cause::Unreachable,
+                (TIME_EXCEEDED, _) => Cause::TimeExceeded,
+                _ => Cause::ParameterProblem,
+            };
+            // RFC 9293 §3.9.2.2: protocol and port unreachable; RFC 1812 §5.2.7.1: administratively
+            // prohibited (9, 10, 13).
+            let hard = kind == UNREACHABLE && matches!(code, 2 | 3 | 9 | 10 | 13);
+            let quoted = Quoted::parse_v4(&message[HEADER_LEN..])?;
+            // The error comes back to who sent the packet; anything else was made up.
+            if quoted.src != ip.dst {
+                return Err(DropReason::ControlBody);
+            }
+            Ok(Message::Error(Report { cause, hard, quoted }))
+        }
+        // RFC 6633: source quench changes nothing (RFC 9293 §3.9.2.2, MUST-55).
         _ => Err(DropReason::Unsupported),
     }
 }

@@ -12,12 +12,14 @@ use core::net::{IpAddr, Ipv6Addr};
 use core::ops::Range;
 
 use super::ethernet::{self, VlanTags};
-use super::icmp::Quoted;
+use super::icmp::{Cause, Quoted, Report};
 use super::{MacAddr, be32, checksum, ip, octets, put};
 use crate::counters::DropReason;
 
 const UNREACHABLE: u8 = 1;
 const PACKET_TOO_BIG: u8 = 2;
+const TIME_EXCEEDED: u8 = 3;
+const PARAMETER_PROBLEM: u8 = 4;
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 const SOLICITATION: u8 = 135;
@@ -83,20 +85,8 @@ pub enum Message {
     Solicitation(Solicitation),
     /// A neighbour's address.
     Advertisement(Advertisement),
-    /// A packet of ours didn't fit (RFC 4443 §3.2).
-    PacketTooBig {
-        /// The next hop's MTU, octets.
-        mtu: u32,
-        /// Which one.
-        quoted: Quoted,
-    },
-    /// A packet of ours didn't arrive (RFC 4443 §3.1).
-    Unreachable {
-        /// Why.
-        code: u8,
-        /// Which one.
-        quoted: Quoted,
-    },
+    /// A packet of ours didn't arrive (RFC 4443 §3).
+    Error(Report),
 }
 
 /// Verifies the checksum over pseudo-header and message, and the addresses that no message may have.
@@ -131,14 +121,23 @@ pub fn parse(frame: &[u8], link: &ethernet::Header, ip: &ip::Header) -> Result<M
         (SOLICITATION, 0) => parse_solicitation(message, ip).map(Message::Solicitation),
         (ADVERTISEMENT, 0) => parse_advertisement(message, ip).map(Message::Advertisement),
         (ECHO_REQUEST | SOLICITATION | ADVERTISEMENT, _) => Err(DropReason::ControlBody),
-        // RFC 4443 §3.2: the code is ignored.
-        (PACKET_TOO_BIG, _) => {
+        (kind @ (UNREACHABLE | PACKET_TOO_BIG | TIME_EXCEEDED | PARAMETER_PROBLEM), code) => {
             ip::check_unicast(link, ip)?;
-            Ok(Message::PacketTooBig { mtu: be32(header, 4), quoted: parse_quote(message)? })
-        }
-        (UNREACHABLE, code) => {
-            ip::check_unicast(link, ip)?;
-            Ok(Message::Unreachable { code, quoted: parse_quote(message)? })
+            let (cause, hard) = match kind {
+                // Administratively prohibited, port unreachable, failed policy, reject route (RFC 4443 §3.1).
+                UNREACHABLE => (Cause::Unreachable, matches!(code, 1 | 4 | 5 | 6)),
+                // RFC 4443 §3.2: the code is ignored.
+                PACKET_TOO_BIG => (Cause::TooBig { mtu: be32(header, 4) }, false),
+                TIME_EXCEEDED => (Cause::TimeExceeded, false),
+                // Unknown next header: nobody there speaks TCP.
+                _ => (Cause::ParameterProblem, code == 1),
+            };
+            let quoted = parse_quote(message)?;
+            // The error comes back to who sent the packet; anything else was made up.
+            if quoted.src != ip.dst {
+                return Err(DropReason::ControlBody);
+            }
+            Ok(Message::Error(Report { cause, hard, quoted }))
         }
         _ => Err(DropReason::Unsupported),
     }

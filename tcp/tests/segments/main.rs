@@ -9,6 +9,7 @@ mod cookies;
 mod established;
 mod every_state;
 mod fuzz;
+mod icmp;
 mod limits;
 mod listen;
 mod recovery;

@@ -1,5 +1,6 @@
 //! ARP, ICMP and ICMPv6 with neighbour discovery: read, answered and asked. L7, L8.
 
+use super::icmp::{Cause, Report};
 use super::*;
 
 fn arp_of(frame: &[u8]) -> Result<(ethernet::Header, arp::Packet), DropReason> {
@@ -280,13 +281,14 @@ fn l8_errors_quote_the_segment_they_are_about() {
     let too_big = [&[3, 4, 0, 0, 0, 0, 0x05, 0x00][..], &quoted_segment(a4, b4)].concat();
     let frame = around(a4, b4, ip::ICMP, &sealed(a4, b4, too_big.clone()));
     let Ok(Packet { body: Body::Icmpv4(ip), .. }) = parse(&frame, Checksums::Verify) else { panic!("valid") };
-    let message = icmp::Message::Unreachable { code: 4, mtu: Some(1280), quoted: quoted(b4, a4) };
-    assert_eq!(icmp::parse(&frame, &ip), Ok(message));
+    let cause = Cause::TooBig { mtu: 1280 };
+    let report = Report { cause, hard: false, quoted: quoted(b4, a4) };
+    assert_eq!(icmp::parse(&frame, &ip), Ok(icmp::Message::Error(report)));
 
     let too_big_v6 = [&[2, 0, 0, 0, 0, 0, 0x05, 0x00][..], &quoted_segment(a6, b6)].concat();
     let frame = around(a6, b6, ip::ICMPV6, &sealed(a6, b6, too_big_v6.clone()));
-    let message = icmpv6::Message::PacketTooBig { mtu: 1280, quoted: quoted(b6, a6) };
-    assert_eq!(icmpv6_of(&frame).expect("valid").2, message);
+    let report = Report { cause, hard: false, quoted: quoted(b6, a6) };
+    assert_eq!(icmpv6_of(&frame).expect("valid").2, icmpv6::Message::Error(report));
 
     // Every shorter quote is refused.
     for len in 4..too_big.len() {
@@ -296,5 +298,100 @@ fn l8_errors_quote_the_segment_they_are_about() {
     for len in 4..too_big_v6.len() {
         let frame = around(a6, b6, ip::ICMPV6, &sealed(a6, b6, too_big_v6[..len].to_vec()));
         assert!(parse_whole(&frame).is_err(), "{len}");
+    }
+}
+
+/// The error of a frame, if it has one.
+fn report_of(frame: &[u8]) -> Result<Report, DropReason> {
+    let packet = parse(frame, Checksums::Verify)?;
+    match packet.body {
+        Body::Icmpv4(ip) => match icmp::parse(frame, &ip)? {
+            icmp::Message::Error(report) => Ok(report),
+            other => panic!("{other:?}"),
+        },
+        Body::Icmpv6(ip) => match icmpv6::parse(frame, &packet.link, &ip)? {
+            icmpv6::Message::Error(report) => Ok(report),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// RFC 9293 §3.9.2.2, RFC 1812 §5.2.7.1, RFC 4443 §3.1: which errors are final.
+#[test]
+fn l8_hard_and_soft_errors_of_both_families() {
+    let [(a4, b4), (a6, b6)] = PAIRS;
+    let v4 = |kind, code| {
+        let body = [&[kind, code, 0, 0, 0, 0, 0, 0][..], &quoted_segment(a4, b4)].concat();
+        report_of(&around(a4, b4, ip::ICMP, &sealed(a4, b4, body)))
+    };
+    let v6 = |kind, code| {
+        let body = [&[kind, code, 0, 0, 0, 0, 5, 0][..], &quoted_segment(a6, b6)].concat();
+        report_of(&around(a6, b6, ip::ICMPV6, &sealed(a6, b6, body)))
+    };
+    for code in 0..=255 {
+        let report = v4(3, code).expect("valid");
+        let cause = if code == 4 { Cause::TooBig { mtu: 0 } } else { Cause::Unreachable };
+        assert_eq!((report.cause, report.hard), (cause, [2, 3, 9, 10, 13].contains(&code)), "{code}");
+        let report = v6(1, code).expect("valid");
+        assert_eq!((report.cause, report.hard), (Cause::Unreachable, [1, 4, 5, 6].contains(&code)), "{code}");
+        assert_eq!(v4(11, code).map(|report| (report.cause, report.hard)), Ok((Cause::TimeExceeded, false)));
+        let report = v6(4, code).expect("valid");
+        assert_eq!((report.cause, report.hard), (Cause::ParameterProblem, code == 1), "{code}");
+    }
+    assert_eq!(v4(12, 0).map(|report| report.cause), Ok(Cause::ParameterProblem));
+    assert_eq!(v6(2, 0).map(|report| report.cause), Ok(Cause::TooBig { mtu: 1280 }));
+    assert_eq!(v6(3, 0).map(|report| report.cause), Ok(Cause::TimeExceeded));
+    // MUST-55: source quench says nothing; nor does what only a router has to know.
+    assert_eq!(v4(4, 0), Err(DropReason::Unsupported));
+    assert_eq!(v4(5, 1), Err(DropReason::Unsupported));
+}
+
+/// An error about somebody else's packet was made up: routers send them to the packet's sender.
+#[test]
+fn l8_an_error_about_a_packet_of_another_host_is_refused() {
+    for ((src, dst), kind) in PAIRS.into_iter().zip([3, 1]) {
+        let head = [kind, 0, 0, 0, 0, 0, 0, 0];
+        let quote = quoted_segment(dst, src);
+        let protocol = if src.is_ipv4() { ip::ICMP } else { ip::ICMPV6 };
+        let body = [&head[..], &quote].concat();
+        assert_eq!(
+            report_of(&around(src, dst, protocol, &sealed(src, dst, body))),
+            Err(DropReason::ControlBody)
+        );
+    }
+}
+
+proptest! {
+    /// Errors whose quotes are bent and cut: refused or read, never a panic, and never of another host.
+    #[test]
+    fn p1_l8_bent_quotes_never_panic(
+        v6: bool, kind in 0_u8..14, code: u8, rest: [u8; 4],
+        bends in prop::collection::vec((0_usize..60, any::<u8>()), 0..4), cut in 0_usize..60,
+    ) {
+        let (src, dst) = PAIRS[usize::from(v6)];
+        let mut quote = quoted_segment(src, dst);
+        for (at, octet) in bends {
+            let len = quote.len();
+            quote[at % len] = octet;
+        }
+        quote.truncate(cut);
+        let body = [&[kind, code, 0, 0][..], &rest, &quote].concat();
+        let protocol = if v6 { ip::ICMPV6 } else { ip::ICMP };
+        let frame = around(src, dst, protocol, &sealed(src, dst, body));
+        if let Ok(packet) = parse_whole(&frame) {
+            let report = match packet.body {
+                Body::Icmpv4(ip) => match icmp::parse(&frame, &ip) {
+                    Ok(icmp::Message::Error(report)) => Some(report),
+                    _ => None,
+                },
+                Body::Icmpv6(ip) => match icmpv6::parse(&frame, &packet.link, &ip) {
+                    Ok(icmpv6::Message::Error(report)) => Some(report),
+                    _ => None,
+                },
+                _ => None,
+            };
+            prop_assert!(report.is_none_or(|report| report.quoted.src == dst));
+        }
     }
 }
