@@ -3,12 +3,13 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test bench compare
+.PHONY: help demo test bench bench-impaired compare
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
 	@echo 'make test      format, lints, dependency direction, all tests (as root: those on real interfaces, too)'
 	@echo 'make bench     micro-benchmarks, latency and throughput'
+	@echo 'make bench-impaired   goodput and fairness over a lossy line, beside the kernel (root; most of an hour)'
 	@echo 'make compare   byway beside nginx on this host (root)'
 
 demo:
@@ -29,6 +30,11 @@ test:
 bench:
 	@deploy/install-deps.sh
 	cargo bench --locked
+
+# ARGS='--rounds 1 --congestion cubic --no-fairness' for a quick look; ARGS=--help for the rest.
+bench-impaired:
+	@deploy/install-deps.sh
+	cargo bench --locked --bench impaired -- $(ARGS)
 
 compare:
 	@deploy/install-deps.sh compare

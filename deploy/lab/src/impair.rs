@@ -10,6 +10,9 @@
 //! not they count, so what happens to the n-th frame of a direction depends on the seed and n alone: not on
 //! time, and a higher loss only loses more of the same frames.
 //!
+//! Several interfaces may share one end, as hosts share a line: their frames meet in one lane, and what comes
+//! back goes to the one whose address it bears.
+//!
 //! VLAN tags do not pass: the kernel takes them off before a packet socket sees the frame.
 
 mod bridge;
@@ -35,7 +38,7 @@ const HELD_AT_MOST: Duration = Duration::from_millis(5);
 /// a loss.
 const ETHERNET_HEADER: usize = 14;
 
-/// What happens to frames, the same in both directions. The default is nothing.
+/// What happens to the frames of a direction. The default is nothing.
 #[derive(Clone, Debug)]
 pub struct ImpairOptions {
     /// Of everything that is left to chance.
@@ -57,6 +60,33 @@ pub struct ImpairOptions {
     pub rate_bits: Option<u64>,
     /// How many frames wait for the line at most; those that come when it is full are lost.
     pub queue_packets: usize,
+    /// How many octets of frames wait for the line at most, if that is what limits the queue, too.
+    pub queue_octets: Option<usize>,
+    /// From how many waiting octets on a packet of an ECN-capable transport is marked as having met
+    /// congestion (RFC 3168 §5). Without it none is.
+    pub mark_octets: Option<usize>,
+}
+
+impl ImpairOptions {
+    /// Leaves delay, rate and queue, and nothing to chance.
+    pub fn without_chance(&mut self) {
+        (self.loss, self.duplicate, self.reorder, self.corrupt) = (0.0, 0.0, 0.0, 0.0);
+    }
+}
+
+/// What happens to the frames of each direction. From one [`ImpairOptions`]: the same to both.
+#[derive(Clone, Debug)]
+pub struct Directions {
+    /// From the first end to the second.
+    pub a_to_b: ImpairOptions,
+    /// From the second end to the first.
+    pub b_to_a: ImpairOptions,
+}
+
+impl From<ImpairOptions> for Directions {
+    fn from(both: ImpairOptions) -> Self {
+        Self { a_to_b: both.clone(), b_to_a: both }
+    }
 }
 
 impl Default for ImpairOptions {
@@ -72,6 +102,8 @@ impl Default for ImpairOptions {
             rate_bits: None,
             // netem's own default.
             queue_packets: 1000,
+            queue_octets: None,
+            mark_octets: None,
         }
     }
 }
@@ -89,8 +121,13 @@ pub struct Counts {
     pub reordered: u64,
     /// Had a bit flipped.
     pub corrupted: u64,
+    /// Marked as having met congestion.
+    pub marked: u64,
     /// Lost because the queue was full.
     pub overflowed: u64,
+    /// Lost because the bridge was late: the kernel keeps only so many frames for it. A fault of the lab's, not
+    /// of the line it imitates.
+    pub missed: u64,
     /// Lost because they were larger than the other interface takes: segmentation offload is on at an end.
     pub oversized: u64,
     /// The kernel did not take them: the other interface is down.
@@ -101,12 +138,13 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { received, lost, duplicated, reordered, corrupted, overflowed, oversized, refused, sent } =
-            self;
+        let Self { received, lost, duplicated, reordered, corrupted, marked, .. } = self;
+        let Self { overflowed, missed, oversized, refused, sent, .. } = self;
         write!(
             f,
             "received {received}, lost {lost}, duplicated {duplicated}, reordered {reordered}, corrupted {corrupted}, \
-             overflowed {overflowed}, oversized {oversized}, refused {refused}, sent {sent}"
+             marked {marked}, overflowed {overflowed}, missed {missed}, oversized {oversized}, refused {refused}, \
+             sent {sent}"
         )
     }
 }
@@ -169,8 +207,10 @@ struct Lane {
     options: ImpairOptions,
     dice: Dice,
     held: VecDeque<Held>,
-    /// When each frame that waits for the line will be on it whole.
-    departures: VecDeque<Duration>,
+    /// When each frame that waits for the line will be on it whole, and its octets.
+    departures: VecDeque<(Duration, usize)>,
+    /// The octets of all of them.
+    waiting: usize,
     due: BinaryHeap<Reverse<Due>>,
     order: u64,
     counts: Counts,
@@ -183,6 +223,7 @@ impl Lane {
             dice: Dice::new(options.seed, direction),
             held: VecDeque::new(),
             departures: VecDeque::new(),
+            waiting: 0,
             due: BinaryHeap::new(),
             order: 0,
             counts: Counts::default(),
@@ -252,23 +293,56 @@ impl Lane {
     }
 
     /// Puts a frame on the line behind those that wait for it, then on its way.
-    fn queue(&mut self, frame: Frame, delay: Duration, now: Duration) {
+    fn queue(&mut self, mut frame: Frame, delay: Duration, now: Duration) {
         let mut departure = now;
         if let Some(rate) = self.options.rate_bits {
-            while self.departures.front().is_some_and(|departure| *departure <= now) {
+            while let Some((_, octets)) = self.departures.front().filter(|(departure, _)| *departure <= now) {
+                self.waiting -= octets;
                 self.departures.pop_front();
             }
-            if self.departures.len() >= self.options.queue_packets {
+            let octets_max = self.options.queue_octets.unwrap_or(usize::MAX);
+            if self.departures.len() >= self.options.queue_packets || self.waiting + frame.len() > octets_max
+            {
                 self.counts.overflowed += 1;
                 return;
             }
+            if self.options.mark_octets.is_some_and(|limit| self.waiting > limit) && mark(&mut frame) {
+                self.counts.marked += 1;
+            }
             let nanoseconds = frame.len() as u128 * 8 * 1_000_000_000 / u128::from(rate.max(1));
-            departure =
-                self.departures.back().copied().unwrap_or(now) + Duration::from_nanos(nanoseconds as u64);
-            self.departures.push_back(departure);
+            let before = self.departures.back().map_or(now, |(departure, _)| *departure);
+            departure = before + Duration::from_nanos(nanoseconds as u64);
+            self.departures.push_back((departure, frame.len()));
+            self.waiting += frame.len();
         }
         self.order += 1;
         self.due.push(Reverse(Due { at: departure + delay, order: self.order, frame }));
+    }
+}
+
+/// Marks a packet of an ECN-capable transport "congestion experienced" (RFC 3168 §5); false for any other.
+fn mark(frame: &mut [u8]) -> bool {
+    const CE: u8 = 0b11;
+    let Some((header, packet)) = frame.split_at_mut_checked(ETHERNET_HEADER) else { return false };
+    match ([header[12], header[13]], packet) {
+        // The octet behind version and length, which the header's checksum covers (RFC 1624 eq. 3).
+        ([0x08, 0x00], packet @ [_, _, _, _, _, _, _, _, _, _, _, _, ..]) if packet[1] & CE != 0 => {
+            let old = u16::from_be_bytes([packet[0], packet[1]]);
+            packet[1] |= CE;
+            let new = u16::from_be_bytes([packet[0], packet[1]]);
+            let checksum = u16::from_be_bytes([packet[10], packet[11]]);
+            let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+            let folded = (sum & 0xffff) + (sum >> 16);
+            let folded = (folded & 0xffff) + (folded >> 16);
+            packet[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+            true
+        }
+        // The traffic class lies across the first two octets; its last two bits are in the second.
+        ([0x86, 0xdd], [_, class, ..]) if *class & (CE << 4) != 0 => {
+            *class |= CE << 4;
+            true
+        }
+        _ => false,
     }
 }
 

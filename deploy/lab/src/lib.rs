@@ -18,7 +18,7 @@ mod socket;
 mod topology;
 mod watch;
 
-pub use impair::{Counts, Impair, ImpairOptions, Report};
+pub use impair::{Counts, Directions, Impair, ImpairOptions, Report};
 pub use namespace::{Namespace, is_root};
 pub use topology::{
     BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, KERNEL_INTERFACE, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions,

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use byway_lab::{Impair, ImpairOptions};
+use byway_lab::{Directions, Impair, ImpairOptions};
 use clap::Parser;
 
-/// Bridges two interfaces and impairs what passes, both ways, as the seed says.
+/// Bridges interfaces and impairs what passes, both ways, as the seed says.
 ///
 /// Chances are given as 0.05 or 5%. The same seed does the same to the n-th frame of each direction. Switch
 /// offload off at the sending ends (ethtool -K IF tx off tso off gso off gro off): a frame larger than the
@@ -19,9 +19,9 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// One interface.
-    #[arg(long, value_name = "IF")]
-    a: String,
+    /// One interface. Again for more that share the line.
+    #[arg(long, value_name = "IF", required = true)]
+    a: Vec<String>,
     /// The other interface.
     #[arg(long, value_name = "IF")]
     b: String,
@@ -52,6 +52,15 @@ struct Arguments {
     /// How many frames wait for the line at most.
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "rate_mbit")]
     queue_packets: usize,
+    /// How many octets of frames wait for the line at most.
+    #[arg(long, value_name = "N", requires = "rate_mbit")]
+    queue_octets: Option<usize>,
+    /// From how many waiting octets on packets of ECN-capable transports are marked.
+    #[arg(long, value_name = "N", requires = "rate_mbit")]
+    mark_octets: Option<usize>,
+    /// Loses, duplicates, reorders and corrupts only what goes from A to B.
+    #[arg(long)]
+    one_way: bool,
     /// Ends after this many seconds. Without it, on SIGTERM or SIGINT.
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
@@ -82,7 +91,13 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         jitter: arguments.jitter_ms,
         rate_bits: arguments.rate_mbit.map(|rate| rate.saturating_mul(1_000_000)),
         queue_packets: arguments.queue_packets,
+        queue_octets: arguments.queue_octets,
+        mark_octets: arguments.mark_octets,
     };
+    let mut directions = Directions::from(options);
+    if arguments.one_way {
+        directions.b_to_a.without_chance();
+    }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -103,9 +118,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         });
     }
 
-    let ready =
-        || println!("byway-impair ready: {} <-> {}, seed {}", arguments.a, arguments.b, arguments.seed);
-    let report = Impair::run(&arguments.a, &arguments.b, &options, ready, &stop)?;
+    let ready = || {
+        println!("byway-impair ready: {} <-> {}, seed {}", arguments.a.join("+"), arguments.b, arguments.seed)
+    };
+    let report = Impair::run(&arguments.a, &arguments.b, directions, ready, &stop)?;
     println!("{report}");
     if report.oversized() {
         eprintln!("byway-impair: frames larger than the MTU were lost; what was measured is void");

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use byway_lab::{
-    BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, Impair, ImpairOptions, KERNEL_IPV4, KERNEL_IPV6, Lab,
-    LabOptions, Namespace, Report, VethEnd, VethOptions, is_root, veth_pair,
+    BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, Directions, Impair, ImpairOptions, KERNEL_IPV4, KERNEL_IPV6,
+    Lab, LabOptions, Namespace, Report, VethEnd, VethOptions, is_root, veth_pair,
 };
 
 /// A lab with a kernel on both sides.
@@ -163,6 +163,58 @@ fn frames_above_the_mtu_are_said_not_passed() {
     let report = impair.stop().unwrap();
     assert!(report.oversized());
     assert_eq!((report.a_to_b.oversized, report.a_to_b.sent), (1, 1), "{report}");
+}
+
+/// Two stations on one line: each hears what is for it, and nothing that is for the other.
+#[test]
+fn stations_of_one_end_share_the_line() {
+    if !is_root() {
+        return;
+    }
+    let (wire, far) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let end = |namespace, name| VethEnd { namespace, name };
+    let stations = ["192.0.2.11", "192.0.2.12"].map(|address| (Namespace::new().unwrap(), address));
+    for ((station, address), near) in stations.iter().zip(["near0", "near1"]) {
+        veth_pair(end(station, "bwb0"), end(&wire, near), VethOptions::default()).unwrap();
+        station.run(&format!("ip addr add {address}/24 dev bwb0")).unwrap();
+    }
+    veth_pair(end(&wire, "far"), end(&far, "bwb0"), VethOptions::default()).unwrap();
+    far.run("ip addr add 192.0.2.2/24 dev bwb0").unwrap();
+    let slow = ImpairOptions { delay: Duration::from_millis(30), ..ImpairOptions::default() };
+    let directions = Directions { a_to_b: slow, b_to_a: ImpairOptions::default() };
+    let impair = Impair::start_shared(&wire, &["near0", "near1"], "far", directions).unwrap();
+
+    let listener = far.enter(|| TcpListener::bind("192.0.2.2:9").unwrap());
+    let received = |namespace: &Namespace| -> u64 {
+        let text = namespace.run("ip -s link show bwb0").unwrap();
+        let line = text.lines().skip_while(|line| !line.contains("RX:")).nth(1).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    for (station, _) in &stations {
+        station.enter(|| TcpStream::connect("192.0.2.2:9")).unwrap();
+    }
+    let before = received(&stations[1].0);
+    let (mut stream, mut peer) =
+        (stations[0].0.enter(|| TcpStream::connect("192.0.2.2:9").unwrap()), None::<TcpStream>);
+    let address = stream.local_addr().unwrap();
+    while peer.as_ref().is_none_or(|peer| peer.peer_addr().ok() != Some(address)) {
+        peer = Some(listener.accept().unwrap().0);
+    }
+    let sent = pattern(1 << 20);
+    let mut back = vec![0; sent.len()];
+    thread::scope(|scope| {
+        scope.spawn(|| peer.as_ref().unwrap().write_all(&sent).unwrap());
+        stream.read_exact(&mut back).unwrap();
+    });
+    assert!(back == sent);
+    assert!(received(&stations[1].0) - before < 10, "what is for one station doesn't go to the other");
+    // It would be refused, if it were heard.
+    let other = SocketAddr::from(([192, 0, 2, 12], 9));
+    let error = stations[0].0.enter(|| TcpStream::connect_timeout(&other, Duration::from_millis(300)));
+    assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    let report = impair.stop().unwrap();
+    assert!(report.a_to_b.sent > 100 && report.b_to_a.sent > 700, "{report}");
+    assert_eq!(report.a, "near0+near1");
 }
 
 #[test]

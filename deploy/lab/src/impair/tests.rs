@@ -175,3 +175,69 @@ fn the_line_takes_its_time_and_its_queue_overflows() {
     // Five wait, and nine more have found room when one had left.
     assert_eq!((out.len(), lane.counts.overflowed), (14, 86));
 }
+
+#[test]
+fn a_queue_of_octets_takes_no_more_of_them() {
+    let options =
+        ImpairOptions { rate_bits: Some(48_000), queue_octets: Some(200), ..ImpairOptions::default() };
+    let mut lane = Lane::new(&options, 0);
+    for octets in [60, 60, 100, 80, 20, 60] {
+        lane.accept(vec![0; octets], Duration::ZERO);
+    }
+    // 60 + 60 + 80 are 200.
+    assert_eq!((lane.waiting, lane.counts.overflowed), (200, 3));
+    let mut out = Vec::new();
+    lane.release(Duration::from_secs(1), &mut out);
+    assert_eq!(out.iter().map(Vec::len).collect::<Vec<_>>(), [60, 60, 80]);
+    lane.accept(vec![0; 200], Duration::from_secs(1));
+    assert_eq!((lane.waiting, lane.counts.overflowed), (200, 3), "what has left makes room");
+}
+
+/// The sum of all 16-bit words of a header whose checksum is right.
+fn folded(octets: &[u8]) -> u32 {
+    let sum = octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();
+    (sum & 0xffff) + (sum >> 16)
+}
+
+#[test]
+fn s4_2_only_packets_of_an_ecn_capable_transport_are_marked() {
+    for (codepoint, marked) in [(0, false), (1, true), (2, true), (3, true)] {
+        let mut four = vec![0; 14 + 20];
+        four[12] = 8;
+        four[14..34].copy_from_slice(&[
+            0x45, 0xb8, 0, 20, 0x1c, 0x46, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
+        ]);
+        four[15] |= codepoint;
+        let checksum = !(folded(&four[14..]) as u16);
+        four[24..26].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(mark(&mut four), marked);
+        assert_eq!(four[15], 0xb8 | if marked { 3 } else { 0 });
+        assert_eq!(folded(&four[14..]), 0xffff);
+
+        let mut six = vec![0; 14 + 40];
+        six[12..14].copy_from_slice(&[0x86, 0xdd]);
+        six[14..16].copy_from_slice(&[0x6b, 0x8f | codepoint << 4]);
+        assert_eq!(mark(&mut six), marked);
+        assert_eq!(six[15], 0x8f | if marked { 0x30 } else { 0 });
+    }
+    for len in [0, 13, 14, 15, 25] {
+        let mut short = vec![0xff; len];
+        short.iter_mut().skip(12).take(2).zip([8, 0]).for_each(|(to, from)| *to = from);
+        assert!(!mark(&mut short), "{len} octets");
+    }
+}
+
+#[test]
+fn s4_2_marks_begin_where_the_queue_is_long() {
+    let options =
+        ImpairOptions { rate_bits: Some(48_000), mark_octets: Some(150), ..ImpairOptions::default() };
+    let mut lane = Lane::new(&options, 0);
+    let mut capable = frame(0);
+    capable[12..14].copy_from_slice(&[8, 0]);
+    capable[15] = 2;
+    for _ in 0..5 {
+        lane.accept(capable.clone(), Duration::ZERO);
+    }
+    // The fourth finds 180 octets before it.
+    assert_eq!((lane.counts.marked, lane.counts.overflowed), (2, 0));
+}
