@@ -1,0 +1,97 @@
+//! `byway-sim`: runs seeds, or replays one.
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use byway_sim::capture::Capture;
+use byway_sim::scenario::{Choices, Scenario};
+use byway_sim::{Options, many, one};
+use clap::Parser;
+
+/// Runs byway's TCP in a simulated network, a scenario for each seed.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Arguments {
+    /// How many seeds to run
+    #[arg(long, default_value_t = 1000, conflicts_with = "seed")]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 0, conflicts_with = "seed")]
+    from: u64,
+    /// Replay this one, and say what happens
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Write every frame at both its ends to this pcapng file
+    #[arg(long, requires = "seed")]
+    capture: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let options = Options { choices: Choices { path_mtu: false }, fault: None };
+    match arguments.seed {
+        Some(seed) => replay(seed, &arguments, &options).unwrap_or_else(|error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }),
+        None => run(arguments.from, arguments.seeds, &options),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how fast the simulator is, is a matter of real time")]
+fn run(from: u64, count: u64, options: &Options) -> ExitCode {
+    let began = std::time::Instant::now();
+    let (mut failures, mut frames, mut delivered, mut virtual_time) = (0, 0, 0, 0.0);
+    let mut worst = (0.0, 0);
+    many(from..from.saturating_add(count), options, |seed, outcome| match outcome {
+        Ok(summary) => {
+            frames += summary.frames;
+            delivered += summary.delivered;
+            virtual_time += summary.time.as_secs_f64();
+            if summary.frames_per_need > worst.0 {
+                worst = (summary.frames_per_need, seed);
+            }
+        }
+        Err(failure) => {
+            failures += 1;
+            println!("seed {} failed: {}", failure.seed, failure.why);
+        }
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{count} seeds in {seconds:.1} s: {:.0} seeds/s; {frames} frames, {:.1} MB delivered, {:.1} h of virtual time",
+        count as f64 / seconds,
+        delivered as f64 / 1e6,
+        virtual_time / 3600.0
+    );
+    println!("most frames for what there was to say: {:.1} times the need, seed {}", worst.0, worst.1);
+    println!("{failures} failed");
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(seed: u64, arguments: &Arguments, options: &Options) -> io::Result<ExitCode> {
+    let scenario = Scenario::draw(seed, options.choices);
+    print!("{scenario}");
+    let outcome = match &arguments.capture {
+        Some(path) => {
+            let file = BufWriter::new(File::create(path)?);
+            let mut capture = Capture::new(file, scenario.hosts.len());
+            let outcome = one(seed, options, &mut capture);
+            capture.finish()?;
+            outcome
+        }
+        None => one(seed, options, &mut ()),
+    };
+    Ok(match outcome {
+        Ok(summary) => {
+            println!("{summary:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("failed: {}", failure.why);
+            ExitCode::FAILURE
+        }
+    })
+}
