@@ -217,8 +217,7 @@ impl<'a> Runner<'a> {
             "frames" => self.frames = number()?,
             "peer_isn" => self.peer_isn = number()?,
             "ipv6" if value.is_empty() => self.ipv6 = true,
-            // The only one there is; scripts whose numbers depend on it say so.
-            "congestion" if value == "reno" => {}
+            "congestion" => self.config.congestion = value.parse().map_err(|_| format!("no `{value}`"))?,
             _ => return Err(format!("no setting `{name} {value}`")),
         }
         Ok(())
