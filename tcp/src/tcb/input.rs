@@ -243,6 +243,8 @@ impl Tcb {
             if fin.since(self.rcv.nxt) <= self.rcv.wnd() {
                 self.rcv.fin = Some(fin);
             }
+            // Ahead of a hole even a bare FIN is answered at once: it may be the peer's loss probe (RFC 8985 §7.3).
+            self.owed.ack |= fin != self.rcv.nxt;
         }
         if len == 0 || !self.state.can_receive() {
             if len > 0 {

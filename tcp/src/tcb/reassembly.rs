@@ -13,6 +13,7 @@
 use crate::counters::DropReason;
 use crate::frame::{Chunk, FramePool, Memory, NONE, Owner};
 use crate::seq::SeqNumber;
+use crate::wire::tcp::SackBlocks;
 
 /// Ranges kept out of order (T12). A search walks at most so many; at 5 % loss 64 holes are a
 /// window of 1,280 segments, beyond which the peer sends again.
@@ -45,8 +46,8 @@ pub(crate) struct Reassembly {
     bytes: u32,
     first_range: u32,
     last_range: u32,
-    /// The range that changed last: the first SACK block (RFC 2018 §4).
-    recent_range: u32,
+    /// The ranges that changed last, the latest first: the SACK blocks (RFC 2018 §4).
+    recent: [u32; SackBlocks::MAX],
     ranges: u8,
     ooo_frames: u32,
     ooo_bytes: u32,
@@ -61,7 +62,7 @@ impl Reassembly {
             bytes: 0,
             first_range: NONE,
             last_range: NONE,
-            recent_range: NONE,
+            recent: [NONE; SackBlocks::MAX],
             ranges: 0,
             ooo_frames: 0,
             ooo_bytes: 0,
@@ -184,11 +185,24 @@ impl Reassembly {
         if self.last_range == range {
             self.last_range = NONE;
         }
-        if self.recent_range == range {
-            self.recent_range = NONE;
-        }
+        self.forget(range);
         self.ranges -= 1;
         end
+    }
+
+    /// `range` changed: it is the first to be reported.
+    fn touch(&mut self, range: u32) {
+        let known = self.recent.iter().position(|&other| other == range);
+        self.recent[..=known.unwrap_or(SackBlocks::MAX - 1)].rotate_right(1);
+        self.recent[0] = range;
+    }
+
+    /// `range` isn't one any more.
+    fn forget(&mut self, range: u32) {
+        if let Some(at) = self.recent.iter().position(|&other| other == range) {
+            self.recent[at..].rotate_left(1);
+            self.recent[SackBlocks::MAX - 1] = NONE;
+        }
     }
 
     fn append_frame<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk, frames_max: u32) {
@@ -277,7 +291,7 @@ impl Reassembly {
             if pool.fits_behind(tail, &chunk) {
                 pool.copy_to_parked(&chunk, tail);
                 pool.release(chunk);
-                self.recent_range = before;
+                self.touch(before);
                 return Inserted::OutOfOrder;
             }
         }
@@ -291,7 +305,7 @@ impl Reassembly {
             let tail = pool.meta(before).range_tail;
             pool.meta_mut(tail).next = index;
             pool.meta_mut(before).range_tail = index;
-            self.recent_range = before;
+            self.touch(before);
             if joins_after {
                 self.join(pool, before, index, after);
             }
@@ -311,7 +325,7 @@ impl Reassembly {
         } else {
             pool.meta_mut(before).aux = index;
         }
-        self.recent_range = index;
+        self.touch(index);
         Inserted::OutOfOrder
     }
 
@@ -325,6 +339,7 @@ impl Reassembly {
         if self.last_range == after {
             self.last_range = index;
         }
+        self.forget(after);
     }
 
     /// The range `before`, whose last frame is now `index`, has reached the range `after`.
@@ -337,28 +352,29 @@ impl Reassembly {
         if self.last_range == after {
             self.last_range = before;
         }
+        self.forget(after);
         self.ranges -= 1;
     }
 
-    /// Ranges held out of order as SACK blocks, the one that changed last first (RFC 2018 §4).
+    /// Ranges held out of order as SACK blocks, those that changed last first, so that each is reported several
+    /// times and the loss of an ACK loses nothing (RFC 2018 §4).
     pub(crate) fn sack_blocks<M: Memory>(
         &self,
         pool: &FramePool<M>,
     ) -> impl Iterator<Item = (SeqNumber, SeqNumber)> {
         let block = move |range: u32| (SeqNumber(pool.meta(range).seq), range_end(pool, range));
-        let recent = self.recent_range;
         let mut at = self.first_range;
         let others = core::iter::from_fn(move || {
             while at != NONE {
                 let range = at;
                 at = pool.meta(range).aux;
-                if range != recent {
-                    return Some(block(range));
+                if !self.recent.contains(&range) {
+                    return Some(range);
                 }
             }
             None
         });
-        (recent != NONE).then(|| block(recent)).into_iter().chain(others)
+        self.recent.iter().copied().filter(|&range| range != NONE).chain(others).map(block)
     }
 
     /// Releases what lies ahead of a hole; the peer sends it again (RFC 2018 §8 allows it). Frames released.
