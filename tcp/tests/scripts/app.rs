@@ -40,6 +40,7 @@ impl fmt::Display for Event {
             Self::Closed(Closed::Finished) => "closed finished",
             Self::Closed(Closed::Reset) => "closed reset",
             Self::Closed(Closed::TimedOut) => "closed timed_out",
+            Self::Closed(Closed::Unreachable) => "closed unreachable",
             Self::Closed(Closed::Aborted) => "closed aborted",
         })
     }

@@ -146,7 +146,8 @@ fn s5_7_prr_sends_in_proportion_to_what_arrives() {
     let mut sent = path.give(10, &[(11, 14)]);
     assert_eq!(sent, [10]);
     for to in 15..=30 {
-        let out = path.give(10, &[(11, to)]);
+        let mut out = path.wait(RTT_MS / 20);
+        out.extend(path.give(10, &[(11, to)]));
         assert!(out.len() <= 1, "no burst: {out:?}");
         sent.extend(out);
     }
