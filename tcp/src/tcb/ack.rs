@@ -67,7 +67,7 @@ impl Tcb {
         let sacked_before = self.send.sacked;
         let moved = self.snd.una.lt(seg.ack);
         let acked = if moved { self.move_una(seg.ack, ctx.now) } else { 0 };
-        self.update_window(seg);
+        self.update_window(seg, moved);
         if outstanding {
             let news = self.learn(seg, acked, ctx);
             // RFC 5681 §2: outstanding data, no data, no SYN or FIN, same ACK, same window; a new SACK block says
@@ -140,9 +140,11 @@ impl Tcb {
         self.over = Some(Closed::Finished);
     }
 
-    /// RFC 9293 §3.10.7.4: only a newer segment updates the window. S5.2
-    fn update_window(&mut self, seg: &Segment) {
-        let newer = self.snd.wl1.lt(seg.seq) || (self.snd.wl1 == seg.seq && self.snd.wl2.leq(seg.ack));
+    /// RFC 9293 §3.10.7.4: only a newer segment updates the window. One that acknowledges something new, `moved`, is
+    /// newer whatever its number: with the old window SND.UNA + SND.WND would lie beyond what was ever granted. S5.2
+    fn update_window(&mut self, seg: &Segment, moved: bool) {
+        let newer =
+            moved || self.snd.wl1.lt(seg.seq) || (self.snd.wl1 == seg.seq && self.snd.wl2.leq(seg.ack));
         if newer {
             // The window of a SYN is never scaled (RFC 7323 §2.2).
             let scale = if seg.flags.contains(Flags::SYN) { 0 } else { self.snd.scale };

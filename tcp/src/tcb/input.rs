@@ -176,9 +176,10 @@ impl Tcb {
         if old && len > 0 && !seg.flags.contains(Flags::SYN) {
             self.note_duplicate(text_start(seg), seg.payload.1);
         }
-        // Just left of the window: a late ACK, a probe or a keepalive. Its answer is owed; its
-        // acknowledgement still holds.
-        if old && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
+        // Just left of the window: a late ACK, a probe or a keepalive. At its right edge: an ACK of a peer that has used
+        // the window up, and some of what it sent is lost. An answer is owed; the acknowledgement still holds.
+        let beside = old || (len == 0 && seg.seq == nxt + wnd);
+        if beside && seg.flags.contains(Flags::ACK) && !seg.flags.contains(Flags::SYN) {
             let (una, nxt) = (self.snd.una, self.snd.nxt);
             if self.state != State::SynReceived && (seg.ack == una || seg.ack.acknowledges(una, nxt)) {
                 self.last_heard = ctx.now;

@@ -11,6 +11,7 @@
 
 use super::congestion::Congestion;
 use super::rate::stamp;
+use super::send_queue::SACKED;
 use super::state::State;
 use super::{Ctx, Tcb};
 use crate::frame::{FrameSlice, MAX_HEADERS, Memory, Owner};
@@ -149,7 +150,7 @@ impl Tcb {
 
     /// The first LOST segment, if the window allows it; one is always allowed when nothing is in flight.
     fn next_lost<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> Option<u32> {
-        if self.recovery.prefers_new() {
+        if self.recovery.prefers_new() || self.recovery.waits_for_word() {
             return None;
         }
         let index = self.send.first_lost(ctx.pool)?;
@@ -184,7 +185,8 @@ impl Tcb {
             let end = SeqNumber(meta.seq).since(self.snd.una) + u32::from(meta.len);
             meta.sent == 0 && end <= self.snd.wnd
         });
-        let Some(index) = new.or(self.send.last_sent()) else {
+        let last = self.send.last_sent().filter(|&index| ctx.pool.meta(index).flags & SACKED == 0);
+        let Some(index) = new.or(last) else {
             // Only FIN is out, if anything.
             self.owed.fin |= self.fin_sent;
             return self.probe_sent(true, ctx);
@@ -370,7 +372,11 @@ impl Tcb {
     }
 
     fn emit_ack<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
-        if !self.emit_bare(self.snd.nxt, Flags::ACK, out, ctx) {
+        // Right of its window a peer wouldn't even look at the acknowledgement: after a window that shrank, the
+        // number is the last one that the peer takes. S5.4
+        let edge = self.snd.una + self.snd.wnd;
+        let seq = if edge.lt(self.snd.nxt) { edge } else { self.snd.nxt };
+        if !self.emit_bare(seq, Flags::ACK, out, ctx) {
             return false;
         }
         self.acked_by_sending();

@@ -24,6 +24,7 @@ use super::{Ctx, Tcb, Timestamps};
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
 use crate::time::{Duration, Instant};
+use crate::timer::TimerKind;
 use crate::wire::tcp::Segment;
 
 use prr::Prr;
@@ -44,6 +45,8 @@ pub(super) struct Recovery {
     duplicates: u32,
     /// The next lost segment goes out whatever is in flight.
     now: bool,
+    /// Timeouts since SND.UNA last moved.
+    timeouts: u32,
     prr: Prr,
     undo: Undo,
     frto: Frto,
@@ -63,6 +66,12 @@ impl Recovery {
     /// RFC 6675 §5 step 4.3), and without SACK the next one at a partial ACK (RFC 6582 §3.2 step 3).
     pub(super) fn retransmit_now(&self) -> bool {
         self.now
+    }
+
+    /// Whether a lost segment waits although the window would take it: between a timeout and the first word from the
+    /// peer one segment is out, not an MSS of them, however small they are (RFC 6298 §5.4).
+    pub(super) fn waits_for_word(&self) -> bool {
+        self.timeouts > 0 && !self.now
     }
 
     /// Whether new segments go before lost ones: F-RTO is finding out whether anything was lost.
@@ -179,13 +188,13 @@ impl Tcb {
             digest.news.duplicate = sack::duplicate(seg);
             self.recovery.walk.take(&mut self.send, &seg.options.sack, range, ctx.pool, &mut digest);
         }
-        match news.rtt {
-            Some(rtt) => self.rtt.sample(rtt, ctx.now),
-            None if acked > 0 => match self.echoed_rtt(seg, ctx.now) {
-                Some(rtt) => self.rtt.sample(rtt, ctx.now),
-                None => self.rtt.progress(),
-            },
-            None => {}
+        if news.delivered > 0 {
+            self.recovery.timeouts = 0;
+        }
+        // Without either the back-off stays (Karn's rule, RFC 6298 §5, RFC 9293 MUST-18).
+        let echoed = if acked > 0 { self.echoed_rtt(seg, ctx.now) } else { None };
+        if let Some(rtt) = news.rtt.or(echoed) {
+            self.rtt.sample(rtt, ctx.now);
         }
         news
     }
@@ -298,7 +307,8 @@ impl Tcb {
             }
             return;
         }
-        if !duplicate {
+        // After a timeout they are answers to what was sent again needlessly (RFC 6582 §4).
+        if !duplicate || self.recovery.phase == Phase::Loss {
             return;
         }
         // No more can have arrived than was outstanding, whatever the peer says (RFC 5681 §3.2 step 4, T23).
@@ -343,6 +353,7 @@ impl Tcb {
         self.recovery.phase = phase;
         self.recovery.point = self.snd.nxt;
         self.recovery.frto = Frto::Off;
+        self.timers.clear(TimerKind::LossProbe);
     }
 
     pub(super) fn enter_fast_recovery<M: Memory>(&mut self, flight: u32, ctx: &mut Ctx<'_, M>) {
@@ -401,7 +412,8 @@ impl Tcb {
     /// The retransmission timer expired (RFC 6298 §5.4, RFC 8985 §8): the first segment is lost, and whatever was sent so
     /// long ago that RACK would have it so, too.
     pub(super) fn on_retransmission_timeout<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let first = self.rtt.backoff() <= 1;
+        let first = self.recovery.timeouts == 0;
+        self.recovery.timeouts = self.recovery.timeouts.saturating_add(1);
         self.congestion.on_timeout(&self.event(Signal::Loss, ctx.now), first);
         self.set_pace();
         let try_frto = self.may_try_frto(first);
@@ -427,6 +439,7 @@ impl Tcb {
             return;
         }
         ctx.counters.tcp_sack_reneging += 1;
+        self.recovery.walk.forget();
         while let Some(index) = at {
             self.send.clear_sacked(ctx.pool, index);
             self.mark_lost(index, ctx);

@@ -73,11 +73,6 @@ impl RttEstimator {
         self.backoff = self.backoff.saturating_add(1);
     }
 
-    /// New data was acknowledged, though it can't be measured: back-off ends.
-    pub fn progress(&mut self) {
-        self.backoff = 0;
-    }
-
     /// RFC 6298 §5.7: the SYN timed out, so data starts with three seconds.
     pub fn after_syn_timeout(&mut self) {
         self.backoff = 0;

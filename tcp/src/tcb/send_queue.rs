@@ -12,6 +12,8 @@
 //! One frame is one segment. The list is threaded through the frames' `Meta`, so queueing
 //! allocates nothing. A second list, in the order of transmission, holds the frames in flight: sent,
 //! neither SACKED nor LOST. What was sent longest ago is at its front, where loss detection looks (RFC 8985 §6.2).
+//! The first frame of each run of SACKED ones knows the run's last, so that looking for the end of a SACK block passes
+//! holes and runs, not frames.
 
 use crate::frame::{Chunk, FramePool, Memory, NONE, Owner};
 use crate::seq::SeqNumber;
@@ -46,6 +48,8 @@ pub(crate) struct SendQueue {
     /// The furthest frame that is [`SACKED`], and the furthest that was sent.
     sacked_last: u32,
     sent_last: u32,
+    /// First frame of the run that [`sacked_last`](Self::sacked_last) ends.
+    last_run: u32,
     /// Frames in flight, by the time of their last transmission.
     earliest: u32,
     latest: u32,
@@ -83,6 +87,7 @@ impl SendQueue {
             lost_from: NONE,
             sacked_last: NONE,
             sent_last: NONE,
+            last_run: NONE,
             earliest: NONE,
             latest: NONE,
         }
@@ -253,6 +258,7 @@ impl SendQueue {
             }
             if meta.flags & SACKED != 0 {
                 self.sacked_frames -= 1;
+                self.shorten_run(pool, index);
             }
             self.leave_flight(pool, index);
             self.head = meta.next;
@@ -371,13 +377,67 @@ impl SendQueue {
         (self.lost_from != NONE).then_some(self.lost_from)
     }
 
-    /// Where to look for a SACK block that begins at `start`: nearly always behind what is SACKED already.
-    pub(crate) fn near<M: Memory>(&self, pool: &FramePool<M>, start: SeqNumber) -> Option<u32> {
-        let last = self.sacked_last;
-        if last != NONE && SeqNumber(pool.meta(last).seq).leq(start) {
-            return Some(last);
+    /// Marks what a SACK block covers and tells of each frame that is news. Looks at no more than `budget` frames and
+    /// runs; what is left of it.
+    pub(crate) fn mark_block<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        (start, end): (SeqNumber, SeqNumber),
+        mut budget: u32,
+        mut delivered: impl FnMut(&Delivered),
+    ) -> u32 {
+        // Nearly always the furthest run grows.
+        let grows = self.last_run != NONE && SeqNumber(pool.meta(self.last_run).seq).leq(start);
+        let mut at = if grows { Some(self.last_run) } else { self.next_outstanding(pool, None) };
+        let mut run = NONE;
+        while let Some(index) = at
+            && budget > 0
+        {
+            budget -= 1;
+            let meta = *pool.meta(index);
+            let seq = SeqNumber(meta.seq);
+            if meta.flags & SACKED != 0 {
+                // The first of a run, because the walk comes from outside.
+                run = self.join_runs(pool, run, index);
+                at = self.next_outstanding(pool, Some(pool.meta(run).range_tail));
+                continue;
+            }
+            if end.leq(seq) {
+                break;
+            }
+            let covered = start.leq(seq) && (seq + u32::from(meta.len)).leq(end);
+            if covered {
+                delivered(&self.mark_sacked(pool, index));
+                run = self.join_runs(pool, run, index);
+            } else {
+                run = NONE;
+            }
+            at = self.next_outstanding(pool, Some(index));
         }
-        self.next_outstanding(pool, None)
+        budget
+    }
+
+    /// The run that begins at `next` follows that of `run`, if there is one. The first frame of what they are now.
+    fn join_runs<M: Memory>(&mut self, pool: &mut FramePool<M>, run: u32, next: u32) -> u32 {
+        let tail = pool.meta(next).range_tail;
+        let first = if run == NONE { next } else { run };
+        pool.meta_mut(first).range_tail = tail;
+        if tail == self.sacked_last {
+            self.last_run = first;
+        }
+        first
+    }
+
+    /// The first frame of a run goes.
+    fn shorten_run<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
+        let (next, tail) = (pool.meta(index).next, pool.meta(index).range_tail);
+        let rest = if tail == index { NONE } else { next };
+        if rest != NONE {
+            pool.meta_mut(rest).range_tail = tail;
+        }
+        if self.last_run == index {
+            self.last_run = rest;
+        }
     }
 
     /// Whether `index` lies before the frame `place`.
@@ -385,16 +445,9 @@ impl SendQueue {
         place != NONE && SeqNumber(pool.meta(index).seq).lt(SeqNumber(pool.meta(place).seq))
     }
 
-    /// The peer has it. `Some` if that is news.
-    pub(crate) fn mark_sacked<M: Memory>(
-        &mut self,
-        pool: &mut FramePool<M>,
-        index: u32,
-    ) -> Option<Delivered> {
+    /// The peer has a frame, which is news. It is a run by itself so far.
+    fn mark_sacked<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) -> Delivered {
         let meta = *pool.meta(index);
-        if meta.flags & SACKED != 0 {
-            return None;
-        }
         if self.sacked_last == NONE || Self::is_before(pool, self.sacked_last, index) {
             self.sacked_last = index;
         }
@@ -402,10 +455,11 @@ impl SendQueue {
         self.forget(meta.flags, u32::from(meta.len));
         let meta = pool.meta_mut(index);
         meta.flags = (meta.flags | SACKED) & !LOST;
-        self.sacked += u32::from(meta.len);
-        self.sacked_frames += 1;
+        meta.range_tail = index;
         let octets = u32::from(meta.len);
-        Some(Self::delivery(pool, index, octets))
+        self.sacked += octets;
+        self.sacked_frames += 1;
+        Self::delivery(pool, index, octets)
     }
 
     /// Takes a frame for lost; its octets, if it wasn't already and hasn't arrived.
@@ -440,7 +494,7 @@ impl SendQueue {
 
     /// The peer has dropped it again. To be called for every frame, or for none.
     pub(crate) fn clear_sacked<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32) {
-        self.sacked_last = NONE;
+        (self.sacked_last, self.last_run) = (NONE, NONE);
         let meta = pool.meta_mut(index);
         if meta.flags & SACKED != 0 {
             meta.flags &= !SACKED;
@@ -557,7 +611,12 @@ mod tests {
                 let frames: Vec<_> = queue.outstanding(&pool).collect();
                 let Some(&index) = frames.get(at) else { continue };
                 match step {
-                    0 => { queue.mark_sacked(&mut pool, index); }
+                    0 => {
+                        let start = SeqNumber(pool.meta(index).seq);
+                        let octets = 10 * (1 + time % 4);
+                        queue.mark_block(&mut pool, (start, start + octets), 100, |_| {});
+                        time += 1;
+                    }
                     1 => { queue.mark_lost(&mut pool, index); }
                     2 => {
                         if let Some(lost) = queue.first_lost(&pool) {
@@ -581,6 +640,13 @@ mod tests {
                 let last = frames.iter().copied().rfind(|index| flags(index) & SACKED != 0);
                 let hint = (queue.sacked_last != NONE).then_some(queue.sacked_last);
                 proptest::prop_assert!(hint == last, "{:?} {:?}", hint, last);
+                let mut runs = frames.chunk_by(|a, b| flags(a) & flags(b) & SACKED != 0).rev();
+                let mut last_run = None;
+                for run in runs.by_ref().filter(|run| flags(&run[0]) & SACKED != 0) {
+                    proptest::prop_assert_eq!(Some(&pool.meta(run[0]).range_tail), run.last());
+                    last_run = last_run.or(Some(run[0]));
+                }
+                proptest::prop_assert_eq!(last_run, (queue.last_run != NONE).then_some(queue.last_run));
                 let mut flight: Vec<_> =
                     frames.iter().copied().filter(|index| flags(index) & (LOST | SACKED) == 0).collect();
                 let mut listed = Vec::new();
@@ -685,6 +751,28 @@ mod tests {
         queue.clear(&mut pool);
     }
 
+    /// A growing block, and one in the middle, cost what is new in them and the holes before.
+    #[test]
+    fn t10_looking_for_a_blocks_end_passes_runs_not_frames() {
+        let (mut queue, mut pool) = queue(&[10; 52]);
+        send_all(&mut queue, &mut pool, 0);
+        let at = |n: u32| SeqNumber(u32::MAX - 5) + 10 * n;
+        let mut mark = |from, to| 100 - queue.mark_block(&mut pool, (at(from), at(to)), 100, |_| {});
+        // 0, 1 and 30 are missing.
+        assert_eq!(mark(2, 3), 4);
+        for n in 4..30 {
+            assert!(mark(2, n) <= 3, "{n}");
+        }
+        for n in 32..50 {
+            assert!(mark(31, n) <= 6, "{n}");
+        }
+        // 1, then 30 is filled.
+        assert!(mark(1, 30) <= 6);
+        assert!(mark(1, 50) <= 6);
+        assert!(mark(1, 51) <= 3);
+        queue.clear(&mut pool);
+    }
+
     #[test]
     fn marks_are_counted_once() {
         let (mut queue, mut pool) = queue(&[10, 10]);
@@ -692,8 +780,12 @@ mod tests {
         let head = queue.outstanding(&pool).next().expect("sent");
         assert_eq!(queue.mark_lost(&mut pool, head), 10);
         assert_eq!(queue.mark_lost(&mut pool, head), 0);
-        assert!(queue.mark_sacked(&mut pool, head).is_some());
-        assert!(queue.mark_sacked(&mut pool, head).is_none());
+        let start = SeqNumber(u32::MAX - 5);
+        for news in [1, 0] {
+            let mut told = 0;
+            queue.mark_block(&mut pool, (start, start + 10), 100, |_| told += 1);
+            assert_eq!(told, news);
+        }
         assert_eq!(queue.mark_lost(&mut pool, head), 0);
         assert_eq!((queue.sacked, queue.lost), (10, 0));
         queue.clear_sacked(&mut pool, head);

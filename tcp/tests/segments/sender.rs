@@ -287,7 +287,7 @@ fn s5_6_s3_2_rto_doubles_until_the_user_timeout() {
     p.assert_idle();
 }
 
-/// S5.6: Karn's rule: the ACK of what was sent twice measures nothing, and ends the back-off.
+/// S5.6: Karn's rule: the ACK of what was sent twice measures nothing, and the back-off stays until something does.
 #[test]
 fn s5_6_karn() {
     let mut p = Probe::new();
@@ -297,7 +297,10 @@ fn s5_6_karn() {
     p.wait_ms(1500);
     p.tell(&peer, &acks(&peer, 5));
     let info = p.info(peer.id).expect("there");
-    assert_eq!((info.srtt, info.rto), (before, Duration::from_micros(200_001)));
+    assert_eq!((info.srtt, info.rto), (before, 8 * Duration::from_micros(200_001)));
+    p.send(&peer, b"hello");
+    p.tell(&peer, &acks(&peer, 10));
+    assert_eq!(p.info(peer.id).expect("there").rto, Duration::from_micros(200_001));
 }
 
 /// S5.7: without SACK: the third duplicate sends the first segment again, partial ACKs the next (RFC 6582).

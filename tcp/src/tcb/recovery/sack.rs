@@ -6,16 +6,15 @@ use crate::seq::SeqNumber;
 use crate::tcb::send_queue::SendQueue;
 use crate::wire::tcp::{SackBlocks, Segment};
 
-/// Frames that SACK blocks may make us look at (T10): so many at once, which is a hole of 12 MiB, and so many
-/// more with each ACK. A new block nearly always lies right behind what is SACKED already, where the walk
-/// begins. What isn't looked at stays outstanding, and is acknowledged in the end.
+/// Holes and runs of SACKED frames that SACK blocks may make us look at (T10): so many at once, and so many more with
+/// each ACK. What isn't looked at stays outstanding, and is acknowledged in the end.
 const WALK_BURST: u32 = 8192;
 const WALK_PER_ACK: u32 = 64;
 
 /// The walks over the send queue that SACK blocks cause.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
-    /// Frames looked at, and not yet made good by ACKs.
+    /// What was looked at and not yet made good by ACKs.
     walked: u32,
     /// Blocks of the last ACK, as far as they are marked: most come again with the next.
     marked: SackBlocks,
@@ -38,30 +37,20 @@ impl Walk {
             if !valid {
                 continue;
             }
-            if known.iter().any(|block| block == (start, end)) {
-                self.marked.push(start, end);
-                continue;
-            }
-            let mut at = queue.near(pool, start);
-            while let Some(index) = at
-                && self.walked < WALK_BURST
-            {
-                self.walked += 1;
-                let meta = pool.meta(index);
-                let seq = SeqNumber(meta.seq);
-                if end.leq(seq) {
-                    break;
-                }
-                let covered = start.leq(seq) && (seq + u32::from(meta.len)).leq(end);
-                if covered && let Some(delivered) = queue.mark_sacked(pool, index) {
-                    digest.take(&delivered);
-                }
-                at = queue.next_outstanding(pool, Some(index));
+            if !known.iter().any(|block| block == (start, end)) {
+                let budget = WALK_BURST - self.walked;
+                let left = queue.mark_block(pool, (start, end), budget, |delivered| digest.take(delivered));
+                self.walked += budget - left;
             }
             if self.walked < WALK_BURST {
                 self.marked.push(start, end);
             }
         }
+    }
+
+    /// The peer has dropped what it had SACKed.
+    pub(super) fn forget(&mut self) {
+        self.marked = SackBlocks::default();
     }
 }
 
