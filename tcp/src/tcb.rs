@@ -15,6 +15,7 @@
 
 mod ack;
 pub mod congestion;
+pub(crate) mod ecn;
 mod input;
 mod limits;
 mod output;
@@ -42,6 +43,7 @@ use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
 use congestion::Controller;
+use ecn::Ecn;
 use limits::{Holding, Limits};
 use pace::Pace;
 use path_mtu::PathMtu;
@@ -195,6 +197,7 @@ pub(crate) struct Tcb {
     pub(crate) timers: Timers,
     limits: Limits,
     holding: Holding,
+    ecn: Ecn,
     pub(crate) hop: Hop,
     owed: Owed,
     /// What the application has to be told.
@@ -280,6 +283,7 @@ impl Tcb {
             timers: Timers::default(),
             limits: Limits::new(config),
             holding: Holding::new(iss + 1, now),
+            ecn: Ecn::default(),
             hop,
             owed: Owed::default(),
             ready: Ready::default(),
@@ -358,6 +362,7 @@ impl Tcb {
         ctx.states[State::SynSent as usize] += 1;
         tcb.timestamps = Some(Timestamps { offset: timestamp_offset, recent: 0, recent_at: ctx.now });
         tcb.sack = true;
+        tcb.ecn = Ecn::for_active(ctx.config.ecn);
         tcb.rcv.scale = window_scale(ctx.config.receive_buffer);
         tcb.owed.syn = true;
         tcb
@@ -379,6 +384,7 @@ impl Tcb {
             self.rcv.scale = 0;
         }
         self.sack = options.sack_permitted;
+        self.ecn.on_syn(syn, !self.passive, ctx.config.ecn);
         self.timestamps = options.timestamps.map(|(value, _)| Timestamps {
             offset: timestamp_offset,
             recent: value,

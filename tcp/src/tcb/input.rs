@@ -125,6 +125,7 @@ impl Tcb {
             self.owed.ack = true;
             return self.check_ack(seg, ctx);
         }
+        self.ecn.on_syn_again(seg);
         // Our SYN-ACK was lost, or this SYN was doubled: once more. S1.4
         self.owed.syn |= self.may_challenge(seg, ctx.now);
         Err(Disposition::Discard(DropReason::Duplicate))
@@ -246,6 +247,7 @@ impl Tcb {
             // Ahead of a hole even a bare FIN is answered at once: it may be the peer's loss probe (RFC 8985 §7.3).
             self.owed.ack |= fin != self.rcv.nxt;
         }
+        self.take_marks(seg, ctx);
         if len == 0 || !self.state.can_receive() {
             if len > 0 {
                 // After the peer's FIN there is no more text (RFC 9293 §3.10.7.4, seventh step).

@@ -273,13 +273,15 @@ impl Tcb {
                 flags |= Flags::FIN;
             }
         }
+        let (cwr, ecn) = self.ecn.for_data(self.snd.nxt.leq(seq));
+        flags |= cwr;
         let options = self.options(ctx, false);
         let start = usize::from(meta.start);
         let payload = start..start + usize::from(octets);
         let header = self.header(seq, flags, &options, ctx);
         let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst);
+        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst, ecn);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
         let flight = self.in_flight();
@@ -321,8 +323,9 @@ impl Tcb {
 
     /// SYN, or SYN-ACK. False when no frame is free.
     fn emit_syn<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
-        let mut flags = Flags::SYN;
-        if self.state == State::SynReceived {
+        let answer = self.state == State::SynReceived;
+        let mut flags = Flags::SYN | self.ecn.syn_flags(answer, self.snd.nxt == self.snd.iss);
+        if answer {
             flags |= Flags::ACK;
         }
         if !self.emit_bare(self.snd.iss, flags, out, ctx) {
@@ -392,7 +395,7 @@ impl Tcb {
         let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
         let index = chunk.index();
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst);
+        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst, 0);
         let slice = ctx.pool.transmit_once(chunk, from..MAX_HEADERS);
         push(out, ctx, slice.index, from, MAX_HEADERS);
         true
@@ -407,12 +410,13 @@ impl Tcb {
     ) -> Emit<'a> {
         let window = if flags.contains(Flags::SYN) { self.syn_window(ctx) } else { self.window(ctx) };
         let ack = if flags.contains(Flags::ACK) { self.rcv.nxt } else { SeqNumber(0) };
+        let echo = if flags.intersects(Flags::SYN | Flags::RST) { Flags::NONE } else { self.ecn.echo() };
         Emit {
             src_port: self.tuple.local_port,
             dst_port: self.tuple.remote_port,
             seq,
             ack,
-            flags,
+            flags: flags | echo,
             window,
             urgent: 0,
             options,
@@ -520,10 +524,11 @@ fn write_headers(
     payload: core::ops::Range<usize>,
     src: core::net::IpAddr,
     dst: core::net::IpAddr,
+    ecn: u8,
 ) -> usize {
     let end = payload.end;
     let at = header.emit(frame, payload, src, dst);
-    let at = ip::emit(frame, at, end, src, dst, ip::TCP, 0);
+    let at = ip::emit(frame, at, end, src, dst, ip::TCP, ecn);
     link.emit(frame, at)
 }
 
