@@ -28,6 +28,7 @@ pub mod rtt;
 pub(crate) mod send_queue;
 pub mod state;
 mod timeout;
+mod window;
 
 use core::net::IpAddr;
 
@@ -53,6 +54,7 @@ use recovery::Recovery;
 use rtt::RttEstimator;
 use send_queue::SendQueue;
 use state::State;
+use window::Tuning;
 
 pub(crate) use output::Output;
 
@@ -198,6 +200,7 @@ pub(crate) struct Tcb {
     limits: Limits,
     holding: Holding,
     ecn: Ecn,
+    tuning: Tuning,
     pub(crate) hop: Hop,
     owed: Owed,
     /// What the application has to be told.
@@ -284,6 +287,7 @@ impl Tcb {
             limits: Limits::new(config),
             holding: Holding::new(iss + 1, now),
             ecn: Ecn::default(),
+            tuning: Tuning::new(now),
             hop,
             owed: Owed::default(),
             ready: Ready::default(),
@@ -451,11 +455,6 @@ impl Tcb {
         let outstanding = if self.snd.una.lt(sent) { sent.since(self.snd.una) } else { 0 };
         let arrived = self.recovery.assumed_sacked(u32::from(self.snd.mss));
         outstanding.saturating_sub(self.send.sacked + self.send.lost).saturating_sub(arrived)
-    }
-
-    /// Upper bound of what may be buffered for the application now, octets. S5.2
-    fn receive_limit<M: Memory>(&self, ctx: &Ctx<'_, M>) -> u32 {
-        receive_share(ctx.pool, ctx.config, self.rcv.mss)
     }
 
     /// Frames that may be held out of order.

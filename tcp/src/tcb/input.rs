@@ -258,7 +258,9 @@ impl Tcb {
         } else {
             chunk.advance(offset);
             chunk.truncate(len);
+            let nxt = self.rcv.nxt;
             self.take_payload(text_start(seg), chunk, ctx);
+            self.tune_window(seg, self.rcv.nxt.since(nxt), ctx);
         }
         self.check_fin(ctx);
     }

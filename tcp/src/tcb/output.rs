@@ -454,47 +454,6 @@ impl Tcb {
         }
     }
 
-    /// The window of a SYN is never scaled (RFC 7323 §2.2).
-    fn syn_window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
-        let window = self.receive_limit(ctx).min(u32::from(u16::MAX));
-        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
-        window as u16
-    }
-
-    /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
-    fn window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
-        self.rcv.edge = self.edge_to_offer(ctx);
-        // Rounded down: the edge that the peer sees may then seem to move left by less than a step, which
-        // RFC 7323 §2.4 provides for. Rounded up, it would move right with every octet (P2).
-        (self.rcv.wnd() >> self.rcv.scale).min(u32::from(u16::MAX)) as u16
-    }
-
-    /// Where the right edge may be: never left of where it was, moved only by worthwhile steps
-    /// (RFC 9293 §3.8.6.2.2: a segment, or half the buffer). S5.2
-    fn edge_to_offer<M: Memory>(&self, ctx: &Ctx<'_, M>) -> SeqNumber {
-        let limit = self.receive_limit(ctx);
-        let room = limit.saturating_sub(self.recv.bytes()).min(u32::from(u16::MAX) << self.rcv.scale);
-        // In steps that the header's field can express.
-        let wanted = self.rcv.nxt + (room >> self.rcv.scale << self.rcv.scale);
-        let step = (limit / 2).min(u32::from(self.rcv.mss));
-        let edge = self.rcv.edge.max(self.rcv.nxt);
-        if edge.lt(wanted) && wanted.since(edge) >= step { wanted } else { edge }
-    }
-
-    /// The application has read: tell the peer when the window grew by two segments or half of
-    /// what the peer believes (RFC 9293 §3.8.6.2.2). S5.2
-    fn window_update_if_due<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
-        if !self.state.can_receive() || self.owed.ack || !self.was_read {
-            return;
-        }
-        let edge = self.edge_to_offer(ctx);
-        let known = self.rcv.wnd();
-        let grown = edge.since(self.rcv.nxt).saturating_sub(known);
-        if grown > 0 && (known < 2 * u32::from(self.rcv.mss) || grown >= known) {
-            self.owed.ack = true;
-        }
-    }
-
     /// Data waits, nothing is out, and the window doesn't let it go: ask from time to time. S5.3
     fn arm_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         let waiting = self.send.unsent().is_some() || self.fin_is_due();
