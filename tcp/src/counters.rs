@@ -97,6 +97,10 @@ counters! {
     syncookies_failed = "TcpExtSyncookiesFailed",
     /// Connections reset because the peer hadn't acknowledged everything when `Conn::set_linger`'s time was over.
     tcp_abort_on_linger = "TcpExtTCPAbortOnLinger",
+    /// Segments with text that the network had marked (RFC 3168), on connections with ECN.
+    ip_in_ce_pkts = "IpExtInCEPkts",
+    /// Windows reduced because the peer echoed such a mark.
+    ecn_reductions = "BywayEcnReductions",
     /// Connections that entered TIME-WAIT.
     tcp_time_waits = "TcpExtTW",
     /// A SYN re-used a TIME-WAIT pair (RFC 6191).

@@ -26,7 +26,7 @@ mod transmit;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
-pub use config::{Cidr, Config, Listener, SynCookies};
+pub use config::{Cidr, Config, Ecn, Listener, SynCookies};
 pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};

@@ -15,6 +15,7 @@
 
 mod ack;
 pub mod congestion;
+pub(crate) mod ecn;
 mod input;
 mod limits;
 mod output;
@@ -27,6 +28,7 @@ pub mod rtt;
 pub(crate) mod send_queue;
 pub mod state;
 mod timeout;
+mod window;
 
 use core::net::IpAddr;
 
@@ -42,6 +44,7 @@ use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
 use congestion::Controller;
+use ecn::Ecn;
 use limits::{Holding, Limits};
 use pace::Pace;
 use path_mtu::PathMtu;
@@ -51,6 +54,7 @@ use recovery::Recovery;
 use rtt::RttEstimator;
 use send_queue::SendQueue;
 use state::State;
+use window::Tuning;
 
 pub(crate) use output::Output;
 
@@ -195,6 +199,8 @@ pub(crate) struct Tcb {
     pub(crate) timers: Timers,
     limits: Limits,
     holding: Holding,
+    ecn: Ecn,
+    tuning: Tuning,
     pub(crate) hop: Hop,
     owed: Owed,
     /// What the application has to be told.
@@ -280,6 +286,8 @@ impl Tcb {
             timers: Timers::default(),
             limits: Limits::new(config),
             holding: Holding::new(iss + 1, now),
+            ecn: Ecn::default(),
+            tuning: Tuning::new(now),
             hop,
             owed: Owed::default(),
             ready: Ready::default(),
@@ -358,6 +366,7 @@ impl Tcb {
         ctx.states[State::SynSent as usize] += 1;
         tcb.timestamps = Some(Timestamps { offset: timestamp_offset, recent: 0, recent_at: ctx.now });
         tcb.sack = true;
+        tcb.ecn = Ecn::for_active(ctx.config.ecn);
         tcb.rcv.scale = window_scale(ctx.config.receive_buffer);
         tcb.owed.syn = true;
         tcb
@@ -379,6 +388,7 @@ impl Tcb {
             self.rcv.scale = 0;
         }
         self.sack = options.sack_permitted;
+        self.ecn.on_syn(syn, !self.passive, ctx.config.ecn);
         self.timestamps = options.timestamps.map(|(value, _)| Timestamps {
             offset: timestamp_offset,
             recent: value,
@@ -445,11 +455,6 @@ impl Tcb {
         let outstanding = if self.snd.una.lt(sent) { sent.since(self.snd.una) } else { 0 };
         let arrived = self.recovery.assumed_sacked(u32::from(self.snd.mss));
         outstanding.saturating_sub(self.send.sacked + self.send.lost).saturating_sub(arrived)
-    }
-
-    /// Upper bound of what may be buffered for the application now, octets. S5.2
-    fn receive_limit<M: Memory>(&self, ctx: &Ctx<'_, M>) -> u32 {
-        receive_share(ctx.pool, ctx.config, self.rcv.mss)
     }
 
     /// Frames that may be held out of order.

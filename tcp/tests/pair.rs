@@ -220,6 +220,20 @@ fn t3_clients_that_never_read_give_way_to_one_that_does() {
     assert!(aborted > 0, "{aborted}");
 }
 
+/// S5.2: the receive window keeps up with a long path, from 64 KiB on: with those alone this would take 3.2 s.
+#[test]
+fn s5_2_a_long_path_is_filled() {
+    let link = Link::clean(Duration::from_millis(20));
+    let mut pair =
+        Pair::of(Host::with_frames(config(1), 24_576), Host::with_frames(config(2), 24_576), 15, link);
+    let id = pair.a.connect(v4(2, DISCARD), Plan { half_close: true, ..Plan::bulk(5_000_000) }, pair.now);
+    let start = pair.now;
+    pair.run_until(Duration::from_secs(10), |pair| pair.a.app.clients[&id].closed.is_some());
+    assert_eq!(pair.b.app.served, 5_000_000);
+    let took = pair.now.since(start);
+    assert!(took < Duration::from_millis(800), "{took:?}");
+}
+
 /// P7: the same seed gives the same octets.
 #[test]
 fn p7_same_seed_same_capture() {

@@ -1,12 +1,12 @@
 //! LISTEN (RFC 9293 §3.10.7.2): which SYNs become connections, and which are answered by a cookie.
 
-use super::{Stack, SynCookies};
+use super::{Ecn, Stack, SynCookies};
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, Memory};
 use crate::listener::cookie::{self, Terms};
 use crate::seq::SeqNumber;
-use crate::tcb::{self, Hop, Tcb};
+use crate::tcb::{self, Hop, Tcb, ecn};
 use crate::time::Instant;
 use crate::wire::tcp::{Emit, Flags, Options, Segment};
 use crate::wire::{ethernet, ip};
@@ -119,7 +119,7 @@ impl<M: Memory> Stack<M> {
         let terms = syn.options.timestamps.map(|_| Terms {
             window_scale: syn.options.window_scale,
             sack: syn.options.sack_permitted,
-            ecn: false,
+            ecn: self.config.ecn != Ecn::Off && ecn::asks(syn),
         });
         let mss = tcb::peer_mss(&syn.options, tuple);
         let iss = self.secrets.cookies.make(tuple, syn.seq, mss, terms, now);
@@ -135,13 +135,14 @@ impl<M: Memory> Stack<M> {
                 .map(|(terms, (value, _))| (terms.stamp(clock), value)),
             ..Options::NONE
         };
+        let ece = if terms.is_some_and(|terms| terms.ecn) { Flags::ECE } else { Flags::NONE };
         let window = tcb::receive_share(&self.pool, &self.config, own_mss).min(u32::from(u16::MAX));
         let header = Emit {
             src_port: tuple.local_port,
             dst_port: tuple.remote_port,
             seq: iss,
             ack: syn.seq + 1,
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | ece,
             window: window as u16,
             urgent: 0,
             options: &options,
@@ -184,7 +185,8 @@ impl<M: Memory> Stack<M> {
             timestamps: seg.options.timestamps,
             ..Options::NONE
         };
-        let syn = Segment { seq: irs, flags: Flags::SYN, options, payload: (0, 0), ..*seg };
+        let asked = if terms.is_some_and(|terms| terms.ecn) { ecn::SETUP } else { Flags::NONE };
+        let syn = Segment { seq: irs, flags: Flags::SYN | asked, options, payload: (0, 0), ecn: 0, ..*seg };
         let hop = self.hop_back(link, tuple);
         let tcb = Tcb::passive_by_cookie(*tuple, &syn, iss, offset, hop, &mut self.ctx(now));
         let index = self.enter_passive(tcb, now);

@@ -69,6 +69,18 @@ pub enum SynCookies {
     Always,
 }
 
+/// Explicit congestion notification (RFC 3168), as Linux's tcp_ecn. S4.2
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ecn {
+    /// Never (0).
+    Off,
+    /// When the peer asks (2), as Linux has it by default: whoever asks has a path that lets it through.
+    #[default]
+    Answer,
+    /// Active opens ask, too (1).
+    Ask,
+}
+
 /// What a [`Stack`](super::Stack) is told at start.
 #[derive(Clone)]
 pub struct Config {
@@ -92,6 +104,8 @@ pub struct Config {
     pub time_wait: Duration,
     /// FIN-WAIT-2 limit (S2.6).
     pub fin_timeout: Duration,
+    /// Whether connections use ECN.
+    pub ecn: Ecn,
     /// What happens to SYNs that the backlog has no room for (T1).
     pub syncookies: SynCookies,
     /// Idle time before the first keepalive probe; `None` switches keepalive off (S3.2). A connection's own:
@@ -135,6 +149,7 @@ impl Config {
             time_wait: Duration::from_secs(60),
             // Linux's tcp_fin_timeout.
             fin_timeout: Duration::from_secs(60),
+            ecn: Ecn::Answer,
             syncookies: SynCookies::OnOverflow,
             // RFC 9293 §3.8.4: at least two hours by default.
             keepalive: Some(Duration::from_secs(7200)),

@@ -62,6 +62,7 @@ impl Tcb {
 
     /// SND.UNA =< SEG.ACK =< SND.NXT
     pub(super) fn acknowledged<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
+        self.on_ece(seg, ctx);
         let outstanding = self.snd.nxt != self.snd.una;
         let window_before = self.snd.wnd;
         let sacked_before = self.send.sacked;

@@ -125,6 +125,7 @@ impl Tcb {
             self.owed.ack = true;
             return self.check_ack(seg, ctx);
         }
+        self.ecn.on_syn_again(seg);
         // Our SYN-ACK was lost, or this SYN was doubled: once more. S1.4
         self.owed.syn |= self.may_challenge(seg, ctx.now);
         Err(Disposition::Discard(DropReason::Duplicate))
@@ -247,6 +248,7 @@ impl Tcb {
             // Ahead of a hole even a bare FIN is answered at once: it may be the peer's loss probe (RFC 8985 §7.3).
             self.owed.ack |= fin != self.rcv.nxt;
         }
+        self.take_marks(seg, ctx);
         if len == 0 || !self.state.can_receive() {
             if len > 0 {
                 // After the peer's FIN there is no more text (RFC 9293 §3.10.7.4, seventh step).
@@ -257,7 +259,9 @@ impl Tcb {
         } else {
             chunk.advance(offset);
             chunk.truncate(len);
+            let nxt = self.rcv.nxt;
             self.take_payload(text_start(seg), chunk, ctx);
+            self.tune_window(seg, self.rcv.nxt.since(nxt), ctx);
         }
         self.check_fin(ctx);
     }

@@ -275,13 +275,15 @@ impl Tcb {
                 flags |= Flags::FIN;
             }
         }
+        let (cwr, ecn) = self.ecn.for_data(self.snd.nxt.leq(seq));
+        flags |= cwr;
         let options = self.options(ctx, false);
         let start = usize::from(meta.start);
         let payload = start..start + usize::from(octets);
         let header = self.header(seq, flags, &options, ctx);
         let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst);
+        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst, ecn);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
         let flight = self.in_flight();
@@ -323,8 +325,9 @@ impl Tcb {
 
     /// SYN, or SYN-ACK. False when no frame is free.
     fn emit_syn<M: Memory>(&mut self, out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>) -> bool {
-        let mut flags = Flags::SYN;
-        if self.state == State::SynReceived {
+        let answer = self.state == State::SynReceived;
+        let mut flags = Flags::SYN | self.ecn.syn_flags(answer, self.snd.nxt == self.snd.iss);
+        if answer {
             flags |= Flags::ACK;
         }
         if !self.emit_bare(self.snd.iss, flags, out, ctx) {
@@ -398,7 +401,7 @@ impl Tcb {
         let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
         let index = chunk.index();
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst);
+        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst, 0);
         let slice = ctx.pool.transmit_once(chunk, from..MAX_HEADERS);
         push(out, ctx, slice.index, from, MAX_HEADERS);
         true
@@ -413,12 +416,13 @@ impl Tcb {
     ) -> Emit<'a> {
         let window = if flags.contains(Flags::SYN) { self.syn_window(ctx) } else { self.window(ctx) };
         let ack = if flags.contains(Flags::ACK) { self.rcv.nxt } else { SeqNumber(0) };
+        let echo = if flags.intersects(Flags::SYN | Flags::RST) { Flags::NONE } else { self.ecn.echo() };
         Emit {
             src_port: self.tuple.local_port,
             dst_port: self.tuple.remote_port,
             seq,
             ack,
-            flags,
+            flags: flags | echo,
             window,
             urgent: 0,
             options,
@@ -456,47 +460,6 @@ impl Tcb {
         }
     }
 
-    /// The window of a SYN is never scaled (RFC 7323 §2.2).
-    fn syn_window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
-        let window = self.receive_limit(ctx).min(u32::from(u16::MAX));
-        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
-        window as u16
-    }
-
-    /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
-    fn window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
-        self.rcv.edge = self.edge_to_offer(ctx);
-        // Rounded down: the edge that the peer sees may then seem to move left by less than a step, which
-        // RFC 7323 §2.4 provides for. Rounded up, it would move right with every octet (P2).
-        (self.rcv.wnd() >> self.rcv.scale).min(u32::from(u16::MAX)) as u16
-    }
-
-    /// Where the right edge may be: never left of where it was, moved only by worthwhile steps
-    /// (RFC 9293 §3.8.6.2.2: a segment, or half the buffer). S5.2
-    fn edge_to_offer<M: Memory>(&self, ctx: &Ctx<'_, M>) -> SeqNumber {
-        let limit = self.receive_limit(ctx);
-        let room = limit.saturating_sub(self.recv.bytes()).min(u32::from(u16::MAX) << self.rcv.scale);
-        // In steps that the header's field can express.
-        let wanted = self.rcv.nxt + (room >> self.rcv.scale << self.rcv.scale);
-        let step = (limit / 2).min(u32::from(self.rcv.mss));
-        let edge = self.rcv.edge.max(self.rcv.nxt);
-        if edge.lt(wanted) && wanted.since(edge) >= step { wanted } else { edge }
-    }
-
-    /// The application has read: tell the peer when the window grew by two segments or half of
-    /// what the peer believes (RFC 9293 §3.8.6.2.2). S5.2
-    fn window_update_if_due<M: Memory>(&mut self, ctx: &Ctx<'_, M>) {
-        if !self.state.can_receive() || self.owed.ack || !self.was_read {
-            return;
-        }
-        let edge = self.edge_to_offer(ctx);
-        let known = self.rcv.wnd();
-        let grown = edge.since(self.rcv.nxt).saturating_sub(known);
-        if grown > 0 && (known < 2 * u32::from(self.rcv.mss) || grown >= known) {
-            self.owed.ack = true;
-        }
-    }
-
     /// Data waits, nothing is out, and the window doesn't let it go: ask from time to time. S5.3
     fn arm_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         let waiting = self.send.unsent().is_some() || self.fin_is_due();
@@ -526,10 +489,11 @@ fn write_headers(
     payload: core::ops::Range<usize>,
     src: core::net::IpAddr,
     dst: core::net::IpAddr,
+    ecn: u8,
 ) -> usize {
     let end = payload.end;
     let at = header.emit(frame, payload, src, dst);
-    let at = ip::emit(frame, at, end, src, dst, ip::TCP, 0);
+    let at = ip::emit(frame, at, end, src, dst, ip::TCP, ecn);
     link.emit(frame, at)
 }
 

@@ -354,6 +354,7 @@ impl Tcb {
         self.recovery.point = self.snd.nxt;
         self.recovery.frto = Frto::Off;
         self.timers.clear(TimerKind::LossProbe);
+        self.ecn.on_reduction(self.snd.nxt);
     }
 
     pub(super) fn enter_fast_recovery<M: Memory>(&mut self, flight: u32, ctx: &mut Ctx<'_, M>) {
@@ -372,7 +373,6 @@ impl Tcb {
 
     /// The peer echoes a mark of the network: one reduction for each window of data (RFC 3168 §6.1.2). Whether
     /// there was one. S4.2
-    #[expect(dead_code, reason = "ECN's negotiation comes with the next change")]
     pub(super) fn enter_cwr(&mut self, now: Instant) -> bool {
         if self.recovery.phase != Phase::Open {
             return false;

@@ -126,6 +126,8 @@ pub struct Segment {
     pub options: Options,
     /// Offset in the frame and length of the data, in octets.
     pub payload: (usize, usize),
+    /// The IP header's two ECN bits (RFC 3168 §5). S4.2
+    pub ecn: u8,
 }
 
 impl Segment {
@@ -167,6 +169,7 @@ impl Segment {
             urgent: be16(fixed, URGENT),
             options: Options::parse(&segment[MIN_LEN..header_len]),
             payload: (ip.payload.0 + header_len, segment.len() - header_len),
+            ecn: ip.ecn,
         })
     }
 }

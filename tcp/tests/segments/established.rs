@@ -129,6 +129,65 @@ fn s5_2_p2_rounding_never_opens_the_window() {
     assert!(queued - held < 1 << shift, "{queued} {held}");
 }
 
+/// S5.2 T3: 64 KiB are offered, more to who fills a path, and 64 KiB again after a pause; the edge never moves left.
+#[test]
+fn s5_2_t3_the_window_grows_with_what_arrives() {
+    const RTT: u64 = 50;
+    for stamped in [true, false] {
+        let mut p = Probe::with(config(), 16_384, Instant::from_millis(1000));
+        let clock = |p: &Probe| p.now.as_millis() as u32;
+        let mut options = Options { timestamps: stamped.then_some((clock(&p), 0)), ..scaled() };
+        let (mut peer, syn_ack) = p.half_open(options);
+        let shift = syn_ack.options.window_scale.expect("scaled");
+        // So long did the SYN-ACK and its ACK take.
+        p.wait_ms(RTT);
+        options = Options {
+            timestamps: syn_ack.options.timestamps.map(|(ours, _)| (clock(&p), ours)),
+            ..Options::NONE
+        };
+        p.tell(&peer, &peer.seg(ACK).options(options));
+        peer.id = p.app.opened[0];
+        let mut edge = peer.seq + 65_535;
+        let mut flight = 10;
+        let mut windows = Vec::new();
+        for round in 0..9 {
+            // What the window lets through at once; its ACKs arrive a round trip later.
+            let room = edge.wrapping_sub(peer.seq) as usize / MSS;
+            let mut acks = Vec::new();
+            for _ in 0..flight.min(room) {
+                acks.extend(p.give(&peer, &peer.seg(ACK).options(options).data(&[1; MSS - 12])));
+                peer.seq += MSS as u32 - 12;
+            }
+            p.wait_ms(RTT);
+            for ack in acks {
+                let seen = ack.ack.wrapping_add(u32::from(ack.window) << shift);
+                assert!(edge.wrapping_sub(seen) as i32 <= 1 << shift, "the edge never moves left: {round}");
+                edge = seen;
+                let stamps = ack.options.timestamps.map(|(ours, _)| (clock(&p), ours));
+                options = Options { timestamps: stamps, ..Options::NONE };
+                windows.push((u32::from(ack.window) << shift) as usize);
+            }
+            assert!(flight <= room || flight > 512, "round {round}: {flight} segments don't fit {room}");
+            flight *= 2;
+        }
+        assert!(windows[0] <= 65_536 && windows[windows.len() - 1] > 700_000, "{stamped} {windows:?}");
+        p.wait(Duration::from_secs(11));
+        options.timestamps = options.timestamps.map(|(_, ours)| (clock(&p), ours));
+        let mut last = 0;
+        for _ in 0..4_000 {
+            for ack in p.give(&peer, &peer.seg(ACK).options(options).data(&[1; 1000])) {
+                let seen = ack.ack.wrapping_add(u32::from(ack.window) << shift);
+                assert!(edge.wrapping_sub(seen) as i32 <= 1 << shift);
+                edge = seen;
+                last = u32::from(ack.window) << shift;
+            }
+            peer.seq += 1000;
+            p.wait_ms(20);
+        }
+        assert!(last <= 65_536, "{stamped} {last}: 50 KB/s need no more");
+    }
+}
+
 /// S5.5: out of order, duplicated, overlapping: every octet once, in order, SACK for what is ahead.
 #[test]
 fn s5_5_t13_order_duplicates_and_overlaps() {

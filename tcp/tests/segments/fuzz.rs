@@ -115,6 +115,7 @@ impl Fuzz {
             ack: peer.ack.wrapping_add(ack_offset),
             flags,
             window: [0, 1, 100, 1460, 65_535][rng.random_range(0..5)],
+            ecn: rng.random_range(0..4),
             urgent: rng.random(),
             options: Options { sack, ..Options::NONE },
             data: vec![0x55; len],

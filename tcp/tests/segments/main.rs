@@ -6,6 +6,7 @@ mod probe;
 
 mod closing;
 mod cookies;
+mod ecn;
 mod established;
 mod every_state;
 mod fuzz;

@@ -46,11 +46,13 @@ pub struct Seg {
     pub urgent: u16,
     pub options: Options,
     pub data: Vec<u8>,
+    /// The IP header's ECN bits.
+    pub ecn: u8,
 }
 
 impl Seg {
     pub fn new(flags: Flags, seq: u32, ack: u32) -> Self {
-        Self { seq, ack, flags, window: 65_535, urgent: 0, options: Options::NONE, data: Vec::new() }
+        Self { seq, ack, flags, window: 65_535, urgent: 0, options: Options::NONE, data: Vec::new(), ecn: 0 }
     }
     pub fn data(mut self, data: &[u8]) -> Self {
         self.data = data.to_vec();
@@ -284,7 +286,7 @@ impl Probe {
             options: &seg.options,
         };
         let at = header.emit(&mut frame, MAX_HEADERS..end, peer.remote, local);
-        let at = ip::emit(&mut frame, at, end, peer.remote, local, ip::TCP, 0);
+        let at = ip::emit(&mut frame, at, end, peer.remote, local, ip::TCP, seg.ecn);
         let ethertype = if local.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
         let link = ethernet::Header { dst: MAC, src: PEER_MAC, vlan: ethernet::VlanTags::NONE, ethertype };
         let at = link.emit(&mut frame, at);
@@ -338,6 +340,7 @@ impl Probe {
                                 urgent: seg.urgent,
                                 options: seg.options,
                                 data: octets[at..at + len].to_vec(),
+                                ecn: header.ecn,
                             },
                         ));
                     }
