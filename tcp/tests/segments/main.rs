@@ -8,6 +8,7 @@ mod closing;
 mod cookies;
 mod established;
 mod every_state;
+mod fragments;
 mod fuzz;
 mod icmp;
 mod limits;
