@@ -112,6 +112,15 @@ counters! {
     /// Larger segments tried on a path, and lost or acknowledged.
     tcp_mtup_fail = "TcpExtTCPMTUPFail",
     tcp_mtup_success = "TcpExtTCPMTUPSuccess",
+    /// Fragments received, datagrams put together from them, and datagrams of which the rest didn't come in time.
+    ip_reasm_reqds = "IpReasmReqds",
+    ip_reasm_oks = "IpReasmOKs",
+    ip_reasm_timeout = "IpReasmTimeout",
+    /// Datagrams given up because newer ones needed their place.
+    ip_reasm_evicted = "BywayReasmEvicted",
+    /// Datagrams sent in fragments, and the fragments.
+    ip_frag_oks = "IpFragOKs",
+    ip_frag_creates = "IpFragCreates",
     arp_in = "BywayArpIn",
     arp_out = "BywayArpOut",
     ndp_in = "BywayNdpIn",
@@ -177,7 +186,12 @@ drop_reasons! {
     Martian = "BywayDropMartian",
     /// IPv4 source routing (L5).
     SourceRoute = "BywayDropSourceRoute",
+    /// A datagram that came in fragments and can't be taken: larger than a frame, no frame, or too late.
     Fragment = "IpReasmFails",
+    /// A fragment that no sender makes: empty, tiny, not in units of eight octets, beyond 64 KiB (L4).
+    FragmentHeader = "BywayDropFragmentHeader",
+    /// A fragment that contradicts another, or belongs to a datagram in which one did (RFC 5722).
+    FragmentOverlap = "IpExtReasmOverlaps",
     /// IPv6 extension headers beyond the bound, or a routing header type 0 (L10).
     ExtensionHeaders = "BywayDropExtensionHeaders",
     /// TCP header contradicts itself: data offset, options.

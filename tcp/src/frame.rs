@@ -548,6 +548,11 @@ impl<M: Memory> FramePool<M> {
         self.payload_bytes_copied += len as u64;
     }
 
+    /// Counts octets of payload that somebody else has copied.
+    pub(crate) fn note_copied(&mut self, octets: usize) {
+        self.payload_bytes_copied += octets as u64;
+    }
+
     /// Whether `chunk`'s payload fits behind that of the parked frame `index`.
     #[inline]
     pub(crate) fn fits_behind(&self, index: u32, chunk: &Chunk) -> bool {

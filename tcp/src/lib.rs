@@ -20,6 +20,7 @@ pub mod app;
 pub mod counters;
 mod destinations;
 pub mod flow_table;
+mod fragments;
 pub mod frame;
 mod listener;
 pub mod neighbor;

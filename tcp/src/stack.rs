@@ -18,6 +18,7 @@ mod admission;
 mod config;
 mod conn;
 mod control;
+mod fragments;
 mod pressure;
 mod receive;
 mod show;
@@ -33,6 +34,7 @@ use crate::app::{App, Closed, Conn, ConnId, Ready};
 use crate::counters::{Counters, DropReason, Totals};
 use crate::destinations::Destinations;
 use crate::flow_table::{FlowTable, FourTuple, HashKey};
+use crate::fragments::Reassembler;
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
 use crate::neighbor::{self, NeighborTable, Question};
@@ -117,6 +119,7 @@ pub struct Stack<M> {
     /// Of ICMP errors.
     errors: RateLimit,
     destinations: Destinations,
+    reassembler: Reassembler,
     /// Finished frames that belong to no connection.
     control: VecDeque<FrameSlice>,
     /// Connections whose application has to be called.
@@ -176,6 +179,7 @@ impl<M: Memory> Stack<M> {
             rate: RateLimit::default(),
             errors: RateLimit::default(),
             destinations: Destinations::new(key(16)),
+            reassembler: Reassembler::new(key(16)),
             ports_tried: 0,
             draining: false,
             hand: 0,

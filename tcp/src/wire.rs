@@ -16,6 +16,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod icmpv6;
 pub mod ip;
@@ -77,6 +78,8 @@ pub struct Packet {
 pub enum Body {
     /// Address resolution of IPv4 (RFC 826).
     Arp(arp::Packet),
+    /// Part of a datagram: its protocol's checksum is still to be verified.
+    Fragment(ip::Header, fragment::Fragment),
     /// A TCP segment (RFC 9293 §3.1).
     Tcp(ip::Header, tcp::Segment),
     /// ICMP (RFC 792) in IPv4, checksum verified: see [`icmp::parse`].
@@ -99,7 +102,7 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
     if link.src.is_group() {
         return Err(DropReason::Martian);
     }
-    let ip = match link.ethertype {
+    let (ip, fragment) = match link.ethertype {
         ethernet::IPV4 => ipv4::parse(frame, link.len())?,
         ethernet::IPV6 => ipv6::parse(frame, link.len())?,
         ethernet::ARP => {
@@ -108,6 +111,11 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
         }
         _ => return Err(DropReason::Unsupported),
     };
+    if let Some(fragment) = fragment {
+        ip::check_unicast(&link, &ip)?;
+        fragment.check(&ip)?;
+        return Ok(Packet { link, body: Body::Fragment(ip, fragment) });
+    }
     let body = match (ip.protocol, link.ethertype) {
         (ip::TCP, _) => {
             ip::check_unicast(&link, &ip)?;

@@ -39,7 +39,7 @@ impl Default for RateLimit {
 
 impl RateLimit {
     /// Whether one more answer is allowed now.
-    fn allow(&mut self, now: Instant) -> bool {
+    pub(super) fn allow(&mut self, now: Instant) -> bool {
         let passed = now.since(self.at).as_nanos().min(1_000_000_000) as u64;
         self.at = now;
         self.tokens = (self.tokens + passed * ANSWERS_PER_SECOND).min(ANSWERS_BURST * 1_000_000_000);

@@ -22,6 +22,7 @@ impl<M: Memory> Stack<M> {
             match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
                 Ok(Packet { link, body }) => match body {
                     Body::Tcp(ip, seg) => self.receive_tcp(&link, &ip, &seg, chunk, now),
+                    Body::Fragment(ip, fragment) => self.receive_fragment(&link, &ip, &fragment, chunk, now),
                     Body::Arp(arp) => self.receive_arp(&link, &arp, chunk, now),
                     Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk, now),
                     Body::Icmpv6(ip) => self.receive_icmpv6(&link, &ip, chunk, now),
@@ -33,7 +34,7 @@ impl<M: Memory> Stack<M> {
         self.serve(app, now);
     }
 
-    fn receive_tcp(
+    pub(super) fn receive_tcp(
         &mut self,
         link: &ethernet::Header,
         ip: &ip::Header,

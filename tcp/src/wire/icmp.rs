@@ -141,6 +141,29 @@ pub fn parse(frame: &[u8], ip: &ip::Header) -> Result<Message, DropReason> {
     }
 }
 
+/// Turns an echo request without its headers, as it was put together from fragments, into its reply.
+///
+/// # Errors
+/// It is anything else, or its checksum is wrong.
+pub fn answer_echo(message: &mut [u8]) -> Result<(), DropReason> {
+    let _: &[u8; HEADER_LEN] = octets(message, 0)?;
+    if !checksum::is_valid(checksum::sum(message)) {
+        return Err(DropReason::IcmpChecksum);
+    }
+    if message[..2] != [ECHO_REQUEST, 0] {
+        return Err(DropReason::Unsupported);
+    }
+    make_reply(message);
+    Ok(())
+}
+
+fn make_reply(message: &mut [u8]) {
+    message[0] = ECHO_REPLY;
+    put(message, CHECKSUM, [0, 0]);
+    let sum = checksum::finish(checksum::sum(message));
+    put(message, CHECKSUM, sum.to_be_bytes());
+}
+
 /// Turns a received echo request into its reply in the same frame (RFC 792; RFC 1122 §3.2.2.6):
 /// the caller has seen that `ip.dst` is its own and unicast. IP options aren't answered. Returns
 /// where the reply lies.
@@ -154,11 +177,7 @@ pub fn echo_reply_in_place(
     our_mac: MacAddr,
 ) -> Range<usize> {
     let (start, len) = ip.payload;
-    let message = &mut frame[start..start + len];
-    message[0] = ECHO_REPLY;
-    put(message, CHECKSUM, [0, 0]);
-    let sum = checksum::finish(checksum::sum(message));
-    put(message, CHECKSUM, sum.to_be_bytes());
+    make_reply(&mut frame[start..start + len]);
     let at = ip::emit(frame, start, start + len, ip.dst, ip.src, ip::ICMP, 0);
     link.answer(our_mac).emit(frame, at)..start + len
 }

@@ -248,6 +248,25 @@ pub const fn multicast_mac(group: Ipv6Addr) -> MacAddr {
     MacAddr([0x33, 0x33, a, b, c, d])
 }
 
+/// Turns an echo request from `src` to us at `dst` without its headers, as it was put together from fragments,
+/// into its reply.
+///
+/// # Errors
+/// It is anything else, or its checksum is wrong.
+pub fn answer_echo(message: &mut [u8], src: IpAddr, dst: IpAddr) -> Result<(), DropReason> {
+    let _: &[u8; HEADER_LEN] = octets(message, 0)?;
+    let pseudo = checksum::pseudo_header(src, dst, ip::ICMPV6, message.len());
+    if !checksum::is_valid(pseudo + checksum::sum(message)) {
+        return Err(DropReason::IcmpChecksum);
+    }
+    if message[..2] != [ECHO_REQUEST, 0] {
+        return Err(DropReason::Unsupported);
+    }
+    message[0] = ECHO_REPLY;
+    seal(message, dst, src);
+    Ok(())
+}
+
 /// Turns a received echo request into its reply in the same frame (RFC 4443 §4.2): the caller has
 /// seen that `ip.dst` is its own. Returns where the reply lies.
 ///

@@ -10,6 +10,7 @@
 
 use core::net::Ipv4Addr;
 
+use super::fragment::Fragment;
 use super::ip::Header;
 use super::{be16, be32, checksum, octets, put};
 use crate::counters::DropReason;
@@ -18,25 +19,27 @@ use crate::counters::DropReason;
 pub(super) const MIN_LEN: usize = 20;
 
 const TOTAL_LEN: usize = 2;
-const FRAGMENT: usize = 6;
+pub(super) const ID: usize = 4;
+pub(super) const FRAGMENT: usize = 6;
 const TTL: usize = 8;
 const PROTOCOL: usize = 9;
-const CHECKSUM: usize = 10;
+pub(super) const CHECKSUM: usize = 10;
 const SRC: usize = 12;
 const DST: usize = 16;
 
 const DONT_FRAGMENT: u16 = 0x4000;
-/// More-fragments flag and fragment offset: both zero in a whole datagram.
-const FRAGMENTED: u16 = 0x3fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// In units of eight octets.
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_LSRR: u8 = 131;
 const OPTION_SSRR: u8 = 137;
 
-/// Reads the IPv4 header at `at`.
+/// Reads the IPv4 header at `at`, and of which datagram it is a part, if it is one.
 #[inline]
-pub(super) fn parse(frame: &[u8], at: usize) -> Result<Header, DropReason> {
+pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>), DropReason> {
     let fixed: &[u8; MIN_LEN] = octets(frame, at)?;
     let header_len = usize::from(fixed[0] & 0x0f) * 4;
     let total_len = usize::from(be16(fixed, TOTAL_LEN));
@@ -54,17 +57,19 @@ pub(super) fn parse(frame: &[u8], at: usize) -> Result<Header, DropReason> {
     if header_len > MIN_LEN {
         check_options(&frame[at + MIN_LEN..at + header_len])?;
     }
-    if be16(fixed, FRAGMENT) & FRAGMENTED != 0 {
-        return Err(DropReason::Fragment);
-    }
-    Ok(Header {
+    let place = be16(fixed, FRAGMENT);
+    let (offset, more) = (place & FRAGMENT_OFFSET, place & MORE_FRAGMENTS != 0);
+    let fragment =
+        (more || offset != 0).then(|| Fragment::from_offset(u32::from(be16(fixed, ID)), offset, more));
+    let header = Header {
         src: Ipv4Addr::from_bits(be32(fixed, SRC)).into(),
         dst: Ipv4Addr::from_bits(be32(fixed, DST)).into(),
         protocol: fixed[PROTOCOL],
         ecn: fixed[1] & 0b11,
         hop_limit: fixed[TTL],
         payload: (at + header_len, total_len - header_len),
-    })
+    };
+    Ok((header, fragment))
 }
 
 /// Looks through at most 40 octets of options for a source route; the others say nothing that TCP

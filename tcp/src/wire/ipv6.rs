@@ -9,8 +9,9 @@
 
 use core::net::Ipv6Addr;
 
+use super::fragment::{self, Fragment};
 use super::ip::Header;
-use super::{be16, octets, put};
+use super::{be16, be32, octets, put};
 use crate::counters::DropReason;
 
 /// Octets of the fixed header.
@@ -25,7 +26,7 @@ const DST: usize = 24;
 /// Next-header values that are walked over.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub(super) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Extension headers walked before giving up. RFC 8200 §4.1 lists six that may occur, one of them
@@ -35,9 +36,9 @@ const MAX_EXTENSIONS: usize = 8;
 /// doubled because we count padding.
 const MAX_OPTIONS: usize = 16;
 
-/// Reads the IPv6 header at `at` and walks its extension headers.
+/// Reads the IPv6 header at `at` and walks its extension headers; of which datagram it is a part, if it is one.
 #[inline]
-pub(super) fn parse(frame: &[u8], at: usize) -> Result<Header, DropReason> {
+pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>), DropReason> {
     let fixed: &[u8; FIXED_LEN] = octets(frame, at)?;
     if fixed[0] >> 4 != 6 {
         return Err(DropReason::IpHeader);
@@ -47,35 +48,37 @@ pub(super) fn parse(frame: &[u8], at: usize) -> Result<Header, DropReason> {
     if frame.len() < end {
         return Err(DropReason::Truncated);
     }
-    let (protocol, skip) = match fixed[NEXT_HEADER] {
+    let (protocol, skip, fragment) = match fixed[NEXT_HEADER] {
         next @ (HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) => {
             walk_extensions(&frame[start..end], next)?
         }
-        next => (next, 0),
+        next => (next, 0, None),
     };
-    Ok(Header {
+    let header = Header {
         src: Ipv6Addr::from(*octets::<16>(fixed, SRC)?).into(),
         dst: Ipv6Addr::from(*octets::<16>(fixed, DST)?).into(),
         protocol,
         ecn: (fixed[1] >> 4) & 0b11,
         hop_limit: fixed[HOP_LIMIT],
         payload: (start + skip, end - start - skip),
-    })
+    };
+    Ok((header, fragment))
 }
 
-/// The upper-layer protocol behind a chain of extension headers, and the chain's octets.
-fn walk_extensions(chain: &[u8], mut next: u8) -> Result<(u8, usize), DropReason> {
+/// The upper-layer protocol behind a chain of extension headers, and the chain's octets. A fragment ends it:
+/// what follows may lie anywhere in the datagram.
+fn walk_extensions(chain: &[u8], mut next: u8) -> Result<(u8, usize, Option<Fragment>), DropReason> {
     let mut at = 0;
     for index in 0..=MAX_EXTENSIONS {
         if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
-            return Ok((next, at));
+            return Ok((next, at, None));
         }
         if index == MAX_EXTENSIONS {
             break;
         }
         // Every one of them starts with the next header and its own length, and has 8 octets at least.
         let head: &[u8; 8] = octets(chain, at)?;
-        let len = if next == FRAGMENT { 8 } else { 8 + 8 * usize::from(head[1]) };
+        let len = if next == FRAGMENT { fragment::HEADER_LEN } else { 8 + 8 * usize::from(head[1]) };
         let body = chain.get(at..at + len).ok_or(DropReason::Truncated)?;
         match next {
             // RFC 8200 §4.1: only directly after the fixed header.
@@ -85,8 +88,12 @@ fn walk_extensions(chain: &[u8], mut next: u8) -> Result<(u8, usize), DropReason
             // when no segment is left.
             ROUTING if head[2] == 0 || head[3] != 0 => return Err(DropReason::ExtensionHeaders),
             ROUTING => {}
-            // An atomic fragment (RFC 6946 §4) is whole; offset 13 bits, 2 reserved, M.
-            FRAGMENT if be16(head, 2) & 0xfff9 != 0 => return Err(DropReason::Fragment),
+            // Offset 13 bits, 2 reserved, M. An atomic fragment (RFC 6946 §4) is whole.
+            FRAGMENT if be16(head, 2) & 0xfff9 != 0 => {
+                let (offset, more) = (be16(head, 2) >> 3, head[3] & 1 != 0);
+                let fragment = Fragment::from_offset(be32(head, 4), offset, more);
+                return Ok((head[0], at + len, Some(fragment)));
+            }
             _ => {}
         }
         next = head[0];

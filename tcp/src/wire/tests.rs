@@ -133,7 +133,7 @@ fn parse_whole(frame: &[u8]) -> Result<Packet, DropReason> {
     match &packet.body {
         Body::Icmpv4(ip) => drop(icmp::parse(frame, ip)?),
         Body::Icmpv6(ip) => drop(icmpv6::parse(frame, &packet.link, ip)?),
-        Body::Arp(_) | Body::Tcp(..) => {}
+        Body::Arp(_) | Body::Tcp(..) | Body::Fragment(..) => {}
     }
     Ok(packet)
 }

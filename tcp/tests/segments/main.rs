@@ -9,6 +9,7 @@ mod cookies;
 mod ecn;
 mod established;
 mod every_state;
+mod fragments;
 mod fuzz;
 mod icmp;
 mod limits;

@@ -1,5 +1,6 @@
 //! IPv4 and IPv6 headers: L2, L4, L5, L6, L10.
 
+use super::fragment::Fragment;
 use super::*;
 
 /// Rewrites the IPv4 header checksum of an untagged frame.
@@ -65,14 +66,71 @@ fn s4_5_a_wrong_header_checksum_has_its_own_counter() {
 #[test]
 fn l4_fragments() {
     // DF, the reserved bit, and neither: whole. MF or an offset: a fragment.
-    for (bits, whole) in
-        [(0x0000, true), (0x4000, true), (0x8000, true), (0x2000, false), (0x0001, false), (0x1fff, false)]
-    {
+    for (bits, expected) in [
+        (0x0000, Ok(None)),
+        (0x4000, Ok(None)),
+        (0x8000, Ok(None)),
+        (0x2000, Ok(Some(Fragment { id: 0x1234, offset: 0, more: true }))),
+        (0x0003, Ok(Some(Fragment { id: 0x1234, offset: 24, more: false }))),
+        // RFC 3128: the flags of a TCP header in a second fragment.
+        (0x0001, Err(DropReason::FragmentHeader)),
+        (0x0002, Err(DropReason::FragmentHeader)),
+        (0x2003, Ok(Some(Fragment { id: 0x1234, offset: 24, more: true }))),
+        // 65,528 + 24 is beyond the largest datagram.
+        (0x1fff, Err(DropReason::FragmentHeader)),
+    ] {
         let mut frame = tcp4();
+        frame[18..20].copy_from_slice(&[0x12, 0x34]);
         frame[20..22].copy_from_slice(&u16::to_be_bytes(bits));
         reseal_v4(&mut frame);
-        let result = parse(&frame, Checksums::Verify);
-        assert_eq!(result.err(), (!whole).then_some(DropReason::Fragment), "{bits:x}");
+        let found = parse(&frame, Checksums::Verify).map(|packet| match packet.body {
+            Body::Fragment(_, fragment) => Some(fragment),
+            _ => None,
+        });
+        assert_eq!(found, expected, "{bits:x}");
+    }
+}
+
+/// S6.2: only the payload is split: 3008 octets at MTU 1500 are 1480 + 1480 + 48.
+#[test]
+fn s6_2_a_payload_is_split_in_units_of_eight() {
+    let lens = |len, mtu, dst| fragment::split(len, mtu, dst).map(|range| range.len()).collect::<Vec<_>>();
+    let [(a4, _), (a6, _)] = PAIRS;
+    assert_eq!(lens(3008, 1500, a4), [1480, 1480, 48]);
+    assert_eq!(lens(3008, 1500, a6), [1448, 1448, 112]);
+    assert_eq!(lens(1480, 1500, a4), [1480]);
+    assert_eq!(lens(1481, 1500, a4), [1480, 1]);
+    assert_eq!(lens(1460, 1500, a6), [1460], "whole: without a fragment header");
+    assert_eq!(lens(1461, 1500, a6), [1448, 13]);
+    assert_eq!(lens(0, 1500, a4), [0]);
+}
+
+proptest! {
+    #[test]
+    fn s6_2_every_octet_is_in_one_fragment_which_is_read_as_it_was_written(
+        len in 1_usize..9000, mtu in 68_usize..1600, v6: bool, id: u32,
+    ) {
+        let (src, dst) = PAIRS[usize::from(v6)];
+        let payload: Vec<u8> = (0..len).map(|n| (n * 7 % 251) as u8).collect();
+        let mut got = Vec::new();
+        for range in fragment::split(len, mtu, dst) {
+            let more = range.end < len;
+            let mut frame = vec![0; 128];
+            frame.extend(&payload[range.clone()]);
+            let end = frame.len();
+            let part = Fragment { id: if v6 { id } else { id & 0xffff }, offset: range.start, more };
+            if range.len() == len {
+                break;
+            }
+            let at = part.emit(&mut frame, 128, end, src, dst, 17);
+            prop_assert!(end - at <= mtu);
+            let at = link(src, VlanTags::NONE).emit(&mut frame, at);
+            let packet = parse(&frame[at..], Checksums::Verify);
+            let Ok(Packet { body: Body::Fragment(ip, read), .. }) = packet else { panic!("{packet:?}") };
+            prop_assert_eq!((read, ip.src, ip.dst, ip.protocol), (part, src, dst, 17));
+            got.extend_from_slice(ip.payload_of(&frame[at..]));
+        }
+        prop_assert!(got.is_empty() || got == payload);
     }
 }
 
@@ -183,7 +241,7 @@ fn with_extensions(chain: &[(u8, Vec<u8>)]) -> Vec<u8> {
 
 #[test]
 fn l10_extension_headers_are_walked_with_a_bound() {
-    use DropReason::{ExtensionHeaders, Fragment, IpHeader};
+    use DropReason::{ExtensionHeaders, FragmentHeader, IpHeader};
     let pad = |kind| (kind, vec![0, 0, 1, 4, 0, 0, 0, 0]);
     let option = |octets: [u8; 6]| (60, [&[0, 0], octets.as_slice()].concat());
     let routing = |kind, left| (43, vec![0, 0, kind, left, 0, 0, 0, 0]);
@@ -202,8 +260,11 @@ fn l10_extension_headers_are_walked_with_a_bound() {
         ("segment routing, one left", vec![routing(4, 1)], Some(ExtensionHeaders)),
         ("atomic fragment", vec![fragment(0)], None),
         ("atomic fragment, reserved bits", vec![fragment(6)], None),
-        ("first fragment", vec![fragment(1)], Some(Fragment)),
-        ("last fragment", vec![fragment(8)], Some(Fragment)),
+        ("first fragment", vec![fragment(1)], None),
+        ("second fragment in the TCP header", vec![fragment(8)], Some(FragmentHeader)),
+        ("third fragment in the TCP header", vec![fragment(16)], Some(FragmentHeader)),
+        ("beyond the largest datagram", vec![fragment(0xfff8)], Some(FragmentHeader)),
+        ("last fragment", vec![fragment(24)], None),
         ("option that may be skipped", vec![option([0x1e, 4, 0, 0, 0, 0])], None),
         ("option that must be understood", vec![option([0xc2, 4, 0, 0, 0, 0])], Some(ExtensionHeaders)),
         ("option that overruns", vec![option([0x1e, 5, 0, 0, 0, 0])], Some(IpHeader)),
