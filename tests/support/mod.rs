@@ -1,6 +1,8 @@
 //! `byway serve` in a lab, and clients on the kernel's TCP beside it.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part.
 
+pub mod inside;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -215,7 +217,11 @@ pub fn connect(remote: SocketAddr) -> TcpStream {
 
 /// Sends `octets` and reads as many back, both at once; the answer's SHA-256.
 pub fn echo(remote: SocketAddr, octets: &[u8]) -> String {
-    let stream = connect(remote);
+    echo_over(&connect(remote), octets)
+}
+
+/// As [`echo`], over a connection that is open.
+pub fn echo_over(mut stream: &TcpStream, octets: &[u8]) -> String {
     let mut back = Vec::with_capacity(octets.len());
     std::thread::scope(|scope| {
         let mut writer = stream.try_clone().expect("clones");
@@ -224,7 +230,7 @@ pub fn echo(remote: SocketAddr, octets: &[u8]) -> String {
             writer.write_all(octets).expect("writes");
             writer.shutdown(std::net::Shutdown::Write).expect("shuts down");
         });
-        (&stream).read_to_end(&mut back).expect("reads");
+        stream.read_to_end(&mut back).expect("reads");
     });
     sha256(&back)
 }
