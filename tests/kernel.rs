@@ -16,23 +16,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use byway_bpf::{AttachMode, Steering};
 use byway_datapath::clock::Clock;
-use byway_datapath::config::Config as Datapath;
-use byway_datapath::control::Waker;
-use byway_datapath::core_loop::{CoreLoop, Idle, Rest};
-use byway_datapath::link::Link;
-use byway_datapath::port::Port;
-use byway_datapath::umem::Umem;
-use byway_datapath::xsk::Xsk;
-use byway_lab::{
-    BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, ImpairOptions, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions,
-    VethOptions, is_root,
-};
+use byway_lab::{ImpairOptions, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions, VethOptions, is_root};
 use byway_tcp::app::{App, Closed, Conn, ConnId, Ready};
 use byway_tcp::counters::Counters;
-use byway_tcp::frame::FramePool;
-use byway_tcp::stack::{Cidr, Config as StackConfig, Stack};
+use support::inside::Inside;
 use support::*;
 
 /// What the kernel is set to, one connection each; its own default may be any of them.
@@ -150,9 +138,9 @@ fn s1_1_byway_is_the_client_of_every_congestion_control_over_a_bad_line() {
         let (counters, exchanges) = lab.byway.enter(|| Client::run(&plans));
         assert_eq!((counters.tcp_estab_resets, counters.tcp_out_rsts), (0, 0));
         assert!(counters.tcp_retrans_segs > 0);
-        for (remote, sent, got) in exchanges {
-            assert_eq!(got.closed, Some(Closed::Finished), "{remote}");
-            assert_eq!((got.octets.len(), sha256(&got.octets)), (sent.len(), sha256(sent)), "{remote}");
+        for (Exchange { received, closed, .. }, (remote, sent)) in exchanges.iter().zip(&plans) {
+            assert_eq!(*closed, Some(Closed::Finished), "{remote}");
+            assert_eq!((received.len(), sha256(received)), (sent.len(), sha256(sent)), "{remote}");
         }
     });
     assert_eq!(kernel_counter(&lab, "EstabResets"), 0);
@@ -173,17 +161,11 @@ fn serve_echo(mut stream: &TcpStream) {
 }
 
 /// What a connection of [`Client`] has to do, and has done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Exchange {
     octets: Arc<[u8]>,
     sent: usize,
     received: Vec<u8>,
-    closed: Option<Closed>,
-}
-
-/// What came of a connection.
-struct Got {
-    octets: Vec<u8>,
     closed: Option<Closed>,
 }
 
@@ -194,70 +176,32 @@ struct Client {
 }
 
 impl Client {
-    /// Opens a connection for each plan, on a core loop of its own; call it inside byway's namespace.
-    fn run(plans: &[(SocketAddr, Vec<u8>)]) -> (Counters, Vec<(SocketAddr, &[u8], Got)>) {
-        let link = Link::query(BYWAY_INTERFACE).expect("link");
-        let config = Datapath::default();
-        // SAFETY: it goes into the one pool below.
-        let umem = unsafe { Umem::new(&config) }.expect("UMEM");
-        // SAFETY: the port, and the stack with the pool over this UMEM, go into one loop.
-        let port = unsafe { Xsk::open(&umem, &config, BYWAY_INTERFACE, 0) }.expect("socket");
-        let mut stack_config = StackConfig::new(link.mac, *b"thirty-two octets nobody guesses");
-        let own = [(BYWAY_IPV4.into(), 24), (BYWAY_IPV6.into(), 64)];
-        stack_config.addresses = own.map(|(address, prefix)| Cidr { address, prefix }).to_vec();
-        let mut stack = Stack::new(stack_config, FramePool::new(umem));
-        let mut client = Self::default();
-        let ids: Vec<ConnId> = plans
-            .iter()
-            .map(|(remote, octets)| {
+    /// Opens a connection for each plan; call it inside byway's namespace. What was counted, and what each has
+    /// received, in the order of the plans.
+    fn run(plans: &[(SocketAddr, Vec<u8>)]) -> (Counters, Vec<Exchange>) {
+        let mut ids = Vec::new();
+        let mut inside = Inside::start(|stack| {
+            let mut client = Self::default();
+            for (remote, octets) in plans {
                 let id = stack.connect(*remote, Clock.now()).expect("opens");
                 let octets = Arc::from(octets.as_slice());
                 let exchange = Exchange { octets, sent: 0, received: Vec::new(), closed: None };
                 client.exchanges.insert(id, exchange);
-                id
-            })
-            .collect();
-        let mut core = CoreLoop::new(port, stack, client);
-
-        // Detached before the socket is closed (D9): locals go in the reverse order.
-        let mut steering = Steering::load().expect("program");
-        for (address, _) in own {
-            steering.add_address(address).expect("address");
-        }
-        steering.register_socket(0, core.port().fd()).expect("socket");
-        steering.attach(link.index as i32, AttachMode::Native).expect("attaches");
-
-        Self::turn_until_closed(&mut core);
-        core.assert_conserved();
-        let got = |id| {
-            let Exchange { received, closed, .. } = &core.app().exchanges[&id];
-            Got { octets: received.clone(), closed: *closed }
-        };
-        let each = ids.into_iter().zip(plans).map(|(id, (remote, octets))| (*remote, &octets[..], got(id)));
-        (core.stack().counters(), each.collect())
-    }
-
-    /// Until every connection is over, and what TIME-WAIT owes the peer's lost ACKs is paid.
-    fn turn_until_closed(core: &mut CoreLoop<Xsk, Umem, Self>) {
-        let waker = Waker::new().expect("waker");
-        let mut idle = Idle::new(Duration::from_micros(50));
-        let patience = Clock.now() + PATIENCE;
+                ids.push(id);
+            }
+            client
+        });
+        let patience = now() + PATIENCE;
         let mut linger = None;
-        loop {
-            let now = Clock.now();
-            let turn = core.turn(now).expect("turns");
+        inside.turn_until(|core| {
             if linger.is_none() && core.app().exchanges.values().all(|exchange| exchange.closed.is_some()) {
-                linger = Some(now + Duration::from_millis(500));
+                // What TIME-WAIT owes the peers whose ACKs were lost.
+                linger = Some(now() + Duration::from_millis(500));
             }
-            if linger.unwrap_or(patience) <= now {
-                break;
-            }
-            if let Rest::Sleep(timeout) = idle.after(turn, now, core.next_deadline()) {
-                let timeout = timeout.min(Duration::from_millis(50));
-                core.sleeping(now + timeout);
-                core.port_mut().park(timeout, &waker).expect("parks");
-            }
-        }
+            linger.unwrap_or(patience) <= now()
+        });
+        let exchanges = ids.iter().map(|id| inside.core.app().exchanges[id].clone());
+        (inside.core.stack().counters(), exchanges.collect())
     }
 }
 

@@ -1,6 +1,8 @@
 //! `byway serve` in a lab, and clients on the kernel's TCP beside it.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part.
 
+pub mod inside;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
