@@ -8,7 +8,6 @@
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
-use byway_tcp::app::ConnId;
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory, Owner};
 use byway_tcp::stack::{Config, ConnectError, Stack};
 use byway_tcp::tcb::state::State;
@@ -115,12 +114,12 @@ impl Host {
         remote: SocketAddr,
         plan: Plan,
         now: Instant,
-    ) -> Result<(ConnId, SocketAddr), ConnectError> {
+    ) -> Result<SocketAddr, ConnectError> {
         let id = self.stack.connect(remote, now)?;
         self.apps.connecting(id, plan);
         let mut nobody = Apps::default();
         let local = self.stack.with_conn(&mut nobody, id, now, |_, conn| conn.local());
-        Ok((id, local.expect("just opened")))
+        Ok(local.expect("just opened"))
     }
 
     /// A frame arrives at the NIC.

@@ -21,6 +21,7 @@ pub mod fault;
 pub mod headers;
 pub mod host;
 pub mod link;
+pub mod plot;
 pub mod router;
 pub mod scenario;
 pub mod stream;

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use byway_sim::capture::Capture;
+use byway_sim::plot::{self, Probe};
 use byway_sim::scenario::{Choices, Scenario};
+use byway_sim::world::Observer;
 use byway_sim::{Options, many, one};
+use byway_tcp::tcb::congestion::Algorithm;
 use clap::Parser;
 
 /// Runs byway's TCP in a simulated network, a scenario for each seed.
@@ -26,11 +29,28 @@ struct Arguments {
     /// Write every frame at both its ends to this pcapng file
     #[arg(long, requires = "seed")]
     capture: Option<PathBuf>,
+    /// Draw the busiest sender's cwnd, ssthresh, flight, RTT and phase over time into this SVG file
+    #[arg(long, requires = "seed")]
+    plot: Option<PathBuf>,
+    /// Congestion control of all hosts (each draws its own otherwise)
+    #[arg(long, value_parser = algorithm)]
+    congestion: Option<Algorithm>,
+    /// Let the path's MTU shrink below what the ends agreed on
+    #[arg(long)]
+    path_mtu: bool,
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, String> {
+    let names: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+    name.parse().map_err(|()| format!("known are: {}", names.join(", ")))
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { choices: Choices { path_mtu: false }, fault: None };
+    let options = Options {
+        choices: Choices { path_mtu: arguments.path_mtu, congestion: arguments.congestion },
+        fault: None,
+    };
     match arguments.seed {
         Some(seed) => replay(seed, &arguments, &options).unwrap_or_else(|error| {
             eprintln!("{error}");
@@ -74,16 +94,32 @@ fn run(from: u64, count: u64, options: &Options) -> ExitCode {
 fn replay(seed: u64, arguments: &Arguments, options: &Options) -> io::Result<ExitCode> {
     let scenario = Scenario::draw(seed, options.choices);
     print!("{scenario}");
-    let outcome = match &arguments.capture {
-        Some(path) => {
-            let file = BufWriter::new(File::create(path)?);
-            let mut capture = Capture::new(file, scenario.hosts.len());
-            let outcome = one(seed, options, &mut capture);
-            capture.finish()?;
-            outcome
-        }
-        None => one(seed, options, &mut ()),
+    // The first run tells which connection is worth a picture; the second is the same.
+    let outcome = one(seed, options, &mut ());
+    let (flow, client) = outcome.as_ref().map_or((0, true), |summary| summary.busiest);
+    let mut probe = Probe::new(flow, client);
+    let mut observers: Vec<&mut dyn Observer> = vec![&mut probe];
+    let mut capture = match &arguments.capture {
+        Some(path) => Some(Capture::new(BufWriter::new(File::create(path)?), scenario.hosts.len())),
+        None => None,
     };
+    observers.extend(capture.as_mut().map(|capture| capture as &mut dyn Observer));
+    let again = one(seed, options, &mut observers);
+    assert_eq!(again.is_ok(), outcome.is_ok(), "the same seed came to another end");
+    if let Some(capture) = capture {
+        capture.finish()?;
+    }
+    if let Some(path) = &arguments.plot {
+        let host =
+            &scenario.hosts[if client { scenario.flows[flow].client } else { scenario.flows[flow].server }];
+        let title = format!(
+            "byway-sim seed {seed}: flow {flow} ({}), the {} sends with {}",
+            scenario.flows[flow].kind,
+            if client { "client" } else { "server" },
+            host.config.congestion
+        );
+        std::fs::write(path, plot::draw(&probe, &title))?;
+    }
     Ok(match outcome {
         Ok(summary) => {
             println!("{summary:#?}");

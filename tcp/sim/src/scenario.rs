@@ -5,6 +5,7 @@
 use core::fmt;
 
 use byway_tcp::stack::{Cidr, Config};
+use byway_tcp::tcb::congestion::Algorithm;
 use byway_tcp::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -71,7 +72,7 @@ pub struct Scenario {
     /// In order of time, from the start.
     pub changes: Vec<(Duration, Change)>,
     /// What the weather is like, in words.
-    pub weather: &'static str,
+    pub weather: Vec<&'static str>,
     /// From here on nothing goes wrong by chance any more.
     pub heals: Duration,
     /// The longest time that a link is down.
@@ -85,6 +86,8 @@ pub struct Scenario {
 pub struct Choices {
     /// The middle may carry less than what was agreed on at the beginning.
     pub path_mtu: bool,
+    /// Every host's congestion control; each draws its own if it isn't given.
+    pub congestion: Option<Algorithm>,
 }
 
 impl Scenario {
@@ -99,7 +102,7 @@ impl Scenario {
         };
         // Clocks that are read in µs or ms as 32 bits have to survive their wrap.
         let start = Instant::from_nanos(1_000_000 + dice.log(1, 1 << 52));
-        let most_flows = if dice.one_in(40) { 40 } else { 8 };
+        let most_flows = if dice.one_in(25) { 60 } else { 12 };
         let flow_count = 1 + dice.skewed(0, most_flows);
         let heals = Duration::from_micros(dice.log(20_000, 20_000_000));
         let mut scenario = Self {
@@ -109,20 +112,24 @@ impl Scenario {
             hosts: (0..hosts).map(|index| dice.host(topology, index, flow_count)).collect(),
             links: dice.links(hosts),
             changes: Vec::new(),
-            weather: "clear",
+            weather: Vec::new(),
             heals,
             longest_outage: Duration::ZERO,
             flows: Vec::new(),
         };
         let slowest = scenario.links.iter().map(|link| link.rate).min().unwrap_or(1);
         // What the slowest link carries in a minute is the most that all connections together may send.
-        let budget = (slowest / 8 * 60).min(dice.log(1 << 14, 6 << 20)) / flow_count as u64;
+        let budget = (slowest / 8 * 60).min(dice.log(1 << 15, 24 << 20)) / flow_count as u64;
         let v6_fits = scenario.hosts.iter().all(|host| host.config.mtu >= 1280);
         for _ in 0..flow_count {
             let flow = dice.flow(hosts, v6_fits, heals, budget);
             scenario.flows.push(flow);
         }
         dice.weather(&mut scenario, choices);
+        for host in &mut scenario.hosts {
+            let drawn = Algorithm::ALL[dice.below(Algorithm::ALL.len())];
+            host.config.congestion = choices.congestion.unwrap_or(drawn);
+        }
         scenario.changes.sort_by_key(|&(at, _)| at);
         scenario
     }
@@ -292,9 +299,15 @@ impl Dice {
             1 => vec![Send(total), Close, Eof],
             _ => vec![Deaf, Send(total.min(4_096)), Pause(pause), Hear, Close, Eof],
         };
+        let deaf = steps[0] == Deaf;
         let mut server = self.script(vec![Eof, Close], total);
         server.echo = true;
-        ("echo", [self.script(steps, total), server])
+        let mut client = self.script(steps, total);
+        if deaf {
+            // It must get rid of everything although it reads nothing: a frame for each octet might be too many.
+            client.write = client.write.max(512);
+        }
+        ("echo", [client, server])
     }
 
     fn requests(&mut self, total: u64, pause: Duration) -> (&'static str, Vec<Step>, Vec<Step>) {
@@ -336,25 +349,46 @@ impl Dice {
     }
 
     fn weather(&mut self, scenario: &mut Scenario, choices: Choices) {
-        let links = scenario.links.len();
-        let end = scenario.heals;
         let clear = Impairment::default();
         let span = scenario.links.iter().map(|link| link.delay).max().unwrap_or_default();
-        let mut what = clear;
-        let reorder_by = (span * 2).max(Duration::from_micros(100));
-        scenario.weather = match self.below(12) {
+        let mut what = Impairment { reorder_by: (span * 2).max(Duration::from_micros(100)), ..clear };
+        // Mostly one thing, now and then two or three together.
+        for _ in 0..1 + self.skewed(0, 2) {
+            let kind = self.one_weather(scenario, &mut what, choices);
+            scenario.weather.push(kind);
+        }
+        if (Impairment { reorder_by: Duration::ZERO, ..what }) == clear {
+            return;
+        }
+        // On all links, or only on some, which makes the two ways differ.
+        let everywhere = self.one_in(2);
+        for link in 0..scenario.links.len() {
+            if everywhere || self.one_in(3) {
+                scenario.changes.push((Duration::ZERO, Change::Impair(link, what)));
+                scenario.changes.push((scenario.heals, Change::Impair(link, clear)));
+            }
+        }
+    }
+
+    fn one_weather(
+        &mut self,
+        scenario: &mut Scenario,
+        what: &mut Impairment,
+        choices: Choices,
+    ) -> &'static str {
+        match self.below(12) {
             0 | 1 => "clear",
             2 | 3 => {
                 what.loss = self.share(0.001, 0.15);
                 "loss"
             }
             4 => {
-                what.bursts =
-                    Some(Bursts { enter: self.share(0.001, 0.02), leave: self.share(0.05, 0.5), loss: 0.9 });
+                let (enter, leave) = (self.share(0.001, 0.02), self.share(0.05, 0.5));
+                what.bursts = Some(Bursts { enter, leave, loss: 0.9 });
                 "burst loss"
             }
             5 => {
-                (what.reorder, what.reorder_by) = (self.share(0.005, 0.3), reorder_by);
+                what.reorder = self.share(0.005, 0.3);
                 "reordering"
             }
             6 => {
@@ -367,35 +401,17 @@ impl Dice {
             }
             8 => {
                 let share = self.share(0.001, 0.05);
-                what = Impairment {
-                    loss: share,
-                    reorder: share,
-                    reorder_by,
-                    duplicate: share,
-                    corrupt: share,
-                    bursts: None,
-                };
+                (what.loss, what.reorder, what.duplicate, what.corrupt) = (share, share, share, share);
                 "a bit of everything"
             }
             9 => self.outages(scenario),
             10 => {
-                let host = self.below(links / 2);
-                let at = self.micros(1, end.as_micros() as u64);
+                let host = self.below(scenario.hosts.len());
+                let at = self.micros(1, scenario.heals.as_micros() as u64);
                 scenario.changes.push((at, Change::Stall(host, self.micros(1_000, 2_000_000))));
                 "a host that stalls"
             }
             _ => self.mtu_changes(scenario, choices),
-        };
-        if what == clear {
-            return;
-        }
-        // On all links, or only on some, which makes the two ways differ.
-        let everywhere = self.one_in(2);
-        for link in 0..links {
-            if everywhere || self.one_in(3) {
-                scenario.changes.push((Duration::ZERO, Change::Impair(link, what)));
-                scenario.changes.push((end, Change::Impair(link, clear)));
-            }
         }
     }
 
@@ -439,7 +455,7 @@ impl fmt::Display for Scenario {
             self.seed,
             self.hosts.len(),
             self.topology,
-            self.weather,
+            self.weather.join(", "),
             self.heals,
             self.flows.len(),
             self.start
@@ -448,7 +464,8 @@ impl fmt::Display for Scenario {
             let config = &host.config;
             writeln!(
                 f,
-                "  host {index}: MTU {}, {} frames, buffers {} in {} out, rings fill {} TX {}, completion {:?}, coalescing {:?}, keepalive {:?}",
+                "  host {index}: {}, MTU {}, {} frames, buffers {} in {} out, rings fill {} TX {}, completion {:?}, coalescing {:?}, keepalive {:?}",
+                config.congestion,
                 config.mtu,
                 host.frames,
                 config.receive_buffer,

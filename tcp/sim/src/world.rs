@@ -30,6 +30,11 @@ const IDLE_TURNS: u64 = 3_000;
 const IDLE_TURN: Duration = Duration::from_micros(500);
 /// Frames sent for each segment that had to be, at most: three times the worst that ten thousand seeds showed.
 const FRAMES_PER_NEED: f64 = 10.0;
+/// Pure ACKs for each frame that says more, at most: its acknowledgement, and a window update when it has been
+/// read. What is sent twice by the network counts twice.
+const ACKS_PER_FRAME: u64 = 2;
+/// And for each connection: its handshake, window probes and their answers, and keepalive every few seconds.
+const ACKS_PER_CONNECTION: u64 = 100;
 /// Copies of an ACK that [`Fault::AckStorm`] makes.
 const STORM: usize = 30;
 
@@ -39,8 +44,17 @@ pub trait Observer {
     fn frame(&mut self, _at: Instant, _host: usize, _outbound: bool, _frame: &[u8]) {}
     /// A host's loop has turned.
     fn turned(&mut self, _at: Instant, _host: usize, _state: &Host) {}
-    /// A host has begun to open the connection of that flow.
-    fn connected(&mut self, _flow: usize, _host: usize, _id: byway_tcp::app::ConnId) {}
+}
+
+/// All of them see it.
+impl Observer for Vec<&mut dyn Observer> {
+    fn frame(&mut self, at: Instant, host: usize, outbound: bool, frame: &[u8]) {
+        self.iter_mut().for_each(|one| one.frame(at, host, outbound, frame));
+    }
+
+    fn turned(&mut self, at: Instant, index: usize, host: &Host) {
+        self.iter_mut().for_each(|one| one.turned(at, index, host));
+    }
 }
 
 /// Sees nothing.
@@ -82,8 +96,8 @@ pub struct Summary {
     pub frames_per_need: f64,
     /// Ends that finished in order, and those that did not.
     pub ends: BTreeMap<String, u32>,
-    /// The flow that delivered most.
-    pub busiest: usize,
+    /// The flow, and whether it was its client, that sent most.
+    pub busiest: (usize, bool),
 }
 
 /// Hosts, links, and what is on its way.
@@ -100,6 +114,8 @@ pub struct World<'a> {
     observer: &'a mut dyn Observer,
     fault: Option<Fault>,
     frames: u64,
+    /// Of them, those that only acknowledge.
+    acks: u64,
     turns: Vec<u64>,
     progress: u64,
     /// `frames` when something got ahead last.
@@ -132,6 +148,7 @@ impl<'a> World<'a> {
             observer,
             fault,
             frames: 0,
+            acks: 0,
             progress: 0,
             frames_at_progress: 0,
             idle_turns: 0,
@@ -241,10 +258,11 @@ impl<'a> World<'a> {
         self.idle_turns = if out.is_empty() { self.idle_turns + 1 } else { 0 };
         self.frames += out.len() as u64;
         for frame in out.drain(..) {
-            if self.fault == Some(Fault::AckStorm)
-                && Segment::of(&frame).is_some_and(|segment| segment.is_pure_ack())
-            {
-                self.storm(index, &frame);
+            if Segment::of(&frame).is_some_and(|segment| segment.is_pure_ack()) {
+                self.acks += 1;
+                if self.fault == Some(Fault::AckStorm) {
+                    self.storm(index, &frame);
+                }
             }
             self.observer.frame(self.now, index, true, &frame);
             self.send_up(index, frame);
@@ -282,6 +300,7 @@ impl<'a> World<'a> {
     fn storm(&mut self, from: usize, ack: &[u8]) {
         for _ in 0..STORM {
             self.frames += 1;
+            self.acks += 1;
             self.send_up(from, ack.to_vec());
         }
     }
@@ -311,10 +330,9 @@ impl<'a> World<'a> {
         let [client, server] = plans(scenario.seed, index, flow);
         let remote = SocketAddr::new(host_ip(scenario.topology, flow.server, flow.v6), flow.port);
         let host = &mut self.hosts[flow.client];
-        let (id, local) = host
+        let local = host
             .connect(remote, client, self.now)
             .map_err(|error| format!("flow {index}: connect: {error}"))?;
-        self.observer.connected(index, flow.client, id);
         if flow.port != CLOSED_PORT {
             self.hosts[flow.server].apps.expected.insert((local, flow.port), server);
         }
@@ -377,7 +395,8 @@ impl<'a> World<'a> {
                     ("refused", Some(Closed::Reset)) => true,
                     ("refused", None) => end.is_none(),
                     (_, Some(Closed::Aborted)) if script.aborts() => true,
-                    (_, Some(Closed::Reset) | None) if peer.aborts() => true,
+                    // The reset may be lost; who has said everything then hears nothing more (S2.6).
+                    (_, Some(Closed::Reset | Closed::TimedOut) | None) if peer.aborts() => true,
                     (_, Some(Closed::Finished)) => {
                         end.is_some_and(|end| end.received == end.plan.input.1 && end.eof && !peer.aborts())
                     }
@@ -409,6 +428,13 @@ impl<'a> World<'a> {
                 "{} frames to carry {} octets: {:.1} times what was needed",
                 summary.frames, summary.delivered, summary.frames_per_need
             ));
+        }
+        let others = summary.frames - self.acks + summary.links.doubled;
+        let seconds = summary.time.as_secs();
+        let allowed =
+            ACKS_PER_FRAME * others + (ACKS_PER_CONNECTION + seconds) * self.scenario.flows.len() as u64;
+        if self.acks > allowed {
+            return Err(format!("{} pure ACKs, and {others} frames that say more", self.acks));
         }
         Ok(())
     }
@@ -460,17 +486,17 @@ impl<'a> World<'a> {
         for (index, flow) in self.scenario.flows.iter().enumerate() {
             // Opening, closing, and finding each other.
             needed += 16;
-            for (end, script) in self.ends(index).into_iter().zip([&flow.scripts[1], &flow.scripts[0]]) {
-                let Some(end) = end else { continue };
-                // The peer's writes, each a segment at most, or full segments of the smaller MTU.
+            for end in self.ends(index).into_iter().flatten() {
+                // Its writes, each a segment at most, or full segments of the smaller MTU.
                 let mtu =
                     self.hosts[flow.client].spec.config.mtu.min(self.hosts[flow.server].spec.config.mtu);
+                let script = &end.plan.script;
                 let write = script.write.min(usize::from(mtu) - 72) as u64;
-                needed += end.received / write.max(1) + script.steps.len() as u64;
+                needed += end.sent / write + script.steps.len() as u64;
                 let outcome = end.closed.map_or("open".to_string(), |closed| format!("{closed:?}"));
                 *summary.ends.entry(outcome).or_default() += 1;
-                if end.received >= most {
-                    (most, summary.busiest) = (end.received, index);
+                if end.sent > most {
+                    (most, summary.busiest) = (end.sent, (index, end.plan.client));
                 }
             }
         }

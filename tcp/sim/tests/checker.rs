@@ -51,7 +51,7 @@ fn s2_3_a_connection_that_is_held_is_found() {
 /// T9: too much is said for what there is to say.
 #[test]
 fn t9_an_ack_storm_is_found() {
-    assert_found(Fault::AckStorm, 10, &["livelock", "times what was needed"]);
+    assert_found(Fault::AckStorm, 10, &["livelock", "times what was needed", "pure ACKs, and"]);
 }
 
 /// P1: a panic is a seed's result, not the end of the program.
