@@ -14,6 +14,7 @@
 //! `output` turns into segments.
 
 mod ack;
+mod acking;
 pub mod congestion;
 pub(crate) mod ecn;
 mod input;
@@ -38,11 +39,12 @@ use crate::flow_table::FourTuple;
 use crate::frame::{FramePool, Memory};
 use crate::seq::SeqNumber;
 use crate::stack::Config;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::timer::{TimerKind, Timers};
 use crate::wire::ethernet;
 use crate::wire::tcp::{Options, Segment};
 
+use acking::Acking;
 use congestion::Controller;
 use ecn::Ecn;
 use limits::{Holding, Limits};
@@ -56,6 +58,7 @@ use send_queue::SendQueue;
 use state::State;
 use window::Tuning;
 
+pub use acking::DELAYED_ACK;
 pub(crate) use output::Output;
 
 /// RFC 9293 §3.7.1 (MUST-15): the MSS of a peer that announces none, IPv4 and IPv6. S6.1
@@ -201,6 +204,7 @@ pub(crate) struct Tcb {
     holding: Holding,
     ecn: Ecn,
     tuning: Tuning,
+    acking: Acking,
     pub(crate) hop: Hop,
     owed: Owed,
     /// What the application has to be told.
@@ -288,6 +292,7 @@ impl Tcb {
             holding: Holding::new(iss + 1, now),
             ecn: Ecn::default(),
             tuning: Tuning::new(now),
+            acking: Acking::new(config),
             hop,
             owed: Owed::default(),
             ready: Ready::default(),
@@ -601,10 +606,6 @@ pub(crate) fn window_scale(receive_buffer: u32) -> u8 {
     let bits = 32 - receive_buffer.leading_zeros();
     (bits.saturating_sub(16) as u8).min(14)
 }
-
-/// How long an acknowledgement may wait for data to ride on (RFC 9293 §3.8.6.3: less than 0.5 s). Linux's
-/// minimum: long enough for an application's answer, short against every peer's RTO minimum.
-pub const DELAYED_ACK: Duration = Duration::from_millis(40);
 
 #[cfg(test)]
 mod tests {

@@ -104,6 +104,9 @@ pub struct Config {
     pub time_wait: Duration,
     /// FIN-WAIT-2 limit (S2.6).
     pub fin_timeout: Duration,
+    /// Segments with text that are acknowledged without delay at a connection's start, after a pause and after a hole,
+    /// when the sender's window is small and grows with each ACK; 0: every ACK may be delayed.
+    pub quick_acks: u8,
     /// Whether connections use ECN.
     pub ecn: Ecn,
     /// What happens to SYNs that the backlog has no room for (T1).
@@ -149,6 +152,8 @@ impl Config {
             time_wait: Duration::from_secs(60),
             // Linux's tcp_fin_timeout.
             fin_timeout: Duration::from_secs(60),
+            // Linux's TCP_MAX_QUICKACKS: more than an initial window.
+            quick_acks: 16,
             ecn: Ecn::Answer,
             syncookies: SynCookies::OnOverflow,
             // RFC 9293 §3.8.4: at least two hours by default.

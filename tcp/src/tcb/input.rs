@@ -2,7 +2,7 @@
 
 use super::reassembly::Inserted;
 use super::state::State;
-use super::{Ctx, DELAYED_ACK, Tcb};
+use super::{Ctx, Tcb};
 use crate::app::Closed;
 use crate::counters::DropReason;
 use crate::frame::{Chunk, Memory};
@@ -292,23 +292,18 @@ impl Tcb {
         match self.recv.insert(ctx.pool, chunk, seq, self.rcv.nxt, limit) {
             Inserted::InOrder(octets) => {
                 self.rcv.nxt += octets;
+                let pause = ctx.now.since(self.in_order_at);
                 self.in_order_at = ctx.now;
                 self.ready.readable = true;
-                self.owed.unacked += octets;
-                // RFC 5681 §4.2: at once when a hole is filled, at least every second full segment.
-                if holes || self.owed.unacked >= 2 * u32::from(self.snd.mss.min(self.rcv.mss)) {
-                    self.owed.ack = true;
-                } else if !self.timers.is_set(TimerKind::DelayedAck) {
-                    self.timers.set(TimerKind::DelayedAck, ctx.now + DELAYED_ACK);
-                }
+                self.owe_ack(octets, pause, holes, ctx);
             }
             Inserted::OutOfOrder => {
                 ctx.counters.tcp_ofo_queue += 1;
-                self.owed.ack = true;
+                self.owe_ack_now(ctx);
             }
             Inserted::Dropped(reason) => {
                 ctx.counters.drop(reason);
-                self.owed.ack = true;
+                self.owe_ack_now(ctx);
                 if reason == DropReason::Duplicate {
                     self.note_duplicate(seq, octets);
                 }

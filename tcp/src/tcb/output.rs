@@ -275,7 +275,11 @@ impl Tcb {
                 flags |= Flags::FIN;
             }
         }
-        let (cwr, ecn) = self.ecn.for_data(self.snd.nxt.leq(seq));
+        let new = self.snd.nxt.leq(seq);
+        if new {
+            self.answered(ctx.now);
+        }
+        let (cwr, ecn) = self.ecn.for_data(new);
         flags |= cwr;
         let options = self.options(ctx, false);
         let start = usize::from(meta.start);

@@ -24,10 +24,7 @@ impl Tcb {
             TimerKind::LossProbe => self.on_probe_timeout(ctx),
             TimerKind::Retransmit => self.on_retransmit(ctx),
             TimerKind::Reorder => self.on_reorder_timeout(ctx),
-            TimerKind::DelayedAck if self.owed.unacked > 0 => {
-                ctx.counters.tcp_delayed_acks += 1;
-                self.owed.ack = true;
-            }
+            TimerKind::DelayedAck if self.owed.unacked > 0 => self.on_delayed_ack(ctx),
             TimerKind::Persist => self.on_persist(ctx),
             TimerKind::KeepAlive => self.on_keepalive(ctx),
             // The peer vanished after acknowledging our FIN (S2.6); or TIME-WAIT is over with octets the

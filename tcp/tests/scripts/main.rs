@@ -42,7 +42,8 @@
 //! `+1 nothing`.
 //!
 //! **Before all else**: `config ipv6`, `config mtu 9000`, `peer_isn`, `receive_buffer`, `send_buffer`, `keepalive`,
-//! `user_timeout`, `fin_timeout`, `time_wait`, `max_connections`, `max_time_wait`, `frames`, `congestion reno`.
+//! `user_timeout`, `fin_timeout`, `time_wait`, `max_connections`, `max_time_wait`, `frames`, `congestion reno`,
+//! `syncookies off|on|always`, `ecn off|answer|ask`, `quick_acks 16` (0 in scripts unless set).
 //! `include file` puts the lines of a file of `include/` in its place.
 
 #![allow(unreachable_pub)] // Modules of one test program.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use byway_tcp::app::{Conn, ConnId};
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory, Owner};
-use byway_tcp::stack::{Cidr, Config, ConnInfo, Listener, Stack};
+use byway_tcp::stack::{Cidr, Config, ConnInfo, Ecn, Listener, Stack, SynCookies};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::{MacAddr, arp, ethernet, icmpv6};
@@ -70,6 +70,8 @@ impl<'a> Runner<'a> {
             .into();
         config.max_connections = 64;
         config.max_time_wait = 64;
+        // Scripts are written for ACKs that may be delayed, but for those about the others.
+        config.quick_acks = 0;
         Self {
             steps,
             config,
@@ -212,6 +214,23 @@ impl<'a> Runner<'a> {
             "user_timeout" => self.config.user_timeout = seconds()?,
             "fin_timeout" => self.config.fin_timeout = seconds()?,
             "time_wait" => self.config.time_wait = seconds()?,
+            "quick_acks" => self.config.quick_acks = number()? as u8,
+            "syncookies" => {
+                self.config.syncookies = match value {
+                    "off" => SynCookies::Off,
+                    "on" => SynCookies::OnOverflow,
+                    "always" => SynCookies::Always,
+                    _ => return Err(format!("no syncookies `{value}`")),
+                }
+            }
+            "ecn" => {
+                self.config.ecn = match value {
+                    "off" => Ecn::Off,
+                    "answer" => Ecn::Answer,
+                    "ask" => Ecn::Ask,
+                    _ => return Err(format!("no ecn `{value}`")),
+                }
+            }
             "max_connections" => self.config.max_connections = number()?,
             "max_time_wait" => self.config.max_time_wait = number()?,
             "frames" => self.frames = number()?,

@@ -26,7 +26,7 @@ fn with_sack() -> Options {
 /// S8.1: one small segment is acknowledged after 40 ms, the second full one at once (RFC 5681 §4.2).
 #[test]
 fn s8_1_acknowledgements_are_delayed() {
-    let mut p = Probe::new();
+    let mut p = Probe::patient();
     let peer = p.accept();
     p.tell(&peer, &at(&peer, 0, b"a"));
     let out = p.wait_ms(100);
@@ -49,7 +49,7 @@ fn s8_1_acknowledgements_are_delayed() {
 /// S8.1: what the application answers carries the acknowledgement.
 #[test]
 fn s8_1_an_answer_carries_the_ack() {
-    let mut p = Probe::new();
+    let mut p = Probe::patient();
     let peer = p.accept();
     p.tell(&peer, &at(&peer, 0, b"question"));
     let out = p.send(&peer, b"answer");
@@ -292,7 +292,7 @@ fn t7_blind_syns() {
 /// T7 T23 (RFC 5961 §5): the acknowledgement must lie in SND.UNA − MAX.SND.WND ..= SND.NXT, or its text isn't taken.
 #[test]
 fn t7_t23_blind_data() {
-    let mut p = Probe::new();
+    let mut p = Probe::patient();
     let peer = p.accept();
     p.send(&peer, b"0123456789");
     for ack in [peer.ack.wrapping_add(11), peer.ack.wrapping_sub(65_536), peer.ack ^ (1 << 31)] {
@@ -509,7 +509,7 @@ fn t14_numbers_wrap() {
 /// T15 (RFC 7323 §5): an old timestamp is refused and answered; none at all is tolerated.
 #[test]
 fn t15_timestamps() {
-    let mut p = Probe::new();
+    let mut p = Probe::patient();
     let stamp = |value| Options { timestamps: Some((value, 0)), ..Options::NONE };
     let (mut peer, _) = p.half_open(Options { mss: Some(1460), ..stamp(1000) });
     p.tell(&peer, &peer.seg(ACK).options(stamp(1000)));

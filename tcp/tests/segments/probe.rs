@@ -228,6 +228,11 @@ impl Probe {
         Self::with(config(), 512, Instant::from_millis(1000))
     }
 
+    /// A stack whose ACKs may always be delayed.
+    pub fn patient() -> Self {
+        Self::with(Config { quick_acks: 0, ..config() }, 512, Instant::from_millis(1000))
+    }
+
     pub fn with(config: Config, frames: u32, now: Instant) -> Self {
         let mut stack = Stack::new(config, FramePool::new(HeapMemory::new(frames, 2048)));
         stack.listen(Listener { port: PORT, backlog: BACKLOG });
