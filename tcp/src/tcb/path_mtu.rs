@@ -33,7 +33,7 @@ const PLATEAUS_V4: [u16; 2] = [1492, 1006];
 /// After silence: Linux's tcp_base_mss and 40 octets. Tunnels in tunnels carry it.
 const MTU_BASE_V4: u16 = 1064;
 /// Time-outs in a row of a full segment before its size is suspected: one is common.
-const SUSPICIOUS_TIMEOUTS: u8 = 2;
+const SUSPICIOUS_TIMEOUTS: u32 = 2;
 /// How long a router's word holds: routes change (RFC 1191 §6.3, RFC 8201 §4).
 pub(crate) const RAISE_AFTER_REPORT: Duration = Duration::from_secs(600);
 /// Silence may have had any reason, such as an outage that is over. Trying costs one segment; after a failure
@@ -172,7 +172,7 @@ impl Tcb {
     /// The retransmission timer has expired once more. Full segments that time out again and again may be too
     /// large for a hop that doesn't say so (RFC 4821 §7.7, RFC 8899 §4.3).
     pub(super) fn suspect_black_hole<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        if !self.rtt.backoff().is_multiple_of(SUSPICIOUS_TIMEOUTS) {
+        if !self.recovery.timeouts().is_multiple_of(SUSPICIOUS_TIMEOUTS) {
             return;
         }
         let Some(head) = self.send.next_outstanding(ctx.pool, None) else { return };

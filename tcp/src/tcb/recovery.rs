@@ -68,6 +68,11 @@ impl Recovery {
         self.now
     }
 
+    /// Timeouts since SND.UNA last moved.
+    pub(super) fn timeouts(&self) -> u32 {
+        self.timeouts
+    }
+
     /// Whether a lost segment waits although the window would take it: between a timeout and the first word from the
     /// peer one segment is out, not an MSS of them, however small they are (RFC 6298 §5.4).
     pub(super) fn waits_for_word(&self) -> bool {

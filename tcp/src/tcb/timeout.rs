@@ -78,8 +78,8 @@ impl Tcb {
             self.timers.set(TimerKind::Retransmit, self.by_patience(ctx.now + self.rtt.rto(), ctx.config));
             return;
         }
-        self.suspect_black_hole(ctx);
         self.on_retransmission_timeout(ctx);
+        self.suspect_black_hole(ctx);
         if self.send.bytes() == 0 && self.fin_sent {
             self.owed.fin = true;
         }
