@@ -281,7 +281,7 @@ impl Tcb {
             timestamps: None,
             sack: false,
             rtt: RttEstimator::default(),
-            congestion: Controller::new(config.congestion, u32::from(mss)),
+            congestion: Controller::new(config.congestion, u32::from(mss), iss.0),
             recovery: Recovery::new(iss),
             rate: RateSampler::default(),
             pace: Pace::default(),
@@ -404,7 +404,8 @@ impl Tcb {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
         }
         self.negotiated_mss(mss);
-        self.congestion = Controller::new(ctx.config.congestion, u32::from(self.snd.mss));
+        let (algorithm, mss) = (ctx.config.congestion, u32::from(self.snd.mss));
+        self.congestion = Controller::new(algorithm, mss, self.snd.iss.0);
         // The window in a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(syn.window);
         self.snd.max_wnd = self.snd.wnd;

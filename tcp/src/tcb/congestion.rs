@@ -11,11 +11,13 @@
 //! itself, but for the one of proportional rate reduction during fast recovery (RFC 6937), which loss recovery
 //! steers towards [`Congestion::ssthresh`].
 
+mod bbr;
 mod cubic;
 mod hystart;
 #[cfg(test)]
 mod path;
 mod reno;
+pub use bbr::Bbr;
 pub use cubic::Cubic;
 pub use reno::Reno;
 
@@ -23,7 +25,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::seq::SeqNumber;
-use crate::tcb::rate::RateSample;
+use crate::tcb::rate::{LostSample, RateSample};
 use crate::time::{Duration, Instant};
 
 /// No window grows beyond what a scaled receive window can express (RFC 7323 §2.3).
@@ -139,6 +141,9 @@ pub trait Congestion {
     fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64>;
     /// An acknowledgement arrived that told something new, in whatever phase.
     fn on_ack(&mut self, ack: &AckSample);
+    /// A segment was taken for lost, before any [`on_congestion`](Self::on_congestion) for it. Only BBR looks at
+    /// segments one by one.
+    fn on_lost(&mut self, _lost: &LostSample, _now: Instant) {}
     /// Congestion was found; for [`Signal::Loss`] fast recovery begins (RFC 5681 §3.2).
     fn on_congestion(&mut self, event: &CongestionEvent);
     /// Fast recovery or [`Phase::Cwr`] is over: everything outstanding when it began has been acknowledged.
@@ -167,17 +172,20 @@ pub enum Algorithm {
     Cubic,
     /// Reno (RFC 5681). S7.1
     Reno,
+    /// BBR version 3 (draft-ietf-ccwg-bbr). S7.2
+    Bbr,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Cubic, Self::Reno];
+    pub const ALL: &'static [Self] = &[Self::Cubic, Self::Reno, Self::Bbr];
 
     /// As on the command line and in Linux's `tcp_congestion_control`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cubic => "cubic",
             Self::Reno => "reno",
+            Self::Bbr => "bbr",
         }
     }
 }
@@ -203,14 +211,18 @@ pub enum Controller {
     Cubic(Cubic),
     /// Reno (RFC 5681).
     Reno(Reno),
+    /// BBR (draft-ietf-ccwg-bbr), elsewhere: it's larger than the others, and connections that don't use it
+    /// shouldn't pay.
+    Bbr(Box<Bbr>),
 }
 
 impl Controller {
-    /// At connection start, with segments of `mss` octets.
-    pub fn new(algorithm: Algorithm, mss: u32) -> Self {
+    /// At connection start, with segments of `mss` octets. `seed` is for what should differ between connections.
+    pub fn new(algorithm: Algorithm, mss: u32, seed: u32) -> Self {
         match algorithm {
             Algorithm::Cubic => Self::Cubic(Cubic::new(mss)),
             Algorithm::Reno => Self::Reno(Reno::new(mss)),
+            Algorithm::Bbr => Self::Bbr(Box::new(Bbr::new(mss, seed))),
         }
     }
 }
@@ -221,6 +233,7 @@ macro_rules! each {
         match $controller {
             Controller::Cubic($it) => $call,
             Controller::Reno($it) => $call,
+            Controller::Bbr($it) => $call,
         }
     };
 }
@@ -237,6 +250,9 @@ impl Congestion for Controller {
     }
     fn on_ack(&mut self, ack: &AckSample) {
         each!(self, it => it.on_ack(ack))
+    }
+    fn on_lost(&mut self, lost: &LostSample, now: Instant) {
+        each!(self, it => it.on_lost(lost, now))
     }
     fn on_congestion(&mut self, event: &CongestionEvent) {
         each!(self, it => it.on_congestion(event))

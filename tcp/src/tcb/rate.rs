@@ -54,6 +54,19 @@ pub struct RateSample {
     pub lost: u32,
 }
 
+/// What the loss of a segment says.
+#[derive(Clone, Copy, Debug)]
+pub struct LostSample {
+    /// Its octets.
+    pub octets: u32,
+    /// Octets in flight when it was sent, itself included.
+    pub tx_in_flight: u32,
+    /// Octets lost since then, itself included.
+    pub lost: u32,
+    /// The application, not the window, limited what was in flight.
+    pub app_limited: bool,
+}
+
 impl RateSample {
     /// Octets per second.
     pub fn octets_per_second(&self) -> u64 {
@@ -114,9 +127,15 @@ impl RateSampler {
         }
     }
 
-    /// `octets` are taken for lost.
-    pub fn on_lost(&mut self, octets: u32) {
+    /// `octets` of a segment are taken for lost.
+    pub fn on_lost(&mut self, record: &TxRecord, octets: u32) -> LostSample {
         self.lost += u64::from(octets);
+        LostSample {
+            octets,
+            tx_in_flight: record.in_flight,
+            lost: (self.lost as u32).wrapping_sub(record.lost),
+            app_limited: record.app_limited,
+        }
     }
 
     /// The application has nothing more to send though the window would let it.

@@ -340,7 +340,8 @@ impl Tcb {
         let octets = self.send.mark_lost(ctx.pool, index);
         if octets > 0 {
             ctx.counters.tcp_lost_retransmit += u64::from(again);
-            self.rate.on_lost(octets);
+            let lost = self.rate.on_lost(&ctx.pool.transmission(index).record, octets);
+            self.congestion.on_lost(&lost, ctx.now);
         }
         octets
     }

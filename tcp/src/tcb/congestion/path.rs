@@ -128,7 +128,7 @@ impl Run {
         for (flow, algorithm) in algorithms.iter().enumerate() {
             let begun = Instant::from_millis(1 + 100 * flow as u64);
             run.flows.push(Flow {
-                controller: Controller::new(*algorithm, MSS),
+                controller: Controller::new(*algorithm, MSS, seed as u32 + 7919 * flow as u32),
                 sampler: RateSampler::default(),
                 supply: None,
                 begun,
@@ -239,7 +239,11 @@ impl Run {
             let gap = Duration::from_nanos(u64::from(MSS) * 1_000_000_000 / rate.max(1));
             it.next_send = now.max(it.next_send) + gap;
         }
-        let waiting = self.busy_until.since(now);
+        let out = Duration::from_nanos(WIRE * 1_000_000_000 / self.path.rate);
+        // Two segments' time of jitter on the way to the queue: without it flows fall into step, and always the
+        // same one finds the queue full.
+        let arrives = now + out * self.random.random_range(0..200) / 100;
+        let waiting = self.busy_until.since(arrives);
         let octets = waiting.as_nanos() as u64 * self.path.rate / 1_000_000_000;
         let unlucky = self.random.random_range(0..1_000_000) < self.path.loss_ppm;
         self.waited.0 += waiting.as_nanos() as u64;
@@ -248,8 +252,7 @@ impl Run {
             return;
         }
         let marked = octets >= self.path.mark_from;
-        let out = Duration::from_nanos(WIRE * 1_000_000_000 / self.path.rate);
-        self.busy_until = self.busy_until.max(now) + out;
+        self.busy_until = self.busy_until.max(arrives) + out;
         let back = self.busy_until + self.path.delay;
         self.schedule(back, Event::Ack { flow, number, marked });
     }
@@ -329,19 +332,17 @@ impl Flow {
         self.min_rtt = self.min_rtt.min(rtt);
         self.srtt = Some(self.srtt.map_or(rtt, |srtt| srtt - srtt / 8 + rtt / 8));
         self.sampler.on_delivered(&record, stamp(sent_at), MSS, stamp(now));
-        let lost = self.find_lost(|sent, number, highest| sent.fate == Fate::Out && number + 3 <= highest);
+        let lost =
+            self.find_lost(now, |sent, number, highest| sent.fate == Fate::Out && number + 3 <= highest);
         self.react(marked, lost, flight_before, now);
         self.prr.1 += MSS;
         while self.sent.front().is_some_and(|sent| sent.fate != Fate::Out) {
             self.sent.pop_front();
             self.base += 1;
         }
-        if matches!(self.phase, Phase::FastRecovery | Phase::Cwr | Phase::Loss) && self.base >= self.point {
-            let grew_itself = self.phase == Phase::Loss;
+        if self.phase != Phase::Open && self.base >= self.point {
             self.phase = Phase::Open;
-            if !grew_itself || self.controller.descent() == Descent::Own {
-                self.controller.on_recovered(now, MSS);
-            }
+            self.controller.on_recovered(now, MSS);
         }
         let rate = self.sampler.take_sample(Some(self.min_rtt), stamp(now));
         let sample = AckSample {
@@ -364,7 +365,7 @@ impl Flow {
         assert!((MSS..=CWND_MAX).contains(&self.controller.cwnd()), "{:?}", self.controller);
     }
 
-    fn find_lost(&mut self, is_lost: impl Fn(&Sent, u64, u64) -> bool) -> u32 {
+    fn find_lost(&mut self, now: Instant, is_lost: impl Fn(&Sent, u64, u64) -> bool) -> u32 {
         let mut octets = 0;
         // Only the oldest can be.
         for i in 0..self.sent.len() {
@@ -375,7 +376,8 @@ impl Flow {
             if is_lost(&self.sent[i], number, self.highest) {
                 self.sent[i].fate = Fate::Lost;
                 octets += MSS;
-                self.sampler.on_lost(MSS);
+                let lost = self.sampler.on_lost(&self.sent[i].record, MSS);
+                self.controller.on_lost(&lost, now);
             } else if self.sent[i].fate == Fate::Out {
                 break;
             }
@@ -403,7 +405,7 @@ impl Flow {
         let flight = self.in_flight;
         self.controller.on_timeout(&self.event(Signal::Loss, now, flight), self.phase != Phase::Loss);
         self.highest = self.nxt();
-        self.find_lost(|sent, _, _| sent.fate == Fate::Out);
+        self.find_lost(now, |sent, _, _| sent.fate == Fate::Out);
         self.phase = Phase::Loss;
         self.point = self.nxt();
         self.last_progress = now;
