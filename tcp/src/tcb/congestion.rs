@@ -17,6 +17,7 @@ mod hystart;
 #[cfg(test)]
 mod path;
 mod reno;
+mod validation;
 pub use bbr::Bbr;
 pub use cubic::Cubic;
 pub use reno::Reno;
@@ -283,6 +284,86 @@ impl Congestion for Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Anything that a connection can tell, in any order, as far as its own limits go: no more in flight than the
+    /// largest window.
+    fn tell(controller: &mut Controller, mss: &mut u32, what: u8, numbers: &[u32; 8], now: Instant) {
+        let [a, b, c, d, e, f, g, h] = *numbers;
+        let octets = |number: u32| number % (CWND_MAX + 1);
+        let signal = if a % 2 == 0 { Signal::Loss } else { Signal::Ecn };
+        let event = CongestionEvent { signal, now, nxt: SeqNumber(b), flight: octets(c), mss: *mss };
+        match what {
+            0 => controller.on_congestion(&event),
+            1 => controller.on_timeout(&event, a % 2 == 0),
+            2 => controller.on_undo(now),
+            3 => controller.on_recovered(now, *mss),
+            4 => controller.on_idle(now, Duration::from_millis(u64::from(a)), *mss),
+            5 => {
+                *mss = 1 + a % 65_495;
+                controller.on_mss(*mss);
+            }
+            6 => {
+                let (octets, tx_in_flight) = (octets(a), octets(b));
+                let lost = LostSample { octets, tx_in_flight, lost: c, app_limited: d % 2 == 0 };
+                controller.on_lost(&lost, now);
+            }
+            _ => {
+                let time = |number: u32| Duration::from_nanos(u64::from(number) * u64::from(number % 1000));
+                let rate = RateSample {
+                    delivered: octets(d),
+                    interval: time(e),
+                    app_limited: f % 2 == 0,
+                    prior_delivered: u64::from(f) * u64::from(g),
+                    total_delivered: u64::from(f) * u64::from(g) + u64::from(octets(d)),
+                    tx_in_flight: octets(h),
+                    lost: g % 1000,
+                };
+                let phases = [Phase::Open, Phase::Open, Phase::Cwr, Phase::FastRecovery, Phase::Loss];
+                controller.on_ack(&AckSample {
+                    now,
+                    una: SeqNumber(a),
+                    nxt: SeqNumber(a) + octets(b),
+                    mss: *mss,
+                    acked: octets(c),
+                    delivered: octets(d),
+                    lost: octets(e) * (f % 2),
+                    in_flight_before: octets(g),
+                    in_flight: octets(h),
+                    limited: a % 4 != 0,
+                    rtt: (b % 3 > 0).then(|| time(b)),
+                    srtt: (c % 8 > 0).then(|| time(c)),
+                    rate: (d % 3 > 0).then_some(rate),
+                    phase: phases[(e % 5) as usize],
+                });
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn t11_t23_no_sequence_of_events_makes_a_window_impossible(
+            seed: u32,
+            mss in 1u32..65_496,
+            events in prop::collection::vec((0u8..16, any::<[u32; 8]>(), any::<u16>()), 1..100),
+        ) {
+            for algorithm in Algorithm::ALL {
+                let (mut mss, mut now) = (mss, Instant::from_millis(1));
+                let mut controller = Controller::new(*algorithm, mss, seed);
+                for (what, numbers, step) in &events {
+                    // From microseconds to an hour.
+                    now = now + Duration::from_micros(u64::from(*step) * u64::from(*step) + 1);
+                    tell(&mut controller, &mut mss, *what, numbers, now);
+                    prop_assert!((mss..=CWND_MAX).contains(&controller.cwnd()), "{:?} {}", controller, mss);
+                    prop_assert!(controller.ssthresh() >= 2, "{:?}", controller);
+                    for srtt in [None, Some(Duration::ZERO), Some(Duration::from_millis(40))] {
+                        prop_assert!(controller.pacing_rate(srtt) != Some(0), "{:?}", controller);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn s7_2_initial_window_is_rfc_6928() {

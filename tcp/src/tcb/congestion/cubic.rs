@@ -13,6 +13,7 @@
 //! variable and no loop; the cube root is taken once per stage.
 
 use super::hystart::{HyStart, Step};
+use super::validation::Validation;
 use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Phase, Signal, initial_window, window_rate};
 use crate::time::{Duration, Instant};
 
@@ -110,6 +111,9 @@ pub struct Cubic {
     /// Since when the window isn't what limits the sender; `NEVER`: it does.
     unused_since: Instant,
     hystart: HyStart,
+    validation: Validation,
+    /// What was in flight when a loss met a window that wasn't validated; 0 otherwise.
+    loss_flight: u32,
     before: Before,
 }
 
@@ -120,7 +124,8 @@ impl Cubic {
         let stage = Stage { w_max: 0, prior: 0, k_ms: 0, est: 0, epoch: Instant::NEVER };
         let before = Before { cwnd, ssthresh, stage };
         let (unused_since, hystart) = (Instant::NEVER, HyStart::new());
-        Self { cwnd, ssthresh, stage, credit: 0, unused_since, hystart, before }
+        let validation = Validation::new();
+        Self { cwnd, ssthresh, stage, credit: 0, unused_since, hystart, validation, loss_flight: 0, before }
     }
 
     /// Slow start (§4.10) by octets acknowledged (RFC 3465, T23), as far as ssthresh. Returns what is left
@@ -181,8 +186,7 @@ impl Cubic {
 
     /// ssthresh after congestion, without its lower bound (§4.6).
     fn reduced(&self, event: &CongestionEvent) -> u32 {
-        // SND.NXT − SND.UNA counts what is SACKed as well, in a long recovery several windows of it.
-        let flight = u64::from(event.flight.min(self.cwnd));
+        let flight = u64::from(self.flight(event));
         // β_cubic = 0.7; for a mark 0.85 (RFC 8511), since a queue that marks is a short one. Not in slow start,
         // which overshoots by up to a window.
         let percent = match event.signal {
@@ -190,6 +194,12 @@ impl Cubic {
             _ => 70,
         };
         (flight * percent / 100) as u32
+    }
+
+    /// FlightSize, or what RFC 7661 §4.4.2 has instead for an application that was sending little just now. Not
+    /// more than the window: in a long recovery SND.NXT − SND.UNA counts several windows of what is SACKed.
+    fn flight(&self, event: &CongestionEvent) -> u32 {
+        event.flight.max(self.validation.pipe_ack()).min(self.cwnd)
     }
 
     /// Saves what [`on_undo`](Congestion::on_undo) restores, and ends the stage.
@@ -219,6 +229,11 @@ impl Congestion for Cubic {
     fn on_ack(&mut self, ack: &AckSample) {
         // RFC 5681 §3.1: after a timeout slow start begins anew; in fast recovery nothing grows.
         match ack.phase {
+            Phase::Open => self.validation.on_ack(ack, &mut self.cwnd, &mut self.ssthresh),
+            Phase::FastRecovery => self.loss_flight = self.loss_flight.saturating_sub(ack.lost),
+            Phase::Cwr | Phase::Loss => {}
+        }
+        match ack.phase {
             Phase::Open if !ack.limited => {
                 self.unused_since = self.unused_since.min(ack.now);
                 return;
@@ -237,6 +252,8 @@ impl Congestion for Cubic {
     }
 
     fn on_congestion(&mut self, event: &CongestionEvent) {
+        let lapsed = self.validation.lapsed() && event.signal == Signal::Loss;
+        self.loss_flight = if lapsed { self.flight(event) } else { 0 };
         let ssthresh = self.reduced(event);
         self.leave();
         // §4.6: cwnd at least 2 MSS after a loss, 1 MSS after a mark; ssthresh 2 MSS.
@@ -247,7 +264,16 @@ impl Congestion for Cubic {
         };
     }
 
-    fn on_recovered(&mut self, _now: Instant, _mss: u32) {}
+    fn on_recovered(&mut self, _now: Instant, mss: u32) {
+        if self.loss_flight > 0 {
+            // RFC 7661 §4.4.2: without what had to be sent again.
+            let kept = (u64::from(self.loss_flight) * 70 / 100) as u32;
+            self.ssthresh = self.ssthresh.min(kept.max(2 * mss));
+            self.cwnd = self.cwnd.min(self.ssthresh.max(mss));
+            self.loss_flight = 0;
+        }
+        self.validation.reset();
+    }
 
     fn on_timeout(&mut self, event: &CongestionEvent, first: bool) {
         // RFC 5681 §3.1: ssthresh stays when the same segment times out again.
@@ -256,6 +282,8 @@ impl Congestion for Cubic {
             self.leave();
             self.ssthresh = ssthresh;
         }
+        self.loss_flight = 0;
+        self.validation.reset();
         // §4.8: the next stage starts at K = 0 and W_max = cwnd.
         self.stage.w_max = 0;
         self.stage.epoch = Instant::NEVER;
@@ -263,16 +291,19 @@ impl Congestion for Cubic {
     }
 
     fn on_undo(&mut self, _now: Instant) {
+        self.loss_flight = 0;
         // §4.9.2: unless the window has outgrown what it was.
         if self.cwnd < self.stage.prior {
-            self.cwnd = self.before.cwnd;
+            self.cwnd = self.cwnd.max(self.before.cwnd);
             self.ssthresh = self.before.ssthresh;
             self.stage = self.before.stage;
         }
     }
 
     fn on_idle(&mut self, now: Instant, idle: Duration, mss: u32) {
-        self.cwnd = self.cwnd.min(initial_window(mss));
+        // RFC 7661 §4.4: instead of the restart window of RFC 5681 §4.1. What goes out then is paced, but for
+        // paths so short that a burst is over before it matters.
+        self.validation.on_idle(now, idle, mss, &mut self.cwnd, &mut self.ssthresh);
         self.unused_since = self.unused_since.min(now - idle);
     }
 

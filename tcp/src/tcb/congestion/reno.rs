@@ -76,8 +76,9 @@ impl Congestion for Reno {
         self.acked = 0;
     }
 
-    fn on_recovered(&mut self, _now: Instant, _mss: u32) {
-        self.cwnd = self.cwnd.min(self.ssthresh);
+    fn on_recovered(&mut self, _now: Instant, mss: u32) {
+        // ssthresh may be of a time with smaller segments.
+        self.cwnd = self.cwnd.min(self.ssthresh.max(mss));
     }
 
     fn on_timeout(&mut self, event: &CongestionEvent, first: bool) {
