@@ -239,6 +239,8 @@ pub(crate) struct Tcb {
     challenge_from: Instant,
     /// Last acceptable segment from the peer.
     last_heard: Instant,
+    /// When the first probe or retransmission was sent that it hasn't answered; before `last_heard` if it has.
+    asked: Instant,
     /// When RCV.NXT last moved.
     in_order_at: Instant,
     /// Since when SND.UNA has stood still with something outstanding, or something waits for the window.
@@ -313,6 +315,7 @@ impl Tcb {
             retransmits: 0,
             challenge_from: Instant::ZERO,
             last_heard: now,
+            asked: Instant::ZERO,
             in_order_at: now,
             stalled_since: now,
             progressed: now,

@@ -68,19 +68,20 @@ impl Tcb {
         self.limits.user_timeout = limit.map(millis);
     }
 
-    /// When what waits to be acknowledged, or only to be sent, will have waited too long.
+    /// The peer's window is shut, or shrank to nothing before what was out: it is asked from time to time, and has
+    /// nothing to fear as long as it answers (RFC 9293 §3.8.6, SHLD-17, MUST-37).
+    fn is_shut(&self) -> bool {
+        self.snd.wnd == 0 || self.snd.una == self.snd.nxt
+    }
+
+    /// When what waits to be acknowledged, or only to be sent, will have waited too long, whatever the peer answers.
     fn patience_ends(&self, config: &Config) -> Instant {
         if let Some(limit) = self.limits.user_timeout {
-            // RFC 5482: the application's word, whatever the peer answers.
+            // RFC 5482: the application's word.
             return self.stalled_since + from_millis(limit);
         }
-        let mut since = self.stalled_since;
-        // R2 as a time (RFC 9293 §3.8.3). Octets that a window left behind when it shrank to nothing don't count
-        // against a peer that answers (RFC 9293 §3.8.6, SHLD-17, MUST-37). S3.2, S5.4
-        if self.snd.wnd == 0 || self.snd.una == self.snd.nxt {
-            since = since.max(self.last_heard);
-        }
-        let end = since + config.user_timeout;
+        // R2 as a time (RFC 9293 §3.8.3). S3.2
+        let end = if self.is_shut() { Instant::NEVER } else { self.stalled_since + config.user_timeout };
         if !self.fin_queued {
             return end;
         }
@@ -89,11 +90,18 @@ impl Tcb {
         end.min(self.stalled_since.max(self.in_order_at) + config.orphan_timeout)
     }
 
-    /// Ends the connection if the peer had time enough (S3.2).
+    /// Ends the connection if the peer had time enough (S3.2, S5.4). If not, the peer is asked once more.
     pub(super) fn give_up_if_due<M>(&mut self, ctx: &mut Ctx<'_, M>) -> bool {
-        let due = self.patience_ends(ctx.config) <= ctx.now;
+        let answered = self.asked <= self.last_heard;
+        let silent = self.limits.user_timeout.is_none()
+            && !answered
+            && self.is_shut()
+            && ctx.now.since(self.asked) >= ctx.config.user_timeout;
+        let due = silent || self.patience_ends(ctx.config) <= ctx.now;
         if due {
             self.give_up(ctx);
+        } else if answered {
+            self.asked = ctx.now;
         }
         due
     }
