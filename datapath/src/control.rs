@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::Owner;
+use byway_tcp::neighbor::Station;
 use byway_tcp::stack::ConnInfo;
-use byway_tcp::wire::MacAddr;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
 use crate::core_loop::LoopCounters;
@@ -56,7 +56,7 @@ pub enum Command {
     /// What the other cores have counted and hold.
     LearnTotals(Box<Totals>),
     /// Neighbours that another core learned.
-    Learn(Vec<(IpAddr, MacAddr)>),
+    Learn(Vec<(IpAddr, Station)>),
     /// Accept no more connections; reset those still open after `limit`, then report
     /// [`Event::Drained`].
     Drain {
@@ -75,7 +75,7 @@ pub enum Event {
         /// Which core.
         core: usize,
         /// What it learned.
-        neighbors: Vec<(IpAddr, MacAddr)>,
+        neighbors: Vec<(IpAddr, Station)>,
     },
     /// `core` has no connection left; it still owns its socket.
     Drained {

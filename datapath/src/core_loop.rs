@@ -17,9 +17,9 @@ use core::time::Duration;
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::{FrameSlice, Memory, Owner};
+use byway_tcp::neighbor::Station;
 use byway_tcp::stack::Stack;
 use byway_tcp::time::Instant;
-use byway_tcp::wire::MacAddr;
 
 use crate::error::Error;
 use crate::port::{BATCH, Port};
@@ -151,9 +151,9 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
     }
 
     /// Tells the stack what another core learned.
-    pub fn learn(&mut self, neighbors: &[(IpAddr, MacAddr)], now: Instant) {
-        for &(ip, mac) in neighbors {
-            self.stack.learn_neighbor(ip, mac, now);
+    pub fn learn(&mut self, neighbors: &[(IpAddr, Station)], now: Instant) {
+        for &(ip, station) in neighbors {
+            self.stack.learn_neighbor(ip, station, now);
         }
     }
 
@@ -163,7 +163,7 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
     }
 
     /// Moves what the link taught the stack to `out`.
-    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, MacAddr)>) {
+    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, Station)>) {
         self.stack.take_learned(out);
     }
 

@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
+use byway_tcp::neighbor::Station;
 use byway_tcp::stack::{Listener, Stack};
-use byway_tcp::wire::MacAddr;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::clock::Clock;
@@ -242,7 +242,7 @@ impl Runtime {
         }
     }
 
-    fn pass_on(&self, from: usize, neighbors: &[(IpAddr, MacAddr)]) {
+    fn pass_on(&self, from: usize, neighbors: &[(IpAddr, Station)]) {
         for core in self.cores.iter().filter(|core| core.core != from) {
             core.handle.send(Command::Learn(neighbors.to_vec()));
         }
@@ -384,7 +384,7 @@ struct CoreThread<'a, A> {
     mailbox: &'a Mailbox,
     idle: Idle,
     phase: Phase,
-    learned: Vec<(IpAddr, MacAddr)>,
+    learned: Vec<(IpAddr, Station)>,
 }
 
 impl<'a, A: App> CoreThread<'a, A> {

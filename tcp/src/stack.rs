@@ -37,7 +37,7 @@ use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::fragments::Reassembler;
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
-use crate::neighbor::{self, NeighborTable, Question};
+use crate::neighbor::{self, NeighborTable, Question, Station};
 use crate::tcb::state::State;
 use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::Instant;
@@ -132,7 +132,7 @@ pub struct Stack<M> {
     parting: Vec<FrameSlice>,
     woken: Vec<u32>,
     questions: Vec<Question>,
-    learned: Vec<(IpAddr, MacAddr)>,
+    learned: Vec<(IpAddr, Station)>,
     ports_tried: u32,
     draining: bool,
     /// Where [`relieve`](Self::relieve) has got to.
@@ -274,7 +274,7 @@ impl<M: Memory> Stack<M> {
             let mut questions = core::mem::take(&mut self.questions);
             self.neighbors.advance(now, |question| questions.push(question));
             for question in questions.drain(..) {
-                self.ask(question, ethernet::VlanTags::NONE);
+                self.ask(question);
             }
             self.questions = questions;
             self.wake_resolved();

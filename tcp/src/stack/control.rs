@@ -9,7 +9,7 @@ use super::Stack;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, MAX_HEADERS, Memory, Owner};
-use crate::neighbor::{LearnedBy, Question};
+use crate::neighbor::{LearnedBy, Question, Station};
 use crate::seq::SeqNumber;
 use crate::tcb::Tcb;
 use crate::tcb::path_mtu::RAISE_AFTER_REPORT;
@@ -85,7 +85,8 @@ impl<M: Memory> Stack<M> {
         };
         // A probe for a free address has no sender (RFC 5227); there is nothing to learn.
         if !packet.sender_ip.is_unspecified() {
-            self.learn(packet.sender_ip.into(), packet.sender_mac, by, now);
+            let station = Station::new(packet.sender_mac, link.vlan);
+            self.learn(packet.sender_ip.into(), station, by, now);
         }
         if packet.operation != arp::Operation::Request {
             return self.pool.release(chunk);
@@ -157,7 +158,7 @@ impl<M: Memory> Stack<M> {
                     return self.discard(chunk, DropReason::IpNotOurs);
                 }
                 if let (Some(source), false) = (solicitation.source_link, ip.src.is_unspecified()) {
-                    self.learn(ip.src, source, LearnedBy::Request, now);
+                    self.learn(ip.src, Station::new(source, link.vlan), LearnedBy::Request, now);
                 }
                 self.counters.ndp_out += 1;
                 let frame = self.pool.frame_mut(chunk.index());
@@ -168,7 +169,8 @@ impl<M: Memory> Stack<M> {
                 self.counters.ndp_in += 1;
                 // Only answers: an announcement that nobody asked for teaches nothing (L7).
                 if let (Some(target), true) = (advertisement.target_link, advertisement.solicited) {
-                    self.learn(advertisement.target.into(), target, LearnedBy::Answer, now);
+                    let station = Station::new(target, link.vlan);
+                    self.learn(advertisement.target.into(), station, LearnedBy::Answer, now);
                 }
                 self.pool.release(chunk);
             }
@@ -226,29 +228,30 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    fn learn(&mut self, ip: IpAddr, mac: MacAddr, by: LearnedBy, now: Instant) {
+    fn learn(&mut self, ip: IpAddr, station: Station, by: LearnedBy, now: Instant) {
+        let mac = station.mac;
         // RFC 826 and RFC 4861 speak of neighbours: what isn't on the link has none (L7).
         let on_link = self.config.next_hop(ip) == Some(ip);
         let useful = on_link && !mac.is_group() && mac != self.config.mac && mac != MacAddr::default();
-        if useful && self.neighbors.learned(ip, mac, now, by) {
-            self.learned.push((ip, mac));
+        if useful && self.neighbors.learned(ip, station, now, by) {
+            self.learned.push((ip, station));
         }
     }
 
     /// Moves neighbours learned from the link since the last call to `out` (to tell other cores).
-    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, MacAddr)>) {
+    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, Station)>) {
         out.append(&mut self.learned);
     }
 
     /// Another core learned a neighbour: its answer may be the one this core waits for.
-    pub fn learn_neighbor(&mut self, ip: IpAddr, mac: MacAddr, now: Instant) {
-        self.neighbors.learned(ip, mac, now, LearnedBy::OtherCore);
+    pub fn learn_neighbor(&mut self, ip: IpAddr, station: Station, now: Instant) {
+        self.neighbors.learned(ip, station, now, LearnedBy::OtherCore);
         self.wake_resolved();
     }
 
     /// Asks the link for a neighbour (RFC 826, RFC 4861 §7.2.2).
-    pub(super) fn ask(&mut self, question: Question, vlan: ethernet::VlanTags) {
-        let Question { ip: target, probe } = question;
+    pub(super) fn ask(&mut self, question: Question) {
+        let Question { ip: target, probe, vlan } = question;
         let on_link = self.config.addresses.iter().find(|own| own.contains(target));
         let family = self.config.addresses.iter().find(|own| own.address.is_ipv4() == target.is_ipv4());
         let Some(source) = on_link.or(family).map(|own| own.address) else { return };
