@@ -19,15 +19,17 @@ mod config;
 mod conn;
 mod control;
 mod fragments;
+mod news;
 mod pressure;
 mod receive;
 mod show;
 mod transmit;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 pub use config::{Cidr, Config, Ecn, Listener, SynCookies};
+pub use news::News;
 pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};
@@ -37,7 +39,7 @@ use crate::flow_table::{FlowTable, FourTuple, HashKey};
 use crate::fragments::Reassembler;
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
-use crate::neighbor::{self, NeighborTable, Question, Station};
+use crate::neighbor::{self, NeighborTable, Question};
 use crate::tcb::state::State;
 use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::Instant;
@@ -47,6 +49,7 @@ use crate::wire::{MacAddr, ethernet};
 
 use conn::StackConn;
 use control::RateLimit;
+use news::Outbox;
 
 /// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
 const TICK_SHIFT: u32 = 17;
@@ -132,7 +135,8 @@ pub struct Stack<M> {
     parting: Vec<FrameSlice>,
     woken: Vec<u32>,
     questions: Vec<Question>,
-    learned: Vec<(IpAddr, Station)>,
+    /// What the other cores should hear of.
+    outbox: Outbox,
     ports_tried: u32,
     draining: bool,
     /// Where [`relieve`](Self::relieve) has got to.
@@ -169,7 +173,7 @@ impl<M: Memory> Stack<M> {
             parting: Vec::new(),
             woken: Vec::new(),
             questions: Vec::new(),
-            learned: Vec::new(),
+            outbox: Outbox::default(),
             control: VecDeque::new(),
             counters: Counters::default(),
             elsewhere: Box::default(),

@@ -26,6 +26,8 @@ const ANSWERS_PER_SECOND: u64 = 10_000;
 /// A token bucket for answers that nobody is owed.
 #[derive(Debug)]
 pub(super) struct RateLimit {
+    burst: u64,
+    per_second: u64,
     /// In units of 1/10^9 answer.
     tokens: u64,
     at: Instant,
@@ -33,16 +35,20 @@ pub(super) struct RateLimit {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { tokens: ANSWERS_BURST * 1_000_000_000, at: Instant::ZERO }
+        Self::new(ANSWERS_BURST, ANSWERS_PER_SECOND)
     }
 }
 
 impl RateLimit {
+    pub(super) fn new(burst: u64, per_second: u64) -> Self {
+        Self { burst, per_second, tokens: burst * 1_000_000_000, at: Instant::ZERO }
+    }
+
     /// Whether one more answer is allowed now.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
         let passed = now.since(self.at).as_nanos().min(1_000_000_000) as u64;
         self.at = now;
-        self.tokens = (self.tokens + passed * ANSWERS_PER_SECOND).min(ANSWERS_BURST * 1_000_000_000);
+        self.tokens = (self.tokens + passed * self.per_second).min(self.burst * 1_000_000_000);
         let allowed = self.tokens >= 1_000_000_000;
         if allowed {
             self.tokens -= 1_000_000_000;
@@ -193,6 +199,19 @@ impl<M: Memory> Stack<M> {
 
     /// An ICMP error about a segment of ours (RFC 1122 §4.2.3.9, RFC 5927).
     fn receive_error(&mut self, report: &Report, now: Instant) {
+        // A smaller path costs a walk over what is in flight: not as often as somebody may like.
+        if !self.errors.allow(now) {
+            return self.counters.drop(DropReason::RateLimited);
+        }
+        if let Err(reason) = self.act_on_error(report, now) {
+            self.counters.drop(reason);
+            if reason == DropReason::IcmpNoConnection {
+                self.tell_error(report, now);
+            }
+        }
+    }
+
+    pub(super) fn act_on_error(&mut self, report: &Report, now: Instant) -> Result<(), DropReason> {
         let quoted = &report.quoted;
         let tuple = FourTuple {
             local_ip: quoted.src,
@@ -200,25 +219,17 @@ impl<M: Memory> Stack<M> {
             local_port: quoted.src_port,
             remote_port: quoted.dst_port,
         };
-        // A smaller path costs a walk over what is in flight: not as often as somebody may like.
-        if !self.errors.allow(now) {
-            return self.counters.drop(DropReason::RateLimited);
-        }
-        let Some(index) = self.find(&tuple) else {
-            return self.counters.drop(DropReason::IcmpNoConnection);
-        };
-        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
-        let result = tcb.on_icmp(report, &mut ctx);
-        let news = tcb.has_news();
-        match result {
-            Ok(Some(mtu)) => self.destinations.learn(tuple.remote_ip, mtu, now + RAISE_AFTER_REPORT),
-            Ok(None) => {}
-            Err(reason) => return self.counters.drop(reason),
-        }
-        if news {
+        let index = self.find(&tuple).ok_or(DropReason::IcmpNoConnection)?;
+        let (tcb, mut ctx) = self.tcb(index, now).ok_or(DropReason::IcmpNoConnection)?;
+        let path_mtu = tcb.on_icmp(report, &mut ctx)?;
+        if tcb.has_news() {
             self.mark_dirty(index);
         }
+        if let Some(mtu) = path_mtu {
+            self.destinations.learn(tuple.remote_ip, mtu, now + RAISE_AFTER_REPORT);
+        }
         self.schedule_output(index);
+        Ok(())
     }
 
     /// What earlier connections to the same host have found out about the way.
@@ -234,19 +245,8 @@ impl<M: Memory> Stack<M> {
         let on_link = self.config.next_hop(ip) == Some(ip);
         let useful = on_link && !mac.is_group() && mac != self.config.mac && mac != MacAddr::default();
         if useful && self.neighbors.learned(ip, station, now, by) {
-            self.learned.push((ip, station));
+            self.tell_neighbor(ip, station);
         }
-    }
-
-    /// Moves neighbours learned from the link since the last call to `out` (to tell other cores).
-    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, Station)>) {
-        out.append(&mut self.learned);
-    }
-
-    /// Another core learned a neighbour: its answer may be the one this core waits for.
-    pub fn learn_neighbor(&mut self, ip: IpAddr, station: Station, now: Instant) {
-        self.neighbors.learned(ip, station, now, LearnedBy::OtherCore);
-        self.wake_resolved();
     }
 
     /// Asks the link for a neighbour (RFC 826, RFC 4861 §7.2.2).
