@@ -7,15 +7,13 @@
 //!        └─────────Event (bounded)──────────┘
 //! ```
 
-use core::net::IpAddr;
 use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::Owner;
-use byway_tcp::stack::ConnInfo;
-use byway_tcp::wire::MacAddr;
+use byway_tcp::stack::{ConnInfo, News};
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
 use crate::core_loop::LoopCounters;
@@ -23,15 +21,15 @@ use crate::error::Error;
 use crate::port::{Held, PortCounters};
 
 /// Commands that may wait for a core. The control side sends one at a time; a few more allow for
-/// neighbours learned by the other cores.
+/// what the other cores say.
 pub(crate) const COMMANDS_MAX: usize = 64;
 
 /// Events that may wait for the control side.
 pub(crate) const EVENTS_MAX: usize = 1024;
 
-/// As many of them may be news of neighbours; past that a core drops those, and the others learn by asking
-/// themselves. The rest of the room is for the two events a core has that must arrive: drained and failed.
-const LEARNED_MAX: usize = EVENTS_MAX / 2;
+/// As many of them may be for other cores; past that a core drops those: neighbours are asked for again, and what
+/// routers say is said again. The rest of the room is for the two events a core has that must arrive: drained and failed.
+const NEWS_MAX: usize = EVENTS_MAX / 2;
 
 /// Slots of the connection table that one [`Command::Connections`] looks at, at most: some 10 µs
 /// of a core's time.
@@ -55,8 +53,8 @@ pub enum Command {
     },
     /// What the other cores have counted and hold.
     LearnTotals(Box<Totals>),
-    /// Neighbours that another core learned.
-    Learn(Vec<(IpAddr, MacAddr)>),
+    /// What another core says.
+    Hear(Vec<News>),
     /// Accept no more connections; reset those still open after `limit`, then report
     /// [`Event::Drained`].
     Drain {
@@ -70,12 +68,12 @@ pub enum Command {
 /// News from a core.
 #[derive(Debug)]
 pub enum Event {
-    /// The link taught `core` these neighbours.
-    Learned {
+    /// `core` has this for the others.
+    News {
         /// Which core.
         core: usize,
-        /// What it learned.
-        neighbors: Vec<(IpAddr, MacAddr)>,
+        /// What it says.
+        news: Vec<News>,
     },
     /// `core` has no connection left; it still owns its socket.
     Drained {
@@ -235,9 +233,9 @@ impl Mailbox {
         }
     }
 
-    /// Tells the control side; drops news of neighbours if it doesn't listen.
+    /// Tells the control side; drops news for other cores if it doesn't listen.
     pub(crate) fn tell(&self, event: Event) {
-        if matches!(event, Event::Learned { .. }) && self.events.len() >= LEARNED_MAX {
+        if matches!(event, Event::News { .. }) && self.events.len() >= NEWS_MAX {
             return;
         }
         let _ = self.events.try_send(event);
@@ -311,11 +309,11 @@ mod tests {
 
     /// A control side that was away for long still hears that a core has ended.
     #[test]
-    fn news_of_neighbours_leave_room_for_a_failure() {
+    fn news_for_others_leave_room_for_a_failure() {
         let (events, news) = crossbeam::channel::bounded(EVENTS_MAX);
         let (_handle, mailbox) = mailbox(events).expect("eventfd");
         for _ in 0..2 * EVENTS_MAX {
-            mailbox.tell(Event::Learned { core: 0, neighbors: Vec::new() });
+            mailbox.tell(Event::News { core: 0, news: Vec::new() });
         }
         mailbox.tell(Event::Failed { core: 0, error: Error::CorePanicked { core: 0 } });
         assert!(matches!(news.try_iter().last(), Some(Event::Failed { .. })));

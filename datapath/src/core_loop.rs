@@ -11,15 +11,13 @@
 //! now stays where it is, and the next turn tries again. When turns find nothing to do, [`Idle`]
 //! decides between one more and a sleep.
 
-use core::net::IpAddr;
 use core::time::Duration;
 
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::{FrameSlice, Memory, Owner};
-use byway_tcp::stack::Stack;
+use byway_tcp::stack::{News, Stack};
 use byway_tcp::time::Instant;
-use byway_tcp::wire::MacAddr;
 
 use crate::error::Error;
 use crate::port::{BATCH, Port};
@@ -150,10 +148,10 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
         last.transmitted == 0 && !last.backlog && self.tx.is_empty() && self.port.held().tx == 0
     }
 
-    /// Tells the stack what another core learned.
-    pub fn learn(&mut self, neighbors: &[(IpAddr, MacAddr)], now: Instant) {
-        for &(ip, mac) in neighbors {
-            self.stack.learn_neighbor(ip, mac, now);
+    /// Tells the stack what another core says.
+    pub fn hear(&mut self, news: &[News], now: Instant) {
+        for piece in news {
+            self.stack.hear(piece, now);
         }
     }
 
@@ -162,9 +160,9 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
         self.stack.learn_totals(elsewhere);
     }
 
-    /// Moves what the link taught the stack to `out`.
-    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, MacAddr)>) {
-        self.stack.take_learned(out);
+    /// Moves what other cores should hear of to `out`.
+    pub fn take_news(&mut self, out: &mut Vec<News>) {
+        self.stack.take_news(out);
     }
 
     /// The port.

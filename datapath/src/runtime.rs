@@ -12,7 +12,6 @@
 //! Steering goes before the sockets, never after: closing sockets under an attached program has
 //! crashed hosts (D9).
 
-use core::net::IpAddr;
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,8 +19,7 @@ use std::thread::JoinHandle;
 
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
-use byway_tcp::stack::{Listener, Stack};
-use byway_tcp::wire::MacAddr;
+use byway_tcp::stack::{Listener, News, Stack};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::clock::Clock;
@@ -148,12 +146,12 @@ impl Runtime {
         Inquirer { cores: self.cores.iter().map(|core| core.handle.clone()).collect() }
     }
 
-    /// Waits up to `timeout` for news that concern the caller; passes learned neighbours on to the
-    /// other cores by itself.
+    /// Waits up to `timeout` for news that concern the caller; passes what cores tell each
+    /// other on by itself.
     pub fn next_event(&self, timeout: Duration) -> Option<Event> {
         match self.events.recv_timeout(timeout) {
-            Ok(Event::Learned { core, neighbors }) => {
-                self.pass_on(core, &neighbors);
+            Ok(Event::News { core, news }) => {
+                self.pass_on(core, &news);
                 None
             }
             Ok(event) => Some(event),
@@ -207,7 +205,7 @@ impl Runtime {
                     failed = failed.or(Some(error));
                     waiting.retain(|&other| other != core);
                 }
-                Some(Event::Learned { .. }) | None => {}
+                Some(Event::News { .. }) | None => {}
             }
         }
         failed.map_or(Ok(reset), Err)
@@ -242,9 +240,9 @@ impl Runtime {
         }
     }
 
-    fn pass_on(&self, from: usize, neighbors: &[(IpAddr, MacAddr)]) {
+    fn pass_on(&self, from: usize, news: &[News]) {
         for core in self.cores.iter().filter(|core| core.core != from) {
-            core.handle.send(Command::Learn(neighbors.to_vec()));
+            core.handle.send(Command::Hear(news.to_vec()));
         }
     }
 }
@@ -384,7 +382,7 @@ struct CoreThread<'a, A> {
     mailbox: &'a Mailbox,
     idle: Idle,
     phase: Phase,
-    learned: Vec<(IpAddr, MacAddr)>,
+    news: Vec<News>,
 }
 
 impl<'a, A: App> CoreThread<'a, A> {
@@ -396,7 +394,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         spin_max: Duration,
     ) -> Self {
         let (idle, phase) = (Idle::new(spin_max), Phase::Waiting);
-        Self { core, queue, core_loop, mailbox, idle, phase, learned: Vec::new() }
+        Self { core, queue, core_loop, mailbox, idle, phase, news: Vec::new() }
     }
 
     /// Turns until told to stop, or until the device is gone.
@@ -424,7 +422,7 @@ impl<'a, A: App> CoreThread<'a, A> {
                 _ => self.core_loop.turn(now)?,
             };
             if turn.received > 0 {
-                self.tell_learned();
+                self.tell_news();
             }
             self.advance_phase(turn, now);
             let deadline = self.next_deadline();
@@ -454,7 +452,7 @@ impl<'a, A: App> CoreThread<'a, A> {
                 let _ = reply.try_send(page);
             }
             Command::LearnTotals(elsewhere) => self.core_loop.learn_totals(elsewhere),
-            Command::Learn(neighbors) => self.core_loop.learn(&neighbors, now),
+            Command::Hear(news) => self.core_loop.hear(&news, now),
             Command::Drain { limit } => match self.phase {
                 Phase::Waiting | Phase::Serving => {
                     self.core_loop.drain(now);
@@ -499,11 +497,11 @@ impl<'a, A: App> CoreThread<'a, A> {
         }
     }
 
-    fn tell_learned(&mut self) {
-        self.core_loop.take_learned(&mut self.learned);
-        if !self.learned.is_empty() {
-            let neighbors = std::mem::take(&mut self.learned);
-            self.mailbox.tell(Event::Learned { core: self.core, neighbors });
+    fn tell_news(&mut self) {
+        self.core_loop.take_news(&mut self.news);
+        if !self.news.is_empty() {
+            let news = std::mem::take(&mut self.news);
+            self.mailbox.tell(Event::News { core: self.core, news });
         }
     }
 

@@ -21,6 +21,7 @@ use siphasher::sip::SipHasher13;
 use crate::frame::NONE;
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddr;
+use crate::wire::ethernet::VlanTags;
 
 #[cfg(test)]
 mod tests;
@@ -52,12 +53,28 @@ const MAX_WAITERS: usize = 8;
 /// may have asked. A bound, as anybody on the link can send such answers.
 const TELLS_PER_SECOND: u32 = 256;
 
+/// Where a neighbour is on the link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Station {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// The VLAN it is in, without a priority.
+    pub vlan: VlanTags,
+}
+
+impl Station {
+    /// The sender of a frame with these tags.
+    pub fn new(mac: MacAddr, vlan: VlanTags) -> Self {
+        Self { mac, vlan: vlan.without_priority() }
+    }
+}
+
 /// What [`NeighborTable::lookup`] knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resolution {
-    /// Send to this address.
-    Known(MacAddr),
-    /// Send a solicitation now, and [`wait`](NeighborTable::wait).
+    /// Send to this station.
+    Known(Station),
+    /// Send a [`question`](NeighborTable::question) now, and [`wait`](NeighborTable::wait).
     Ask,
     /// A solicitation is on its way: [`wait`](NeighborTable::wait).
     Wait,
@@ -83,6 +100,8 @@ pub struct Question {
     pub ip: IpAddr,
     /// The neighbour alone, when only its presence is in doubt; everybody otherwise.
     pub probe: Option<MacAddr>,
+    /// In which VLAN.
+    pub vlan: VlanTags,
 }
 
 /// Lists by [`Entry::worth`], each in order of last use.
@@ -109,8 +128,8 @@ enum State {
 #[derive(Clone, Debug)]
 struct Entry {
     ip: IpAddr,
-    /// Meaningful in Reachable, Delay and Probe.
-    mac: MacAddr,
+    /// Its address is meaningful in Reachable, Delay and Probe, its VLAN in all states.
+    station: Station,
     state: State,
     /// Somebody has looked it up, so it isn't just a stranger's claim.
     wanted: bool,
@@ -126,9 +145,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn known(&self) -> Option<MacAddr> {
+    fn known(&self) -> Option<Station> {
         match self.state {
-            State::Reachable { .. } | State::Delay { .. } | State::Probe { .. } => Some(self.mac),
+            State::Reachable { .. } | State::Delay { .. } | State::Probe { .. } => Some(self.station),
             State::Idle | State::Incomplete { .. } | State::Unreachable { .. } => None,
         }
     }
@@ -176,7 +195,7 @@ impl NeighborTable {
         assert!((1..=1 << 24).contains(&capacity), "{capacity} neighbours");
         let entry = |index| Entry {
             ip: IpAddr::from([0; 4]),
-            mac: MacAddr::default(),
+            station: Station::default(),
             state: State::Idle,
             wanted: false,
             pinned: false,
@@ -213,12 +232,13 @@ impl NeighborTable {
         self.len == 0
     }
 
-    /// Where to send a packet whose next hop is `ip`, an address on the link.
+    /// Where to send a packet whose next hop is `ip`, an address on the link. Who isn't known is asked for in
+    /// `vlan`, or, if that says nothing, where the neighbour was last.
     ///
     /// When the table is full, a new entry takes the place of the longest unused one: of those that
     /// strangers made and nobody looked up, if there are any; otherwise of those that haven't
     /// answered; otherwise of all. A pinned one never gives way.
-    pub fn lookup(&mut self, ip: IpAddr, now: Instant) -> Resolution {
+    pub fn lookup(&mut self, ip: IpAddr, vlan: Option<VlanTags>, now: Instant) -> Resolution {
         let Some(index) = self.find(ip).or_else(|| self.insert(ip, true)) else {
             return Resolution::Unreachable;
         };
@@ -229,36 +249,45 @@ impl NeighborTable {
             State::Reachable { until } if until <= now => {
                 // RFC 4861 §7.3.3: the first packet to a stale neighbour starts the delay.
                 entry.state = State::Delay { until: now + DELAY_FIRST_PROBE };
-                let mac = entry.mac;
+                let station = entry.station;
                 self.due = self.due.min(now + DELAY_FIRST_PROBE);
-                Resolution::Known(mac)
+                Resolution::Known(station)
             }
             State::Reachable { .. } | State::Delay { .. } | State::Probe { .. } => {
-                Resolution::Known(entry.mac)
+                Resolution::Known(entry.station)
             }
             State::Incomplete { .. } => Resolution::Wait,
             State::Unreachable { until } if now < until => Resolution::Unreachable,
             State::Unreachable { .. } | State::Idle => {
                 entry.state = State::Incomplete { again: now + RETRANSMIT, tries: 1 };
+                if let Some(vlan) = vlan {
+                    entry.station.vlan = vlan.without_priority();
+                }
                 self.due = self.due.min(now + RETRANSMIT);
                 Resolution::Ask
             }
         }
     }
 
-    /// Notes that `ip` claims to be at `mac`; true if the other cores should hear of it, which is
+    /// What to ask for `ip`, which is being looked for.
+    pub fn question(&self, ip: IpAddr) -> Question {
+        let vlan = self.find(ip).map_or(VlanTags::NONE, |index| self.entries[index as usize].station.vlan);
+        Question { ip, probe: None, vlan }
+    }
+
+    /// Notes that `ip` claims to be at `station`; true if the other cores should hear of it, which is
     /// never so for what comes from one.
     ///
     /// The caller has checked that `ip` is on the link and not ours, and for
     /// [`LearnedBy::Request`] that the question was for an address of ours (RFC 826, "Am I the
     /// target protocol address?").
-    pub fn learned(&mut self, ip: IpAddr, mac: MacAddr, now: Instant, by: LearnedBy) -> bool {
-        if mac.is_group() || ip.is_multicast() || ip.is_unspecified() {
+    pub fn learned(&mut self, ip: IpAddr, station: Station, now: Instant, by: LearnedBy) -> bool {
+        if station.mac.is_group() || ip.is_multicast() || ip.is_unspecified() {
             return false;
         }
         let Some(index) = self.find(ip) else {
             return match by {
-                LearnedBy::Request => self.learned_from_stranger(ip, mac, now),
+                LearnedBy::Request => self.learned_from_stranger(ip, station, now),
                 // L7: what wasn't asked for makes no entry. Another core may have asked.
                 LearnedBy::Answer => self.may_tell(now),
                 LearnedBy::OtherCore => false,
@@ -272,16 +301,16 @@ impl NeighborTable {
             (State::Idle, _) => false,
             // RFC 4861 §7.2.3: a solicitation tells the address, not that we can reach it.
             (State::Incomplete { .. } | State::Unreachable { .. }, LearnedBy::Request) => {
-                self.set(index, mac, stale)
+                self.set(index, station, stale)
             }
-            (State::Incomplete { .. } | State::Unreachable { .. }, _) => self.set(index, mac, fresh),
+            (State::Incomplete { .. } | State::Unreachable { .. }, _) => self.set(index, station, fresh),
             // Only the one who was asked can answer a probe: it went to that address alone. Otherwise a
             // stranger who doubts an entry aloud could answer the question that this raises (L7).
-            (State::Probe { .. }, LearnedBy::Answer | LearnedBy::OtherCore) if entry.mac == mac => {
-                self.set(index, mac, fresh)
+            (State::Probe { .. }, LearnedBy::Answer | LearnedBy::OtherCore) if entry.station == station => {
+                self.set(index, station, fresh)
             }
-            _ if entry.mac == mac => false,
-            _ => self.contradicted(index, mac, now),
+            _ if entry.station == station => false,
+            _ => self.contradicted(index, station, now),
         };
         match by {
             LearnedBy::Answer => changed || self.may_tell(now),
@@ -296,7 +325,7 @@ impl NeighborTable {
     pub fn confirm(&mut self, ip: IpAddr, mac: MacAddr, now: Instant) {
         if let Some(index) = self.find(ip) {
             let entry = &mut self.entries[index as usize];
-            if entry.known() == Some(mac) {
+            if entry.known().is_some_and(|station| station.mac == mac) {
                 entry.state = State::Reachable { until: now + REACHABLE };
             }
         }
@@ -365,8 +394,9 @@ impl NeighborTable {
     /// One entry's part in [`advance`](Self::advance).
     fn step(&mut self, index: u32, now: Instant) -> Option<Question> {
         let entry = &mut self.entries[index as usize];
-        let everybody = Question { ip: entry.ip, probe: None };
-        let alone = Question { ip: entry.ip, probe: Some(entry.mac) };
+        let Station { mac, vlan } = entry.station;
+        let everybody = Question { ip: entry.ip, probe: None, vlan };
+        let alone = Question { ip: entry.ip, probe: Some(mac), vlan };
         let again = now + RETRANSMIT;
         let question = match entry.state {
             State::Incomplete { again: due, tries } if due <= now => {
@@ -407,13 +437,13 @@ impl NeighborTable {
 
     /// A stranger asked for us and will want an answer (RFC 826). Kept only where that costs nobody
     /// else a place, and not believed to be reachable (RFC 4861 §7.2.3).
-    fn learned_from_stranger(&mut self, ip: IpAddr, mac: MacAddr, now: Instant) -> bool {
+    fn learned_from_stranger(&mut self, ip: IpAddr, station: Station, now: Instant) -> bool {
         let Some(index) = self.insert(ip, false) else { return false };
-        self.set(index, mac, State::Reachable { until: now })
+        self.set(index, station, State::Reachable { until: now })
     }
 
     /// A claim against what is known, without our having asked.
-    fn contradicted(&mut self, index: u32, mac: MacAddr, now: Instant) -> bool {
+    fn contradicted(&mut self, index: u32, station: Station, now: Instant) -> bool {
         let entry = &mut self.entries[index as usize];
         match entry.state {
             // It is being asked already.
@@ -432,7 +462,7 @@ impl NeighborTable {
                 false
             }
             // Stale: an address that moved (failover) is found at once, and probed when used.
-            _ => self.set(index, mac, State::Reachable { until: now }),
+            _ => self.set(index, station, State::Reachable { until: now }),
         }
     }
 
@@ -442,9 +472,9 @@ impl NeighborTable {
     }
 
     /// Makes an address known and wakes who waits for it. Always true: something changed.
-    fn set(&mut self, index: u32, mac: MacAddr, state: State) -> bool {
+    fn set(&mut self, index: u32, station: Station, state: State) -> bool {
         let entry = &mut self.entries[index as usize];
-        entry.mac = mac;
+        entry.station = station;
         entry.state = state;
         wake(entry, &mut self.woken);
         self.touch(index);
@@ -493,6 +523,7 @@ impl NeighborTable {
         let entry = &mut self.entries[index as usize];
         self.free = entry.next;
         entry.ip = ip;
+        entry.station = Station::default();
         entry.state = State::Idle;
         entry.wanted = wanted;
         entry.next = self.buckets[bucket];

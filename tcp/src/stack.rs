@@ -19,15 +19,17 @@ mod config;
 mod conn;
 mod control;
 mod fragments;
+mod news;
 mod pressure;
 mod receive;
 mod show;
 mod transmit;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 pub use config::{Cidr, Config, Ecn, Listener, SynCookies};
+pub use news::News;
 pub use show::ConnInfo;
 
 use crate::app::{App, Closed, Conn, ConnId, Ready};
@@ -47,6 +49,7 @@ use crate::wire::{MacAddr, ethernet};
 
 use conn::StackConn;
 use control::RateLimit;
+use news::Outbox;
 
 /// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
 const TICK_SHIFT: u32 = 17;
@@ -132,7 +135,8 @@ pub struct Stack<M> {
     parting: Vec<FrameSlice>,
     woken: Vec<u32>,
     questions: Vec<Question>,
-    learned: Vec<(IpAddr, MacAddr)>,
+    /// What the other cores should hear of.
+    outbox: Outbox,
     ports_tried: u32,
     draining: bool,
     /// Where [`relieve`](Self::relieve) has got to.
@@ -169,7 +173,7 @@ impl<M: Memory> Stack<M> {
             parting: Vec::new(),
             woken: Vec::new(),
             questions: Vec::new(),
-            learned: Vec::new(),
+            outbox: Outbox::default(),
             control: VecDeque::new(),
             counters: Counters::default(),
             elsewhere: Box::default(),
@@ -274,7 +278,7 @@ impl<M: Memory> Stack<M> {
             let mut questions = core::mem::take(&mut self.questions);
             self.neighbors.advance(now, |question| questions.push(question));
             for question in questions.drain(..) {
-                self.ask(question, ethernet::VlanTags::NONE);
+                self.ask(question);
             }
             self.questions = questions;
             self.wake_resolved();

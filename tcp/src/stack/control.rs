@@ -9,7 +9,7 @@ use super::Stack;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, MAX_HEADERS, Memory, Owner};
-use crate::neighbor::{LearnedBy, Question};
+use crate::neighbor::{LearnedBy, Question, Station};
 use crate::seq::SeqNumber;
 use crate::tcb::Tcb;
 use crate::tcb::path_mtu::RAISE_AFTER_REPORT;
@@ -26,6 +26,8 @@ const ANSWERS_PER_SECOND: u64 = 10_000;
 /// A token bucket for answers that nobody is owed.
 #[derive(Debug)]
 pub(super) struct RateLimit {
+    burst: u64,
+    per_second: u64,
     /// In units of 1/10^9 answer.
     tokens: u64,
     at: Instant,
@@ -33,16 +35,20 @@ pub(super) struct RateLimit {
 
 impl Default for RateLimit {
     fn default() -> Self {
-        Self { tokens: ANSWERS_BURST * 1_000_000_000, at: Instant::ZERO }
+        Self::new(ANSWERS_BURST, ANSWERS_PER_SECOND)
     }
 }
 
 impl RateLimit {
+    pub(super) fn new(burst: u64, per_second: u64) -> Self {
+        Self { burst, per_second, tokens: burst * 1_000_000_000, at: Instant::ZERO }
+    }
+
     /// Whether one more answer is allowed now.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
         let passed = now.since(self.at).as_nanos().min(1_000_000_000) as u64;
         self.at = now;
-        self.tokens = (self.tokens + passed * ANSWERS_PER_SECOND).min(ANSWERS_BURST * 1_000_000_000);
+        self.tokens = (self.tokens + passed * self.per_second).min(self.burst * 1_000_000_000);
         let allowed = self.tokens >= 1_000_000_000;
         if allowed {
             self.tokens -= 1_000_000_000;
@@ -85,7 +91,8 @@ impl<M: Memory> Stack<M> {
         };
         // A probe for a free address has no sender (RFC 5227); there is nothing to learn.
         if !packet.sender_ip.is_unspecified() {
-            self.learn(packet.sender_ip.into(), packet.sender_mac, by, now);
+            let station = Station::new(packet.sender_mac, link.vlan);
+            self.learn(packet.sender_ip.into(), station, by, now);
         }
         if packet.operation != arp::Operation::Request {
             return self.pool.release(chunk);
@@ -157,7 +164,7 @@ impl<M: Memory> Stack<M> {
                     return self.discard(chunk, DropReason::IpNotOurs);
                 }
                 if let (Some(source), false) = (solicitation.source_link, ip.src.is_unspecified()) {
-                    self.learn(ip.src, source, LearnedBy::Request, now);
+                    self.learn(ip.src, Station::new(source, link.vlan), LearnedBy::Request, now);
                 }
                 self.counters.ndp_out += 1;
                 let frame = self.pool.frame_mut(chunk.index());
@@ -168,7 +175,8 @@ impl<M: Memory> Stack<M> {
                 self.counters.ndp_in += 1;
                 // Only answers: an announcement that nobody asked for teaches nothing (L7).
                 if let (Some(target), true) = (advertisement.target_link, advertisement.solicited) {
-                    self.learn(advertisement.target.into(), target, LearnedBy::Answer, now);
+                    let station = Station::new(target, link.vlan);
+                    self.learn(advertisement.target.into(), station, LearnedBy::Answer, now);
                 }
                 self.pool.release(chunk);
             }
@@ -191,6 +199,19 @@ impl<M: Memory> Stack<M> {
 
     /// An ICMP error about a segment of ours (RFC 1122 §4.2.3.9, RFC 5927).
     fn receive_error(&mut self, report: &Report, now: Instant) {
+        // A smaller path costs a walk over what is in flight: not as often as somebody may like.
+        if !self.errors.allow(now) {
+            return self.counters.drop(DropReason::RateLimited);
+        }
+        if let Err(reason) = self.act_on_error(report, now) {
+            self.counters.drop(reason);
+            if reason == DropReason::IcmpNoConnection {
+                self.tell_error(report, now);
+            }
+        }
+    }
+
+    pub(super) fn act_on_error(&mut self, report: &Report, now: Instant) -> Result<(), DropReason> {
         let quoted = &report.quoted;
         let tuple = FourTuple {
             local_ip: quoted.src,
@@ -198,25 +219,17 @@ impl<M: Memory> Stack<M> {
             local_port: quoted.src_port,
             remote_port: quoted.dst_port,
         };
-        // A smaller path costs a walk over what is in flight: not as often as somebody may like.
-        if !self.errors.allow(now) {
-            return self.counters.drop(DropReason::RateLimited);
-        }
-        let Some(index) = self.find(&tuple) else {
-            return self.counters.drop(DropReason::IcmpNoConnection);
-        };
-        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
-        let result = tcb.on_icmp(report, &mut ctx);
-        let news = tcb.has_news();
-        match result {
-            Ok(Some(mtu)) => self.destinations.learn(tuple.remote_ip, mtu, now + RAISE_AFTER_REPORT),
-            Ok(None) => {}
-            Err(reason) => return self.counters.drop(reason),
-        }
-        if news {
+        let index = self.find(&tuple).ok_or(DropReason::IcmpNoConnection)?;
+        let (tcb, mut ctx) = self.tcb(index, now).ok_or(DropReason::IcmpNoConnection)?;
+        let path_mtu = tcb.on_icmp(report, &mut ctx)?;
+        if tcb.has_news() {
             self.mark_dirty(index);
         }
+        if let Some(mtu) = path_mtu {
+            self.destinations.learn(tuple.remote_ip, mtu, now + RAISE_AFTER_REPORT);
+        }
         self.schedule_output(index);
+        Ok(())
     }
 
     /// What earlier connections to the same host have found out about the way.
@@ -226,29 +239,19 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    fn learn(&mut self, ip: IpAddr, mac: MacAddr, by: LearnedBy, now: Instant) {
+    fn learn(&mut self, ip: IpAddr, station: Station, by: LearnedBy, now: Instant) {
+        let mac = station.mac;
         // RFC 826 and RFC 4861 speak of neighbours: what isn't on the link has none (L7).
         let on_link = self.config.next_hop(ip) == Some(ip);
         let useful = on_link && !mac.is_group() && mac != self.config.mac && mac != MacAddr::default();
-        if useful && self.neighbors.learned(ip, mac, now, by) {
-            self.learned.push((ip, mac));
+        if useful && self.neighbors.learned(ip, station, now, by) {
+            self.tell_neighbor(ip, station);
         }
     }
 
-    /// Moves neighbours learned from the link since the last call to `out` (to tell other cores).
-    pub fn take_learned(&mut self, out: &mut Vec<(IpAddr, MacAddr)>) {
-        out.append(&mut self.learned);
-    }
-
-    /// Another core learned a neighbour: its answer may be the one this core waits for.
-    pub fn learn_neighbor(&mut self, ip: IpAddr, mac: MacAddr, now: Instant) {
-        self.neighbors.learned(ip, mac, now, LearnedBy::OtherCore);
-        self.wake_resolved();
-    }
-
     /// Asks the link for a neighbour (RFC 826, RFC 4861 §7.2.2).
-    pub(super) fn ask(&mut self, question: Question, vlan: ethernet::VlanTags) {
-        let Question { ip: target, probe } = question;
+    pub(super) fn ask(&mut self, question: Question) {
+        let Question { ip: target, probe, vlan } = question;
         let on_link = self.config.addresses.iter().find(|own| own.contains(target));
         let family = self.config.addresses.iter().find(|own| own.address.is_ipv4() == target.is_ipv4());
         let Some(source) = on_link.or(family).map(|own| own.address) else { return };

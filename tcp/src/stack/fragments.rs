@@ -11,6 +11,7 @@ use crate::fragments::Whole;
 use crate::frame::{Chunk, MAX_HEADERS, Memory, Owner};
 use crate::time::Instant;
 use crate::wire::fragment::{self, Fragment};
+use crate::wire::tcp::Segment;
 use crate::wire::{Body, Packet, ethernet, icmp, icmpv6, ip};
 
 impl<M: Memory> Stack<M> {
@@ -51,20 +52,25 @@ impl<M: Memory> Stack<M> {
         self.receive_whole(chunk, now);
     }
 
+    /// A segment that another core has put together, perhaps for us.
+    pub(super) fn receive_foreign(&mut self, chunk: Chunk, now: Instant) {
+        match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
+            Ok(Packet { link, body: Body::Tcp(ip, seg) }) if self.find(&tuple_of(&ip, &seg)).is_some() => {
+                self.receive_tcp(&link, &ip, &seg, chunk, now);
+            }
+            _ => self.pool.release(chunk),
+        }
+    }
+
     /// A datagram put together from fragments, in a frame of its own.
     fn receive_whole(&mut self, chunk: Chunk, now: Instant) {
         match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
             Ok(Packet { link, body }) => match body {
                 Body::Tcp(ip, seg) => {
-                    let tuple = FourTuple {
-                        local_ip: ip.dst,
-                        remote_ip: ip.src,
-                        local_port: seg.dst_port,
-                        remote_port: seg.src_port,
-                    };
                     // A NIC spreads fragments by their addresses alone: the connection may be another core's,
                     // which a reset would end. And nobody splits a SYN.
-                    if self.find(&tuple).is_none() {
+                    if self.find(&tuple_of(&ip, &seg)).is_none() {
+                        self.tell_segment(&chunk, now);
                         return self.discard(chunk, DropReason::NoListener);
                     }
                     self.receive_tcp(&link, &ip, &seg, chunk, now);
@@ -122,4 +128,8 @@ impl<M: Memory> Stack<M> {
         }
         Ok(())
     }
+}
+
+fn tuple_of(ip: &ip::Header, seg: &Segment) -> FourTuple {
+    FourTuple { local_ip: ip.dst, remote_ip: ip.src, local_port: seg.dst_port, remote_port: seg.src_port }
 }

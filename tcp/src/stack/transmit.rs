@@ -3,11 +3,10 @@
 use super::Stack;
 use crate::counters::DropReason;
 use crate::frame::{FrameSlice, Memory};
-use crate::neighbor::{Question, Resolution};
+use crate::neighbor::{Resolution, Station};
 use crate::tcb::Output;
 use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
-use crate::wire::ethernet;
 
 /// How long a resolved next hop is used without asking the table again.
 const HOP_FRESH: Duration = Duration::from_secs(1);
@@ -18,8 +17,8 @@ impl<M: Memory> Stack<M> {
     pub(super) fn ask_gateways(&mut self, now: Instant) {
         for at in 0..self.config.gateways.len() {
             let ip = self.config.gateways[at];
-            if self.neighbors.lookup(ip, now) == Resolution::Ask {
-                self.ask(Question { ip, probe: None }, ethernet::VlanTags::NONE);
+            if self.neighbors.lookup(ip, None, now) == Resolution::Ask {
+                self.ask(self.neighbors.question(ip));
             }
         }
     }
@@ -70,19 +69,23 @@ impl<M: Memory> Stack<M> {
             tcb.hop.fresh_until = Instant::NEVER;
             return true;
         };
-        let vlan = tcb.hop.link.vlan;
+        // Who opens a connection hears from the neighbour in which VLAN it is; who was called knows.
+        let vlan = tcb.passive.then_some(tcb.hop.link.vlan);
         if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
             self.neighbors.confirm(next, tcb.hop.link.dst, now);
         }
-        match self.neighbors.lookup(next, now) {
-            Resolution::Known(mac) => {
+        match self.neighbors.lookup(next, vlan, now) {
+            Resolution::Known(Station { mac, vlan }) => {
                 tcb.hop.link.dst = mac;
+                if !tcb.passive {
+                    tcb.hop.link.vlan = vlan;
+                }
                 tcb.hop.fresh_until = now + HOP_FRESH;
                 return true;
             }
             Resolution::Ask => {
                 self.neighbors.wait(next, index);
-                self.ask(Question { ip: next, probe: None }, vlan);
+                self.ask(self.neighbors.question(next));
             }
             Resolution::Wait => {
                 self.neighbors.wait(next, index);

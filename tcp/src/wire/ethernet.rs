@@ -24,6 +24,8 @@ const TPID_SERVICE: u16 = 0x88a8;
 /// Octets without tags.
 const UNTAGGED_LEN: usize = 14;
 const TAG_LEN: usize = 4;
+/// The VLAN's number in the TCI; beside it priority and drop eligibility.
+const VLAN_ID: u16 = 0x0fff;
 
 /// Tags that may be stacked: one customer's inside one provider's (L9). More is not Ethernet as
 /// 802.1ad knows it, and a bound is needed anyway.
@@ -53,6 +55,15 @@ impl VlanTags {
     #[inline]
     pub fn as_slice(&self) -> &[VlanTag] {
         &self.tags[..usize::from(self.len)]
+    }
+
+    /// The same VLAN, at normal priority: what identifies it (IEEE 802.1Q §9.6).
+    #[inline]
+    pub fn without_priority(mut self) -> Self {
+        for tag in &mut self.tags {
+            tag.tci &= VLAN_ID;
+        }
+        self
     }
 
     /// Adds a tag inside the others; false if there are two already.

@@ -199,3 +199,39 @@ fn l4_attacks_with_fragments_harm_nobody() {
     peer.seq += 10;
     assert_eq!(p.app.text(peer.id), b"still here");
 }
+
+/// A NIC spreads fragments by addresses alone: the core that put a segment together gives it to the one whose
+/// connection it is for; nobody resets anybody.
+#[test]
+fn s6_2_a_segment_in_fragments_that_reached_another_core_is_passed_on() {
+    let (mut here, mut there) = (Probe::new(), Probe::new());
+    let mut peer = accept_from(&mut here, v4(2));
+    for id in 0..40 {
+        let frame = here.frame(&peer, &peer.seg(PSH_ACK).data(&[id as u8; 1400]));
+        assert_eq!(there.give_frames(&fragments(&frame, id, 1000)), []);
+        peer.seq += 1400;
+    }
+    let mut news = Vec::new();
+    there.stack.take_news(&mut news);
+    for news in &news {
+        here.stack.hear(news, here.now);
+    }
+    here.stack.advance(&mut here.app, here.now);
+    assert!(!here.collect().is_empty(), "acknowledged");
+    assert_eq!(here.app.text(peer.id).len(), 40 * 1400);
+    // A flood of what is nobody's is not told without bound.
+    for id in 100..1100 {
+        let stranger = Peer { remote_port: 9, ..peer };
+        let frame = here.frame(&stranger, &stranger.seg(PSH_ACK).data(&[1; 600]));
+        there.give_frames(&fragments(&frame, id, 500));
+    }
+    news.clear();
+    there.stack.take_news(&mut news);
+    assert!((1..200).contains(&news.len()), "{}", news.len());
+    for news in &news {
+        here.stack.hear(news, here.now);
+    }
+    assert!(here.collect().is_empty(), "no resets");
+    here.stack.pool().assert_conserved();
+    there.assert_idle();
+}

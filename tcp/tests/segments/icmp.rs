@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use byway_tcp::app::Closed;
 use byway_tcp::counters::DropReason;
+use byway_tcp::stack::News;
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::Duration;
 use byway_tcp::wire::tcp::Options;
@@ -389,4 +390,34 @@ fn s6_2_a_black_hole_is_found_and_left_again() {
             assert_eq!(p.info(peer.id).expect("there").mss, 1024);
         }
     }
+}
+
+/// A NIC spreads ICMP by addresses alone: the core that got an error tells the one whose connection it is about.
+#[test]
+fn s6_2_an_error_that_reached_another_core_is_passed_on() {
+    let (mut here, mut there) = (Probe::new(), Probe::new());
+    let peer = accept_from(&mut here, v4(2));
+    let sent = here.send(&peer, &[1; 2920]);
+    let frame = error(&peer, sent[0].seq, What::TooBig(1000));
+    assert_eq!(there.give_frames(&[frame]), []);
+    let mut news = Vec::new();
+    there.stack.take_news(&mut news);
+    let told = news.iter().filter(|news| matches!(news, News::Error(_))).count();
+    assert_eq!((told, dropped(&there, DropReason::IcmpNoConnection)), (1, 1));
+    for news in &news {
+        here.stack.hear(news, here.now);
+    }
+    here.stack.advance(&mut here.app, here.now);
+    let again = here.collect();
+    assert_eq!(again.len(), 4);
+    assert!(again.iter().all(|(_, seg)| seg.data.len() <= 960));
+    // Nobody's: told once, and not round and round.
+    let mut back = Vec::new();
+    let nobody = error(&Peer { remote_port: 5, ..peer }, sent[0].seq, What::TooBig(1000));
+    there.give_frames(&[nobody]);
+    there.stack.take_news(&mut back);
+    assert_eq!(back.len(), 1);
+    back.drain(..).for_each(|news| here.stack.hear(&news, here.now));
+    here.stack.take_news(&mut back);
+    assert!(back.iter().all(|news| matches!(news, News::Neighbor(..))), "{back:?}");
 }

@@ -20,3 +20,4 @@ mod strangers;
 mod syn_received;
 mod syn_sent;
 mod time_wait;
+mod vlan;
