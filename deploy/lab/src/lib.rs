@@ -9,17 +9,19 @@
 //! ```
 //!
 //! byway's addresses are byway's own: the kernel in its namespace does not have them. [`Lab::new`] builds the
-//! whole; [`Namespace`], [`veth_pair`], [`Impair`] and [`Watch`] are the parts. Namespaces have no name, so nothing is
+//! whole; [`Namespace`], [`veth_pair`], [`Impair`], [`Watch`] and [`Station`] are the parts. Namespaces have no name, so nothing is
 //! left behind, whether a test ends, panics or is killed.
 
 mod impair;
 mod namespace;
 mod socket;
+mod station;
 mod topology;
 mod watch;
 
 pub use impair::{Counts, Directions, Impair, ImpairOptions, Report};
 pub use namespace::{Namespace, is_root};
+pub use station::Station;
 pub use topology::{
     BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, KERNEL_INTERFACE, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions,
     VethEnd, VethOptions, veth_pair,
