@@ -296,7 +296,9 @@ impl Host {
             + counters.arp_in
             + counters.ndp_in
             + counters.icmp_in_echos
-            + counters.icmp6_in_echos;
+            + counters.icmp6_in_echos
+            + counters.icmp_in_dest_unreachs
+            + counters.icmp6_in_pkt_too_bigs;
         if taken + counters.dropped_total() < counters.frames_in {
             return Err(format!(
                 "{} frames in, {taken} taken, {} dropped: some were discarded uncounted",

@@ -35,9 +35,6 @@ struct Arguments {
     /// Congestion control of all hosts (each draws its own otherwise)
     #[arg(long, value_parser = algorithm)]
     congestion: Option<Algorithm>,
-    /// Let the path's MTU shrink below what the ends agreed on
-    #[arg(long)]
-    path_mtu: bool,
 }
 
 fn algorithm(name: &str) -> Result<Algorithm, String> {
@@ -47,10 +44,7 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options {
-        choices: Choices { path_mtu: arguments.path_mtu, congestion: arguments.congestion },
-        fault: None,
-    };
+    let options = Options { choices: Choices { congestion: arguments.congestion }, fault: None };
     match arguments.seed {
         Some(seed) => replay(seed, &arguments, &options).unwrap_or_else(|error| {
             eprintln!("{error}");

@@ -84,8 +84,6 @@ pub struct Scenario {
 /// What the caller decides, and not the seed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Choices {
-    /// The middle may carry less than what was agreed on at the beginning.
-    pub path_mtu: bool,
     /// Every host's congestion control; each draws its own if it isn't given.
     pub congestion: Option<Algorithm>,
 }
@@ -125,7 +123,7 @@ impl Scenario {
             let flow = dice.flow(hosts, v6_fits, heals, budget);
             scenario.flows.push(flow);
         }
-        dice.weather(&mut scenario, choices);
+        dice.weather(&mut scenario);
         for host in &mut scenario.hosts {
             let drawn = Algorithm::ALL[dice.below(Algorithm::ALL.len())];
             host.config.congestion = choices.congestion.unwrap_or(drawn);
@@ -348,13 +346,13 @@ impl Dice {
         (kind, [client, self.script(vec![Step::Eof, Step::Close], total)])
     }
 
-    fn weather(&mut self, scenario: &mut Scenario, choices: Choices) {
+    fn weather(&mut self, scenario: &mut Scenario) {
         let clear = Impairment::default();
         let span = scenario.links.iter().map(|link| link.delay).max().unwrap_or_default();
         let mut what = Impairment { reorder_by: (span * 2).max(Duration::from_micros(100)), ..clear };
         // Mostly one thing, now and then two or three together.
         for _ in 0..1 + self.skewed(0, 2) {
-            let kind = self.one_weather(scenario, &mut what, choices);
+            let kind = self.one_weather(scenario, &mut what);
             scenario.weather.push(kind);
         }
         if (Impairment { reorder_by: Duration::ZERO, ..what }) == clear {
@@ -370,12 +368,7 @@ impl Dice {
         }
     }
 
-    fn one_weather(
-        &mut self,
-        scenario: &mut Scenario,
-        what: &mut Impairment,
-        choices: Choices,
-    ) -> &'static str {
+    fn one_weather(&mut self, scenario: &mut Scenario, what: &mut Impairment) -> &'static str {
         match self.below(12) {
             0 | 1 => "clear",
             2 | 3 => {
@@ -411,7 +404,7 @@ impl Dice {
                 scenario.changes.push((at, Change::Stall(host, self.micros(1_000, 2_000_000))));
                 "a host that stalls"
             }
-            _ => self.mtu_changes(scenario, choices),
+            _ => self.mtu_changes(scenario),
         }
     }
 
@@ -434,13 +427,12 @@ impl Dice {
         if for_ever { "a long outage" } else { "outages" }
     }
 
-    /// The path's MTU changes: never below what the ends agreed on, unless path-MTU discovery is to find out.
-    fn mtu_changes(&mut self, scenario: &mut Scenario, choices: Choices) -> &'static str {
+    /// The path's MTU changes, down to what the families guarantee: path-MTU discovery is to find out.
+    fn mtu_changes(&mut self, scenario: &mut Scenario) -> &'static str {
         let smallest = if scenario.flows.iter().any(|flow| flow.v6) { 1280 } else { 576 };
-        let from = if choices.path_mtu { smallest } else { 1500 };
         for _ in 0..1 + self.skewed(0, 3) {
             let at = self.micros(1, scenario.heals.as_micros() as u64);
-            let mtu = if self.one_in(2) { 1500 } else { self.log(from, 1501) as usize };
+            let mtu = if self.one_in(2) { 1500 } else { self.log(smallest, 1501) as usize };
             scenario.changes.push((at, Change::Mtu(mtu)));
         }
         "MTU changes"

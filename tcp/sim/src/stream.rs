@@ -12,7 +12,7 @@ pub struct Stream {
 impl Stream {
     /// The stream of that number in the run of `seed`.
     pub fn new(seed: u64, number: u64) -> Self {
-        Self { key: mix(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+        Self { key: mix(mix(seed.wrapping_add(1)).wrapping_add(number)) }
     }
 
     /// Fills `to` with the octets from position `at` on.

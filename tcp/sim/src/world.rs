@@ -221,7 +221,8 @@ impl<'a> World<'a> {
                 let mut forwarded = core::mem::take(&mut self.forwarded);
                 self.middle.forward(from, frame, &mut forwarded);
                 for (to, frame) in forwarded.drain(..) {
-                    self.send_down(to, frame, corrupted);
+                    // What the router itself answers is as it should be.
+                    self.send_down(to, frame, corrupted && to != from);
                 }
                 self.forwarded = forwarded;
             }

@@ -177,10 +177,11 @@ impl Tcb {
         }
         let Some(head) = self.send.next_outstanding(ctx.pool, None) else { return };
         let base = if self.tuple.remote_ip.is_ipv4() { MTU_BASE_V4 } else { MTU_MIN_V6 };
-        let known = self.snd.mss + self.headers_len();
-        let next = if known > base { base } else { self.mtu_min() };
+        // The step down from what timed out: it may be smaller than SND.MSS, and still too large.
+        let size = ctx.pool.meta(head).len + self.headers_len();
+        let next = if size > base { base } else { self.mtu_min() };
         // A small segment that isn't answered wasn't too large.
-        let suspect = ctx.pool.meta(head).len + self.headers_len() > next;
+        let suspect = size > next;
         if suspect && self.limit_path(next, ctx.now + RAISE_AFTER_SILENCE) {
             ctx.counters.tcp_mtu_black_holes += 1;
         }

@@ -421,3 +421,26 @@ fn s6_2_an_error_that_reached_another_core_is_passed_on() {
     here.stack.take_news(&mut back);
     assert!(back.iter().all(|news| matches!(news, News::Neighbor(..))), "{back:?}");
 }
+
+/// RFC 4821 §7.7: what vanishes is smaller than SND.MSS, because the application writes little at a time, and still too
+/// large for the path. (byway-sim found the step down chosen from SND.MSS, and nothing of this size suspected.)
+#[test]
+fn s6_2_a_black_hole_for_less_than_full_segments_is_found() {
+    let mut p = Probe::new();
+    let mut peer = accept_from(&mut p, v4(2));
+    let text: Vec<u8> = (0..900).map(|n| (n % 253) as u8).collect();
+    let mut flying = p.send(&peer, &text);
+    let mut got = Vec::<u8>::new();
+    for _ in 0..200 {
+        for seg in core::mem::take(&mut flying) {
+            if seg.data.len() <= 600 && seg.seq == peer.ack {
+                got.extend(&seg.data);
+                peer.ack = seg.end();
+                flying.extend(p.give(&peer, &peer.seg(ACK)));
+            }
+        }
+        flying.extend(p.wait_ms(50).into_iter().map(|(_, seg)| seg));
+    }
+    assert!(got == text, "{} octets after 10 s", got.len());
+    assert_eq!(p.stack.counters().tcp_mtu_black_holes, 1);
+}
