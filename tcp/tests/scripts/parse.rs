@@ -35,6 +35,12 @@ pub enum Action {
     Read(Option<usize>),
     Reads(bool),
     Nodelay(bool),
+    /// Seconds.
+    UserTimeout(Option<f64>),
+    /// Seconds of silence, seconds between probes, probes.
+    Keepalive(Option<(f64, f64, u8)>),
+    /// Seconds.
+    Linger(Option<f64>),
     Shutdown,
     Abort,
     Drain,
@@ -141,7 +147,7 @@ fn parse_line(line: &str, place: &str) -> Result<Vec<Step>, String> {
         let (times, after) = repetition(after)?;
         return (0..times)
             .map(|turn| {
-                let when = if turn == 0 { when } else { When::After(0) };
+                let when = if turn == 0 || uncertain { when } else { When::After(0) };
                 let action = if verb == "<" {
                     Action::Inject(vec![(flow, injected(after, turn)?)])
                 } else {
@@ -222,6 +228,17 @@ fn action(verb: &str, rest: &str) -> Result<Action, String> {
         "read" => Ok(Action::Read(Some(number(rest)?))),
         "reads" => Ok(Action::Reads(on_off(rest)?)),
         "nodelay" => Ok(Action::Nodelay(on_off(rest)?)),
+        "user_timeout" if rest == "off" => Ok(Action::UserTimeout(None)),
+        "user_timeout" => Ok(Action::UserTimeout(Some(number(rest)?))),
+        "keepalive" if rest == "off" => Ok(Action::Keepalive(None)),
+        "keepalive" => match rest.split_whitespace().collect::<Vec<_>>()[..] {
+            [idle, interval, probes] => {
+                Ok(Action::Keepalive(Some((number(idle)?, number(interval)?, number(probes)?))))
+            }
+            _ => Err("keepalive idle interval probes".to_owned()),
+        },
+        "linger" if rest == "off" => Ok(Action::Linger(None)),
+        "linger" => Ok(Action::Linger(Some(number(rest)?))),
         "shutdown" => nothing_more(Action::Shutdown),
         "abort" => nothing_more(Action::Abort),
         "drain" => nothing_more(Action::Drain),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use byway_tcp::app::{Conn, ConnId};
+use byway_tcp::app::{Conn, ConnId, Keepalive};
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory, Owner};
 use byway_tcp::stack::{Cidr, Config, ConnInfo, Ecn, Listener, Stack, SynCookies};
 use byway_tcp::tcb::state::State;
@@ -165,6 +165,22 @@ impl<'a> Runner<'a> {
                 }
                 Ok(())
             }
+            &Action::UserTimeout(limit) => {
+                let limit = limit.map(Duration::from_secs_f64);
+                self.with_conn(flow, |_, conn| conn.set_user_timeout(limit))
+            }
+            &Action::Keepalive(keepalive) => {
+                let keepalive = keepalive.map(|(idle, interval, probes)| Keepalive {
+                    idle: Duration::from_secs_f64(idle),
+                    interval: Duration::from_secs_f64(interval),
+                    probes,
+                });
+                self.with_conn(flow, |_, conn| conn.set_keepalive(keepalive))
+            }
+            &Action::Linger(linger) => {
+                let linger = linger.map(Duration::from_secs_f64);
+                self.with_conn(flow, |_, conn| conn.set_linger(linger))
+            }
             Action::Shutdown => self.with_conn(flow, |_, conn| conn.shutdown()),
             Action::Abort => self.with_conn(flow, |_, conn| conn.abort()),
             Action::Drain => {
@@ -211,6 +227,9 @@ impl<'a> Runner<'a> {
             "send_buffer" => self.config.send_buffer = number()?,
             "keepalive" if value == "off" => self.config.keepalive = None,
             "keepalive" => self.config.keepalive = Some(seconds()?),
+            "keepalive_interval" => self.config.keepalive_interval = seconds()?,
+            "keepalive_probes" => self.config.keepalive_probes = number()? as u8,
+            "orphan_timeout" => self.config.orphan_timeout = seconds()?,
             "user_timeout" => self.config.user_timeout = seconds()?,
             "fin_timeout" => self.config.fin_timeout = seconds()?,
             "time_wait" => self.config.time_wait = seconds()?,
