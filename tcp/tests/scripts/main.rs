@@ -27,7 +27,7 @@
 //! stands for any options, no options for none; `TS val any ecr any`. NOPs don't count. byway's timestamps count
 //! milliseconds from its first; the peer's are as written. `[ce]`, `[ect0]`, `[ect1]` in front are the IP header's
 //! ECN bits, without which there are none. `5x . 1:1001(1000) ack 1` are five segments in a row. `badsum` spoils
-//! the checksum, `raw 0x0203` writes any octets as options. A line with `&` for its time is one batch with the line
+//! the checksum, `othertext` the text, `raw 0x0203` writes any octets as options. A line with `&` for its time is one batch with the line
 //! above. `< [1:1001(1000)] icmp unreachable frag_needed mtu 1400` is an ICMP error about what is quoted. `@2`
 //! behind the arrow or at the end of a line means a second connection, from another port of the peer. What byway
 //! sends and what it gives to the application is compared octet by octet with what was written.

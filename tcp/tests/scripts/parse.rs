@@ -357,6 +357,10 @@ fn packet(text: &str, turn: u32) -> Result<Packet, String> {
                 packet.bad_checksum = true;
                 rest = more;
             }
+            "othertext" => {
+                packet.other_text = true;
+                rest = more;
+            }
             _ => return Err(format!("`{what}` in a segment")),
         }
     }

@@ -352,7 +352,10 @@ impl<'a> Runner<'a> {
                     if packet.flags & SYN != 0 {
                         flow.read_at = isn.wrapping_add(packet.seq).wrapping_add(1);
                     }
-                    let text = stream(isn.wrapping_add(packet.text_at()), packet.len as usize);
+                    let mut text = stream(isn.wrapping_add(packet.text_at()), packet.len as usize);
+                    if packet.other_text {
+                        text.iter_mut().for_each(|octet| *octet = !*octet);
+                    }
                     packet::build(flow.peer, flow.local, &flow.to_wire(packet, isn), &text)
                 }
                 Injected::Icmp(icmp) => {
