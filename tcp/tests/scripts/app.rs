@@ -24,6 +24,7 @@ impl Event {
             ("closed", Some("finished")) => Self::Closed(Closed::Finished),
             ("closed", Some("reset")) => Self::Closed(Closed::Reset),
             ("closed", Some("timed_out")) => Self::Closed(Closed::TimedOut),
+            ("closed", Some("unreachable")) => Self::Closed(Closed::Unreachable),
             ("closed", Some("aborted")) => Self::Closed(Closed::Aborted),
             _ => return None,
         })

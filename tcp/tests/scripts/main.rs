@@ -16,34 +16,36 @@
 //! +0   > F. 1:1(0) ack 1
 //! ```
 //!
-//! **Times** are virtual: `0.1` since the start, `+.2` after the line before (after the moment its segment left, where
-//! that was expected), `.1~.2` and `+.1~+.2` from to, `*` whenever, nothing for `+0`. An expected segment may leave
-//! 0.1 ms before its time and 0.3 ms after it: two ticks of the timer wheel. Other lines happen exactly then.
+//! **Times** are virtual: `0.1` since the start, `+.2` after the line before (after the moment its segment left,
+//! where that was expected), `.1~.2` and `+.1~+.2` from to, `*` whenever, nothing for `+0`. An expected segment may
+//! leave 0.1 ms before its time and 0.3 ms after it: two ticks of the timer wheel. Other lines happen exactly then.
 //! A segment that no line expects, before the next line's time, is a failure.
 //!
 //! **Segments**: `<` comes from the peer, `>` from byway. Flags are letters, `.` is ACK, `-` none, E ECE, W CWR.
-//! `first:end(length) ack N win N urg N <options>`; SYN and FIN aren't part of the length. Numbers count
-//! from each side's initial one, window fields are as on the wire. In expectations, win is looked at if it is there, `<...>` stands for any options,
-//! no options for none; `TS val any ecr any`. NOPs don't count. byway's timestamps count milliseconds from its
-//! first; the peer's are as written. `[ce]`, `[ect0]`, `[ect1]` in front are the IP header's ECN bits, without
-//! which there are none. `5x . 1:1001(1000) ack 1` are five segments in a row. `badsum` spoils the checksum,
-//! `raw 0x0203` writes any octets as options. A line with `&` for its time is one batch with the line above.
-//! `< [1:1001(1000)] icmp unreachable frag_needed mtu 1400` is an ICMP error about what is quoted.
-//! `@2` behind the arrow or at the end of a line means a second connection, from another port of the peer.
-//! What byway sends and what it gives to the application is compared octet by octet with what was written.
+//! `first:end(length) ack N win N urg N <options>`; SYN and FIN aren't part of the length. Numbers count from each
+//! side's initial one, window fields are as on the wire. In expectations, win is looked at if it is there, `<...>`
+//! stands for any options, no options for none; `TS val any ecr any`. NOPs don't count. byway's timestamps count
+//! milliseconds from its first; the peer's are as written. `[ce]`, `[ect0]`, `[ect1]` in front are the IP header's
+//! ECN bits, without which there are none. `5x . 1:1001(1000) ack 1` are five segments in a row. `badsum` spoils
+//! the checksum, `othertext` the text, `raw 0x0203` writes any octets as options. A line with `&` for its time is one batch with the line
+//! above. `< [1:1001(1000)] icmp unreachable frag_needed mtu 1400` is an ICMP error about what is quoted. `@2`
+//! behind the arrow or at the end of a line means a second connection, from another port of the peer. What byway
+//! sends and what it gives to the application is compared octet by octet with what was written.
 //!
 //! **The application**: `listen backlog 5`, `connect`, `accept` (it was told of the connection), `write 1000`,
 //! `write 1000 -> 500` (so much is taken), `read 1000` (exactly), `read all`, `reads on` (whatever comes, at once),
-//! `nodelay on`, `shutdown`, `abort`, `drain`. It has heard: `event opened|readable|writable|eof`,
-//! `event closed finished|reset|timed_out|aborted` (and forgets what came before), `event none`.
+//! `nodelay on`, `user_timeout 5`, `keepalive 10 1 3` (idle, interval, probes; or off), `linger 0`, `shutdown`,
+//! `abort`, `drain`. It has heard: `event opened|readable|writable|eof`,
+//! `event closed finished|reset|timed_out|aborted|unreachable` (and forgets what came before), `event none`.
 //!
 //! **To look at**: `state FIN-WAIT-2`, `states SYN-RECEIVED 3`, `counter TcpExtTCPTimeouts 1`,
 //! `assert cwnd == 10*1000`, `assert rto <= 300ms` (also ssthresh, mss, srtt, recv_queue, send_queue, retransmits),
 //! `+1 nothing`.
 //!
 //! **Before all else**: `config ipv6`, `config mtu 9000`, `peer_isn`, `receive_buffer`, `send_buffer`, `keepalive`,
-//! `user_timeout`, `fin_timeout`, `time_wait`, `max_connections`, `max_time_wait`, `frames`, `congestion reno`,
-//! `syncookies off|on|always`, `ecn off|answer|ask`, `quick_acks 16` (0 in scripts unless set).
+//! `keepalive_interval`, `keepalive_probes`, `user_timeout`, `orphan_timeout`, `fin_timeout`, `time_wait`,
+//! `max_connections`, `max_time_wait`, `frames`, `congestion reno`, `syncookies off|on|always`,
+//! `ecn off|answer|ask`, `quick_acks 16` (0 in scripts unless set).
 //! `include file` puts the lines of a file of `include/` in its place.
 
 #![allow(unreachable_pub)] // Modules of one test program.

@@ -66,6 +66,8 @@ pub struct Packet {
     pub options: Option<Vec<Opt>>,
     /// Given with a wrong checksum.
     pub bad_checksum: bool,
+    /// Given with other octets than the stream has in that place.
+    pub other_text: bool,
 }
 
 impl Packet {
@@ -430,7 +432,7 @@ pub fn read(frame: &[u8]) -> Result<Sent, String> {
         window: Some(be16(payload, 14)),
         urgent: (flags & URG != 0).then_some(urgent),
         options: Some(Opt::read_all(&payload[20..header])?),
-        bad_checksum: false,
+        ..Packet::default()
     };
     let (src, dst) = (SocketAddr::new(src, be16(payload, 0)), SocketAddr::new(dst, be16(payload, 2)));
     Ok(Sent::Tcp { src, dst, packet, text: payload[header..].to_vec() })

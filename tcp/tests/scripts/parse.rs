@@ -35,6 +35,12 @@ pub enum Action {
     Read(Option<usize>),
     Reads(bool),
     Nodelay(bool),
+    /// Seconds.
+    UserTimeout(Option<f64>),
+    /// Seconds of silence, seconds between probes, probes.
+    Keepalive(Option<(f64, f64, u8)>),
+    /// Seconds.
+    Linger(Option<f64>),
     Shutdown,
     Abort,
     Drain,
@@ -116,42 +122,40 @@ pub fn script(path: &Path, root: &Path) -> Result<Vec<Step>, String> {
 
 fn parse_line(line: &str, place: &str) -> Result<Vec<Step>, String> {
     let (first, rest) = word(line);
-    let (when, mut rest) = match parse_when(first)? {
+    let (when, code) = match parse_when(first)? {
         Some(when) => (when, rest),
         None => (When::After(0), line),
     };
-    let (verb, after) = word(rest);
-    let mut flow = 1;
-    // `< @2 S …` and `write 100 @2` both say which connection.
-    let code = rest;
-    let without: String;
-    if let Some(at) = rest.find('@') {
-        let (name, tail) = word(&rest[at + 1..]);
-        flow = name.parse().map_err(|_| format!("connection `@{name}`"))?;
-        without = format!("{} {tail}", rest[..at].trim_end());
-        rest = without.trim();
-    }
-    let after = if rest == code { after } else { word(rest).1 };
+    let (flow, rest) = connection(code)?;
+    let (verb, rest) = word(&rest);
     let step = |when, action| Step { place: place.to_owned(), text: code.to_owned(), when, flow, action };
     let uncertain = matches!(when, When::Any | When::Between(..) | When::BetweenAfter(..));
     if uncertain && verb != ">" {
         return Err("only what byway sends comes at an uncertain time".to_owned());
     }
-    if verb == "<" || verb == ">" {
-        let (times, after) = repetition(after)?;
-        return (0..times)
-            .map(|turn| {
-                let when = if turn == 0 { when } else { When::After(0) };
-                let action = if verb == "<" {
-                    Action::Inject(vec![(flow, injected(after, turn)?)])
-                } else {
-                    Action::Expect(packet(after, turn)?)
-                };
-                Ok(step(when, action))
-            })
-            .collect();
+    if verb != "<" && verb != ">" {
+        return Ok(vec![step(when, action(verb, rest)?)]);
     }
-    Ok(vec![step(when, action(verb, after)?)])
+    let (times, rest) = repetition(rest)?;
+    let repeats = uncertain || when == When::WithLast;
+    (0..times)
+        .map(|turn| {
+            let when = if turn == 0 || repeats { when } else { When::After(0) };
+            let action = match verb {
+                "<" => Action::Inject(vec![(flow, injected(rest, turn)?)]),
+                _ => Action::Expect(packet(rest, turn)?),
+            };
+            Ok(step(when, action))
+        })
+        .collect()
+}
+
+/// Which connection a line is about, and the line without that: `< @2 S …`, `write 100 @2`.
+fn connection(code: &str) -> Result<(usize, String), String> {
+    let Some((front, rest)) = code.split_once('@') else { return Ok((1, code.to_owned())) };
+    let (name, rest) = word(rest);
+    let flow = name.parse().map_err(|_| format!("connection `@{name}`"))?;
+    Ok((flow, format!("{} {rest}", front.trim_end()).trim_end().to_owned()))
 }
 
 fn word(text: &str) -> (&str, &str) {
@@ -222,6 +226,17 @@ fn action(verb: &str, rest: &str) -> Result<Action, String> {
         "read" => Ok(Action::Read(Some(number(rest)?))),
         "reads" => Ok(Action::Reads(on_off(rest)?)),
         "nodelay" => Ok(Action::Nodelay(on_off(rest)?)),
+        "user_timeout" if rest == "off" => Ok(Action::UserTimeout(None)),
+        "user_timeout" => Ok(Action::UserTimeout(Some(number(rest)?))),
+        "keepalive" if rest == "off" => Ok(Action::Keepalive(None)),
+        "keepalive" => match rest.split_whitespace().collect::<Vec<_>>()[..] {
+            [idle, interval, probes] => {
+                Ok(Action::Keepalive(Some((number(idle)?, number(interval)?, number(probes)?))))
+            }
+            _ => Err("keepalive idle interval probes".to_owned()),
+        },
+        "linger" if rest == "off" => Ok(Action::Linger(None)),
+        "linger" => Ok(Action::Linger(Some(number(rest)?))),
         "shutdown" => nothing_more(Action::Shutdown),
         "abort" => nothing_more(Action::Abort),
         "drain" => nothing_more(Action::Drain),
@@ -340,6 +355,10 @@ fn packet(text: &str, turn: u32) -> Result<Packet, String> {
             "urg" => packet.urgent = Some(number(value)?),
             "badsum" => {
                 packet.bad_checksum = true;
+                rest = more;
+            }
+            "othertext" => {
+                packet.other_text = true;
                 rest = more;
             }
             _ => return Err(format!("`{what}` in a segment")),

@@ -1,20 +1,21 @@
 //! Runs a script against one stack, in virtual time.
 
+mod look;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use byway_tcp::app::{Conn, ConnId};
+use byway_tcp::app::{Conn, Keepalive};
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory, Owner};
-use byway_tcp::stack::{Cidr, Config, ConnInfo, Ecn, Listener, Stack, SynCookies};
-use byway_tcp::tcb::state::State;
+use byway_tcp::stack::{Cidr, Config, Ecn, Listener, Stack, SynCookies};
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::{MacAddr, arp, ethernet, icmpv6};
 
-use crate::app::{Event, Recorder};
+use crate::app::Recorder;
 use crate::flow::{Flow, PORT, own, peer, router, stream};
 use crate::packet::{self, Icmp, MAC, PEER_MAC, Packet, SYN, Sent};
-use crate::parse::{Action, Comparison, Injected, Step, When};
+use crate::parse::{Action, Injected, Step, When};
 
 /// A frame may leave so much before the time that the script says: what decimals round off.
 const EARLY: Duration = Duration::from_micros(100);
@@ -165,6 +166,22 @@ impl<'a> Runner<'a> {
                 }
                 Ok(())
             }
+            &Action::UserTimeout(limit) => {
+                let limit = limit.map(Duration::from_secs_f64);
+                self.with_conn(flow, |_, conn| conn.set_user_timeout(limit))
+            }
+            &Action::Keepalive(keepalive) => {
+                let keepalive = keepalive.map(|(idle, interval, probes)| Keepalive {
+                    idle: Duration::from_secs_f64(idle),
+                    interval: Duration::from_secs_f64(interval),
+                    probes,
+                });
+                self.with_conn(flow, |_, conn| conn.set_keepalive(keepalive))
+            }
+            &Action::Linger(linger) => {
+                let linger = linger.map(Duration::from_secs_f64);
+                self.with_conn(flow, |_, conn| conn.set_linger(linger))
+            }
             Action::Shutdown => self.with_conn(flow, |_, conn| conn.shutdown()),
             Action::Abort => self.with_conn(flow, |_, conn| conn.abort()),
             Action::Drain => {
@@ -173,28 +190,7 @@ impl<'a> Runner<'a> {
                 Ok(())
             }
             Action::Inject(frames) => self.inject(frames),
-            Action::Nothing => Ok(()),
-            &Action::State(wanted) => {
-                let state = self.state(flow);
-                if state == wanted { Ok(()) } else { Err(format!("state is {state:?}")) }
-            }
-            &Action::States(state, wanted) => {
-                let count = self.stack().connections_by_state()[state as usize];
-                if count == wanted { Ok(()) } else { Err(format!("{count} of them")) }
-            }
-            Action::Event(event) => self.event(flow, *event),
-            Action::NoEvent => {
-                let port = self.flow(flow).peer.port();
-                let events = &self.app.of(port).events;
-                if events.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("the application was told: {}", list(events)))
-                }
-            }
-            Action::Counter(name, how, wanted) => self.counter(name, *how, *wanted),
-            Action::Assert(what, how, wanted) => self.assert(flow, what, *how, wanted),
-            Action::Config(..) | Action::Expect(_) => unreachable!("handled before"),
+            _ => self.look(step),
         }
     }
 
@@ -211,6 +207,9 @@ impl<'a> Runner<'a> {
             "send_buffer" => self.config.send_buffer = number()?,
             "keepalive" if value == "off" => self.config.keepalive = None,
             "keepalive" => self.config.keepalive = Some(seconds()?),
+            "keepalive_interval" => self.config.keepalive_interval = seconds()?,
+            "keepalive_probes" => self.config.keepalive_probes = number()? as u8,
+            "orphan_timeout" => self.config.orphan_timeout = seconds()?,
             "user_timeout" => self.config.user_timeout = seconds()?,
             "fin_timeout" => self.config.fin_timeout = seconds()?,
             "time_wait" => self.config.time_wait = seconds()?,
@@ -340,18 +339,6 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn event(&mut self, number: usize, wanted: Event) -> Result<(), String> {
-        let port = self.flow(number).peer.port();
-        let events = &mut self.app.of(port).events;
-        match events.iter().position(|&event| event == wanted) {
-            Some(at) => {
-                events.drain(..=at);
-                Ok(())
-            }
-            None => Err(format!("the application was told: {}", list(events))),
-        }
-    }
-
     // --- the network ----------------------------------------------------------------------------
 
     fn inject(&mut self, frames: &[(usize, Injected)]) -> Result<(), String> {
@@ -365,7 +352,10 @@ impl<'a> Runner<'a> {
                     if packet.flags & SYN != 0 {
                         flow.read_at = isn.wrapping_add(packet.seq).wrapping_add(1);
                     }
-                    let text = stream(isn.wrapping_add(packet.text_at()), packet.len as usize);
+                    let mut text = stream(isn.wrapping_add(packet.text_at()), packet.len as usize);
+                    if packet.other_text {
+                        text.iter_mut().for_each(|octet| *octet = !*octet);
+                    }
                     packet::build(flow.peer, flow.local, &flow.to_wire(packet, isn), &text)
                 }
                 Injected::Icmp(icmp) => {
@@ -507,56 +497,6 @@ impl<'a> Runner<'a> {
         ))
     }
 
-    // --- looking inside -------------------------------------------------------------------------
-
-    fn state(&mut self, number: usize) -> State {
-        let (peer, local) = (self.flow(number).peer, self.flow(number).local);
-        let mut state = if self.listening && local.port() == PORT { State::Listen } else { State::Closed };
-        let now = self.now;
-        self.stack().connections(0, u32::MAX, now, &mut |info| {
-            if info.peer == peer && info.local == local && info.state != State::Listen {
-                state = info.state;
-            }
-        });
-        state
-    }
-
-    fn info(&mut self, id: ConnId) -> Option<ConnInfo> {
-        let (now, mut found) = (self.now, None);
-        self.stack().connections(0, u32::MAX, now, &mut |info| {
-            if info.id == id {
-                found = Some(info);
-            }
-        });
-        found
-    }
-
-    fn counter(&mut self, name: &str, how: Comparison, wanted: u64) -> Result<(), String> {
-        let counters = self.stack().counters();
-        let (_, value) =
-            counters.iter().find(|(other, _)| *other == name).ok_or_else(|| format!("no counter {name}"))?;
-        if how.holds(value, wanted) { Ok(()) } else { Err(format!("{name} is {value}")) }
-    }
-
-    fn assert(&mut self, number: usize, what: &str, how: Comparison, wanted: &str) -> Result<(), String> {
-        let port = self.flow(number).peer.port();
-        let info = self.app.of(port).id.and_then(|id| self.info(id)).ok_or("no connection")?;
-        let micros = |duration: Duration| duration.as_micros() as u64;
-        let value = match what {
-            "cwnd" => info.cwnd.into(),
-            "ssthresh" => info.ssthresh.into(),
-            "mss" => info.mss.into(),
-            "recv_queue" => info.recv_queue.into(),
-            "send_queue" => info.send_queue.into(),
-            "retransmits" => info.retransmits.into(),
-            "srtt" => info.srtt.map_or(0, micros),
-            "rto" => micros(info.rto),
-            _ => return Err(format!("nothing to know of `{what}`")),
-        };
-        let wanted = quantity(wanted)?;
-        if how.holds(value, wanted) { Ok(()) } else { Err(format!("{what} is {value}")) }
-    }
-
     /// Nothing was left over, and everything comes back once the connections are cut off.
     fn end(&mut self) -> Result<(), String> {
         if let Some((at, flow, sent)) = self.sent.pop_front() {
@@ -574,27 +514,4 @@ impl<'a> Runner<'a> {
         let (idle, total) = (pool.free_count() + pool.count(Owner::Fill), pool.total());
         if idle == total { Ok(()) } else { Err(format!("{} frames have leaked", total - idle)) }
     }
-}
-
-/// `14600`, `10*1460`, `300ms`: durations are compared in microseconds.
-fn quantity(text: &str) -> Result<u64, String> {
-    let factor = |text: &str| {
-        let text = text.trim();
-        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-        let unit = match unit {
-            "" | "us" => 1,
-            "ms" => 1_000,
-            "s" => 1_000_000,
-            _ => return Err(format!("unit `{unit}`")),
-        };
-        Ok(digits.parse::<u64>().map_err(|_| format!("`{text}` isn't a number"))? * unit)
-    };
-    text.split('*').map(factor).product()
-}
-
-fn list(events: &[Event]) -> String {
-    if events.is_empty() {
-        return "nothing".to_owned();
-    }
-    events.iter().map(Event::to_string).collect::<Vec<_>>().join(", ")
 }
