@@ -54,8 +54,11 @@ impl Validation {
         }
         let (start, end) = *self.round.get_or_insert((ack.una, ack.nxt));
         if end.leq(ack.una) {
-            let (now, before) = self.samples.unwrap_or_default();
-            self.samples = Some((now.max(ack.una.since(start)), before));
+            // Where nothing was out nothing was measured: the handshake's ACK leaves pipeACK undefined (§4.2).
+            if start != ack.una {
+                let (now, before) = self.samples.unwrap_or_default();
+                self.samples = Some((now.max(ack.una.since(start)), before));
+            }
             self.round = Some((ack.una, ack.nxt));
         }
         // In slow start the window runs ahead of pipeACK by more than twice, but it's in the way.
