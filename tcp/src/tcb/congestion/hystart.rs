@@ -1,16 +1,23 @@
 //! HyStart++ (RFC 9406): slow start ends when the round-trip time begins to rise, before the queue overflows. S7.2
 //!
 //! ```text
-//!               RTT rises by an eighth                five rounds
-//!   slow start ───────────────────────→ conservative ────────────→ congestion avoidance
-//!       ↑                                   │ a quarter of the growth
-//!       └────── it was only jitter ─────────┘
+//!               RTT rises by an eighth, or
+//!               ACKs come for three quarters of it      five rounds
+//!   slow start ─────────────────────────→ conservative ────────────→ congestion avoidance
+//!       ↑                                     │ a quarter of the growth
+//!       └──────── it was only jitter ─────────┘
 //! ```
 //!
 //! Only for a connection's first slow start: later ones know where to stop (§4.2).
+//!
+//! A round's minimum alone says it a round too late when the window is paced: it leaves in half a round trip, the
+//! queue it builds is gone when the next round begins, and by then the window has passed twice what the path holds.
+//! So the length of a round's ACK train counts as well, as in the first HyStart (Ha and Rhee, 2011): ACKs that
+//! come without a pause for most of a round trip mean that the path is full for most of it.
 
 use super::AckSample;
 use crate::seq::SeqNumber;
+use crate::time::Instant;
 
 /// RFC 9406 §4.3, all of them as recommended: a rise counts from 4 ms, which a receiver's delay of ACKs rarely
 /// reaches within a round's minimum, and always from 16 ms; between them from an eighth of the round trip.
@@ -21,6 +28,15 @@ const RTT_DIVISOR: u32 = 8;
 const RTT_SAMPLES: u8 = 8;
 const CSS_GROWTH_DIVISOR: u32 = 4;
 const CSS_ROUNDS: u8 = 5;
+/// ACKs with longer pauses between them are no train: as Linux's `hystart_ack_delta_us`, or an eighth of a round trip
+/// where that is longer, so that ACKs that a network card or a radio link hands over in bunches still make one.
+const TRAIN_GAP_US: u32 = 2_000;
+/// A train so long, of a round trip without queue, fills the path. A paced window alone makes half of one; at three
+/// quarters half a window's growth of what the path and a queue as long hold is left.
+const TRAIN_PERCENT: u32 = 75;
+/// A train is seen in the round whose ACKs release too much; that stands in the queue a round later, and shows in
+/// the ACKs of the round after: only then was there no queue if the round-trip time hasn't risen.
+const TRAIN_SHOWS: u8 = 3;
 // There is no limit L on what one ACK adds: §4.2 drops it for paced senders, and where pacing is off, on paths
 // of less than 2 ms, a burst is a fraction of what the network holds anyway.
 
@@ -48,6 +64,12 @@ pub(super) struct HyStart {
     css_rounds: u8,
     /// cssBaselineMinRtt: below it, the rise was jitter.
     css_baseline: u32,
+    /// The round of conservative slow start from which on the baseline counts.
+    css_judged: u8,
+    /// The shortest round trip so far.
+    path_min: u32,
+    train_began: Instant,
+    last_ack: Instant,
 }
 
 impl HyStart {
@@ -59,6 +81,10 @@ impl HyStart {
             samples: 0,
             css_rounds: 0,
             css_baseline: INFINITE,
+            css_judged: 0,
+            path_min: INFINITE,
+            train_began: Instant::ZERO,
+            last_ack: Instant::ZERO,
         }
     }
 
@@ -73,32 +99,55 @@ impl HyStart {
         if let Some(rtt) = ack.rtt {
             let rtt = u32::try_from(rtt.as_micros()).unwrap_or(INFINITE);
             self.round_min = self.round_min.min(rtt);
+            self.path_min = self.path_min.min(rtt);
             self.samples = self.samples.saturating_add(1);
             if self.samples >= RTT_SAMPLES {
                 self.judge();
             }
         }
+        if !self.conservative() && self.train(ack.now) {
+            self.css_rounds = 1;
+            self.css_judged = TRAIN_SHOWS;
+            self.css_baseline = self.path_min.saturating_add(rise(self.path_min));
+        }
         let round_end = *self.round_end.get_or_insert(ack.nxt);
-        if round_end.leq(ack.una) && self.next_round(ack.nxt) {
-            return Step::Exit;
+        if round_end.leq(ack.una) {
+            self.train_began = ack.now;
+            if self.next_round(ack.nxt) {
+                return Step::Exit;
+            }
         }
         Step::Grow(growth)
     }
 
+    /// Whether the round's ACKs have come without a pause for long enough.
+    fn train(&mut self, now: Instant) -> bool {
+        if self.path_min == INFINITE {
+            return false;
+        }
+        let gap = (self.path_min / RTT_DIVISOR).max(TRAIN_GAP_US);
+        if now.since(self.last_ack).as_micros() > u128::from(gap) {
+            self.train_began = now;
+        }
+        self.last_ack = now;
+        let enough = (self.path_min / 100 * TRAIN_PERCENT).max(RTT_THRESH_MIN_US);
+        now.since(self.train_began).as_micros() >= u128::from(enough)
+    }
+
     fn judge(&mut self) {
         if self.conservative() {
-            if self.round_min < self.css_baseline {
+            if self.round_min < self.css_baseline && self.css_rounds >= self.css_judged {
                 // It was jitter: standard slow start resumes.
                 self.css_baseline = INFINITE;
                 self.css_rounds = 0;
             }
-        } else if self.last_round_min != INFINITE {
-            let thresh = (self.last_round_min / RTT_DIVISOR).clamp(RTT_THRESH_MIN_US, RTT_THRESH_MAX_US);
-            if self.round_min >= self.last_round_min.saturating_add(thresh) {
-                self.css_baseline = self.round_min;
-                // The rest of this round counts as the first.
-                self.css_rounds = 1;
-            }
+        } else if self.last_round_min != INFINITE
+            && self.round_min >= self.last_round_min.saturating_add(rise(self.last_round_min))
+        {
+            self.css_baseline = self.round_min;
+            self.css_judged = 0;
+            // The rest of this round counts as the first.
+            self.css_rounds = 1;
         }
     }
 
@@ -115,20 +164,36 @@ impl HyStart {
     }
 }
 
+/// RttThresh (RFC 9406 §4.2), µs.
+fn rise(rtt: u32) -> u32 {
+    (rtt / RTT_DIVISOR).clamp(RTT_THRESH_MIN_US, RTT_THRESH_MAX_US)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Phase;
     use super::*;
-    use crate::time::{Duration, Instant};
+    use crate::time::Duration;
 
-    /// A round of `acks` ACKs for one octet each, `rtt` giving each one's round-trip time in µs.
+    /// A round of `acks` ACKs for one octet each, `rtt` giving each one's round-trip time in µs. All at once, so that
+    /// they make no train.
     fn round(hystart: &mut HyStart, acks: u32, una: &mut u32, rtt: impl Fn(u32) -> u64) -> Vec<Step> {
+        timed_round(hystart, acks, una, rtt, |_| Instant::ZERO)
+    }
+
+    fn timed_round(
+        hystart: &mut HyStart,
+        acks: u32,
+        una: &mut u32,
+        rtt: impl Fn(u32) -> u64,
+        at: impl Fn(u32) -> Instant,
+    ) -> Vec<Step> {
         let end = *una + acks;
         (0..acks)
             .map(|i| {
                 *una += 1;
                 hystart.on_ack(&AckSample {
-                    now: Instant::ZERO,
+                    now: at(i),
                     una: SeqNumber(*una),
                     // Everything up to the round's end is out, and as much again when it ends.
                     nxt: SeqNumber(if *una == end { end + acks } else { end }),
@@ -146,6 +211,13 @@ mod tests {
                 })
             })
             .collect()
+    }
+
+    /// A round of 100 ACKs, one each `spacing` µs, 40 ms after the one before.
+    fn train(hystart: &mut HyStart, number: u64, spacing: u64, una: &mut u32, rtt: u64) -> Vec<Step> {
+        let at =
+            |i| Instant::from_millis(1_000 + 40 * number) + Duration::from_micros(spacing * u64::from(i));
+        timed_round(hystart, 100, una, |_| rtt, at)
     }
 
     #[test]
@@ -204,5 +276,34 @@ mod tests {
             round(&mut hystart, 10, &mut una, |_| rtt);
             assert_eq!(hystart.conservative(), css);
         }
+    }
+
+    #[test]
+    fn s7_2_acks_for_most_of_a_round_trip_slow_the_growth_before_its_minimum_rises() {
+        let (mut hystart, mut una) = (HyStart::new(), 0);
+        // A paced window makes a train of half a round trip.
+        train(&mut hystart, 0, 200, &mut una, 40_000);
+        assert!(!hystart.conservative());
+        let steps = train(&mut hystart, 1, 390, &mut una, 40_000);
+        // At three quarters of 40 ms.
+        assert_eq!((steps[77], steps[78]), (Step::Grow(1460), Step::Grow(365)));
+        // What is too much stands in the queue a round later.
+        train(&mut hystart, 2, 390, &mut una, 40_000);
+        let mut last = Step::Grow(0);
+        for number in 3..6 {
+            assert_ne!(last, Step::Exit);
+            last = train(&mut hystart, number, 390, &mut una, 50_000)[99];
+        }
+        assert_eq!(last, Step::Exit);
+    }
+
+    #[test]
+    fn s7_2_a_train_without_a_queue_was_none() {
+        let (mut hystart, mut una) = (HyStart::new(), 0);
+        train(&mut hystart, 0, 390, &mut una, 40_000);
+        train(&mut hystart, 1, 200, &mut una, 40_000);
+        assert!(hystart.conservative());
+        train(&mut hystart, 2, 200, &mut una, 40_000);
+        assert!(!hystart.conservative());
     }
 }
