@@ -48,7 +48,8 @@ impl Observer for Meter {
     }
 }
 
-fn transfer(congestion: Algorithm, impairment: Impairment) -> Outcome {
+/// `busy`: every other so long the sender's loop doesn't turn.
+fn transfer(congestion: Algorithm, impairment: Impairment, busy: Duration) -> Outcome {
     let host = |index: usize| {
         let mut config = Config::new(host_mac(index), [7; 32]);
         config.addresses.push(Cidr { address: host_ip(Topology::Switch, index, false), prefix: 24 });
@@ -64,6 +65,10 @@ fn transfer(congestion: Algorithm, impairment: Impairment) -> Outcome {
     };
     let link = LinkSpec { rate: RATE, queue: QUEUE, delay: ONE_WAY, jitter: Duration::ZERO, mark: None };
     let lan = LinkSpec { rate: 10 * RATE, queue: 10 * QUEUE, delay: Duration::from_micros(5), ..link };
+    let mut changes = vec![(Duration::ZERO, Change::Impair(0, impairment))];
+    if !busy.is_zero() {
+        changes.extend((0..5_000).map(|turn| (2 * turn * busy, Change::Stall(0, busy))));
+    }
     let script = |steps| Script { steps, echo: false, nodelay: false, write: WRITE };
     let scenario = Scenario {
         seed: 1,
@@ -71,7 +76,7 @@ fn transfer(congestion: Algorithm, impairment: Impairment) -> Outcome {
         topology: Topology::Switch,
         hosts: vec![host(0), host(1)],
         links: vec![link, lan, lan, link],
-        changes: vec![(Duration::ZERO, Change::Impair(0, impairment))],
+        changes,
         weather: Vec::new(),
         // Never, as far as this run goes.
         heals: Duration::from_secs(10_000),
@@ -103,10 +108,10 @@ fn transfer(congestion: Algorithm, impairment: Impairment) -> Outcome {
 #[test]
 fn s5_7_reordering_costs_nothing() {
     for &algorithm in Algorithm::ALL {
-        let clean = transfer(algorithm, Impairment::default());
+        let clean = transfer(algorithm, Impairment::default(), Duration::ZERO);
         let reordering =
             Impairment { reorder: 0.01, reorder_by: Duration::from_millis(2), ..Impairment::default() };
-        let reordered = transfer(algorithm, reordering);
+        let reordered = transfer(algorithm, reordering, Duration::ZERO);
         assert!(reordered.mbits > 0.98 * clean.mbits, "{algorithm}: {clean:?} {reordered:?}");
         assert!(reordered.resent < clean.resent + 0.003, "{algorithm}: {clean:?} {reordered:?}");
     }
@@ -116,7 +121,17 @@ fn s5_7_reordering_costs_nothing() {
 /// no such end: exactly S7.1.
 #[test]
 fn s7_2_slow_start_ends_in_time() {
-    let cubic = transfer(Algorithm::Cubic, Impairment::default());
+    let cubic = transfer(Algorithm::Cubic, Impairment::default(), Duration::ZERO);
     // 95.6 are possible; the handshake and slow start take 0.35 s, three of them.
     assert!(cubic.mbits > 88.0 && cubic.resent < 0.01, "{cubic:?}");
+}
+
+/// S7.2: a core that others use half of the time doesn't slow down what is paced.
+#[test]
+fn s7_2_a_loop_that_comes_late_catches_up() {
+    for &algorithm in Algorithm::ALL {
+        let alone = transfer(algorithm, Impairment::default(), Duration::ZERO);
+        let shared = transfer(algorithm, Impairment::default(), Duration::from_millis(3));
+        assert!(shared.mbits > 0.97 * alone.mbits, "{algorithm}: {alone:?} {shared:?}");
+    }
 }

@@ -84,7 +84,9 @@ impl Tcb {
             self.owed.loss_probe = false;
             self.emit_loss_probe(out, ctx);
         }
-        if self.output_data(full, out, ctx) == Output::More {
+        let output = self.output_data(full, out, ctx);
+        self.note_pause(output == Output::More);
+        if output == Output::More {
             return Output::More;
         }
         if self.fin_is_due() && (self.fin_sent || self.fits_window(self.send.end())) {

@@ -9,6 +9,12 @@ use crate::timer::TimerKind;
 /// Segments that may leave at once after a pause: an initial window's worth (RFC 6928; RFC 9002 §7.7 has the same
 /// bound). It also keeps the rate up when the loop or the timer wheel, which ticks every 131 µs, comes late.
 const BURST_SEGMENTS: u64 = 10;
+/// A loop that comes late, since its core was busy with somebody else's work, makes up for it: what waited for its time
+/// goes out as if it had been sent then, as far as a quarter of a round trip back, so that the burst stays small beside
+/// what is in flight, and no more than ten milliseconds, a scheduler's slice or two. Without it a sender on a
+/// shared core never reaches its rate, and BBR takes that for the path's.
+const CATCH_UP_SHARE: u32 = 4;
+const CATCH_UP_MAX: Duration = Duration::from_millis(10);
 
 /// When the next segment may leave.
 #[derive(Debug, Default)]
@@ -16,6 +22,8 @@ pub(super) struct Pace {
     /// Octets a second; 0: not paced.
     rate: u64,
     next: Instant,
+    /// Segments wait for their time, and for nothing else.
+    behind: bool,
 }
 
 impl Tcb {
@@ -33,13 +41,24 @@ impl Tcb {
         true
     }
 
+    /// Output has come to a stop; `unfinished`: only for now.
+    pub(super) fn note_pause(&mut self, unfinished: bool) {
+        self.pace.behind = unfinished || self.timers.is_set(TimerKind::Pacing);
+    }
+
     /// `octets` of data go out.
     pub(super) fn paced(&mut self, octets: u32, now: Instant) {
         if self.pace.rate == 0 {
             return;
         }
         let time = |octets: u64| Duration::from_nanos(octets * 1_000_000_000 / self.pace.rate);
-        let earliest = now - time(BURST_SEGMENTS * u64::from(self.snd.mss));
+        let burst = time(BURST_SEGMENTS * u64::from(self.snd.mss));
+        let late = if self.pace.behind {
+            (self.rtt.srtt().unwrap_or_default() / CATCH_UP_SHARE).min(CATCH_UP_MAX)
+        } else {
+            Duration::ZERO
+        };
+        let earliest = now - burst.max(late);
         self.pace.next = self.pace.next.max(earliest) + time(u64::from(octets));
     }
 }
