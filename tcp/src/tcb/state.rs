@@ -124,9 +124,9 @@ impl State {
         }
     }
 
-    /// Whether the application may still queue data.
+    /// Whether the application may queue data; before ESTABLISHED it waits for that (RFC 9293 §3.10.2).
     pub const fn can_send(self) -> bool {
-        matches!(self, Self::Established | Self::CloseWait)
+        matches!(self, Self::SynSent | Self::SynReceived | Self::Established | Self::CloseWait)
     }
 
     /// Whether data from the peer is still to be expected (RFC 9293 §3.10.7.4, seventh step).
