@@ -69,15 +69,14 @@ impl Tcb {
         let moved = self.snd.una.lt(seg.ack);
         let acked = if moved { self.move_una(seg.ack, ctx.now) } else { 0 };
         self.update_window(seg, moved);
+        // RFC 5681 §2: no data, no SYN or FIN, same ACK, same window. A new SACK block says more than the window does.
+        let bare = !moved && seg.payload.1 == 0 && !seg.flags.contains(Flags::FIN);
         if outstanding {
             let news = self.learn(seg, acked, ctx);
-            // RFC 5681 §2: outstanding data, no data, no SYN or FIN, same ACK, same window; a new SACK block says
-            // more than the window does.
-            let duplicate = !moved
-                && seg.payload.1 == 0
-                && !seg.flags.contains(Flags::FIN)
-                && (self.snd.wnd == window_before || self.send.sacked != sacked_before);
-            self.recover(seg, news, duplicate, ctx);
+            let same = self.snd.wnd == window_before || self.send.sacked != sacked_before;
+            self.recover(seg, news, bare && same, ctx);
+        } else {
+            self.hear_of_the_past(seg, bare && self.snd.wnd == window_before, ctx);
         }
         if moved {
             self.raise_path_if_due(ctx);

@@ -247,6 +247,21 @@ impl Tcb {
         self.set_pace();
     }
 
+    /// Everything is acknowledged, but what is said may still be about retransmissions and probes: that they were
+    /// needless (RFC 2883, RFC 8985 §7.4.2). `repeated`: the ACK says nothing else.
+    pub(super) fn hear_of_the_past<M: Memory>(
+        &mut self,
+        seg: &Segment,
+        repeated: bool,
+        ctx: &mut Ctx<'_, M>,
+    ) {
+        if self.sack {
+            let news = News { duplicate: sack::duplicate(seg), ..News::default() };
+            self.note_duplicate_arrival(&news, ctx);
+            self.check_probe(seg, &news, repeated, ctx);
+        }
+    }
+
     fn ack_sample(&mut self, news: &News, now: Instant) -> AckSample {
         let rate = self.rate.take_sample(self.rtt.min_rtt(), stamp(now));
         AckSample {
