@@ -406,8 +406,9 @@ impl Tcb {
         true
     }
 
-    /// Everything that was out when the phase began is acknowledged. What arrived in the course of recovery doesn't
-    /// make the window grow now.
+    /// Everything that was out when the phase began is acknowledged. The ACK that ends fast recovery sets the window to
+    /// ssthresh and adds nothing (RFC 6582 §3.2 step 3); what arrived in the course of any phase doesn't make the window
+    /// grow now.
     fn leave_if_over<M>(&mut self, news: &mut News, ctx: &mut Ctx<'_, M>) {
         if self.recovery.phase == Phase::Open || !self.recovery.point.leq(self.snd.una) {
             return;
@@ -417,7 +418,8 @@ impl Tcb {
         }
         let mss = u32::from(self.snd.mss);
         news.delivered = news.delivered.saturating_sub(self.recovery.assumed_sacked(mss));
-        news.acked = news.acked.min(news.delivered);
+        let ends_fast_recovery = self.recovery.phase == Phase::FastRecovery;
+        news.acked = if ends_fast_recovery { 0 } else { news.acked.min(news.delivered) };
         self.congestion.on_recovered(ctx.now, mss);
         self.open();
     }
