@@ -17,6 +17,7 @@
 //!   and as too much in flight where the flow is probing.
 //! - Losses in Startup are counted by ACKs that brought any, not by ranges of sequence numbers, as Linux does.
 //! - A connection without SACK isn't told apart: it sees one loss a round trip, and seldom two per cent.
+//! - The short-term bounds are what the last round trip delivered without the pacing margin, which would compound.
 //! - State saved for undo is that of the whole episode's beginning, not of its latest round trip.
 
 mod cycle;

@@ -1,6 +1,6 @@
 //! What BBR knows of the path: how fast it delivers, how long it takes, how much it holds.
 
-use super::{Bbr, INFINITE, Rs};
+use super::{Bbr, INFINITE, PACING_MARGIN, Rs};
 use crate::tcb::rate::LostSample;
 use crate::time::{Duration, Instant};
 
@@ -191,9 +191,14 @@ impl Model {
         if self.inflight_shortterm == INFINITE {
             self.inflight_shortterm = cwnd;
         }
-        self.bw_shortterm = self.bw_latest.max(self.bw_shortterm.min(BW_MAX) * BETA / 100);
-        let beta = u64::from(self.inflight_shortterm) * BETA / 100;
-        self.inflight_shortterm = self.inflight_latest.max(beta as u32);
+        // What was delivered was sent with the pacing margin, which isn't the path's: counted again in each round trip
+        // with a loss, it would take 1 % off each time, and a path with random loss never got it back.
+        let unpaced = |latest: u64| latest * 100 / (100 - PACING_MARGIN);
+        let bw = self.bw_shortterm.min(BW_MAX);
+        self.bw_shortterm = unpaced(self.bw_latest).max(bw * BETA / 100);
+        let inflight = u64::from(self.inflight_shortterm);
+        let bound = unpaced(u64::from(self.inflight_latest)).max(inflight * BETA / 100);
+        self.inflight_shortterm = bound.min(u64::from(INFINITE - 1)) as u32;
     }
 
     pub(super) fn reset_short_term(&mut self) {
