@@ -233,6 +233,11 @@ impl Host {
         self.stack.connection_count() + self.stack.connections_by_state()[State::TimeWait as usize]
     }
 
+    /// Whether something waits for room in the TX ring.
+    pub fn has_more_to_send(&self) -> bool {
+        self.stack.next_deadline() == Instant::ZERO
+    }
+
     /// Checks what must hold at any time between turns; `Err` says what doesn't.
     ///
     /// # Panics
@@ -245,7 +250,7 @@ impl Host {
         let pool = self.stack.pool();
         pool.assert_conserved();
         // Answers that wait for room in the TX ring are counted as its already.
-        let waiting = self.stack.next_deadline() == Instant::ZERO;
+        let waiting = self.has_more_to_send();
         for (owner, held) in [
             (Owner::Fill, self.fill.len()),
             (Owner::TxRing, self.completions.len()),

@@ -186,7 +186,7 @@ impl<'a> World<'a> {
         // What is left is TIME-WAIT, or half-open because an old SYN came late, or because a reset was lost.
         let longest = self.hosts.iter().map(|host| host.spec.config.time_wait).max().unwrap_or_default();
         let deadline = self.now + longest + Duration::from_secs(130);
-        while self.hosts.iter().any(|host| host.connections() > 0) {
+        while self.hosts.iter().any(|host| host.connections() > 0 || host.has_more_to_send()) {
             if !self.step()? || self.now > deadline {
                 return Err(format!("connections left behind: {}", self.describe_states()));
             }
