@@ -78,6 +78,8 @@ impl Tcb {
                 && !seg.flags.contains(Flags::FIN)
                 && (self.snd.wnd == window_before || self.send.sacked != sacked_before);
             self.recover(seg, news, duplicate, ctx);
+        } else if self.sack && !seg.options.sack.is_empty() {
+            self.note_late_duplicate(seg, ctx);
         }
         if moved {
             self.raise_path_if_due(ctx);

@@ -9,6 +9,7 @@
 //! The windows are put back, what is marked lost isn't any more, and RACK knows that segments overtake each other.
 
 use super::News;
+use super::sack::duplicate;
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
 use crate::tcb::congestion::{Congestion, Phase};
@@ -76,6 +77,15 @@ impl Tcb {
         if self.recovery.undo.needed == 0 {
             ctx.counters.tcp_dsack_undo += 1;
             self.undo(ctx);
+        }
+    }
+
+    /// Nothing is out any more, but what arrived twice still tells whether the last recovery, or a probe, was needed.
+    pub(in crate::tcb) fn note_late_duplicate<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
+        let news = News { duplicate: duplicate(seg), ..News::default() };
+        if news.duplicate.is_some() {
+            self.note_duplicate_arrival(&news, ctx);
+            self.check_probe(seg, &news, false, ctx);
         }
     }
 
