@@ -70,7 +70,8 @@ impl Tcb {
         self.recovery.duplicated += segments;
         self.recovery.rack.widen(self.snd.nxt);
         let Some(from) = self.recovery.undo.from else { return };
-        if self.recovery.undo.needed == 0 || start.lt(from) {
+        // Behind the point lies what was sent since: its copies are a probe's, or the network's.
+        if self.recovery.undo.needed == 0 || start.lt(from) || self.recovery.point.lt(end) {
             return;
         }
         self.recovery.undo.needed = self.recovery.undo.needed.saturating_sub(segments);
