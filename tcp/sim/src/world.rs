@@ -319,7 +319,15 @@ impl<'a> World<'a> {
         if self.fault == Some(Fault::DropAcks) && is_ack && healed {
             return;
         }
-        for delivery in self.links[2 * to + 1].offer(frame, self.now, &mut self.rng).into_iter().flatten() {
+        let link = &mut self.links[2 * to + 1];
+        let impairment = link.impairment;
+        if corrupted {
+            // A second burst may make up for the first, as far as a sum of 16 bits can tell.
+            link.impairment.corrupt = 0.0;
+        }
+        let deliveries = link.offer(frame, self.now, &mut self.rng);
+        link.impairment = impairment;
+        for delivery in deliveries.into_iter().flatten() {
             let corrupted = corrupted || delivery.corrupted;
             self.at(delivery.at, Event::Host { to, frame: delivery.frame, corrupted });
         }
