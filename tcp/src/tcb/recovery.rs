@@ -31,7 +31,7 @@ use prr::Prr;
 use rack::Rack;
 use sack::Walk;
 use tail_loss::TailLossProbe;
-use undo::{Frto, Undo};
+use undo::{Frto, Undo, Undone};
 
 /// RFC 5681 §3.2
 const DUPLICATES_FOR_LOSS: u32 = 3;
@@ -49,6 +49,7 @@ pub(super) struct Recovery {
     timeouts: u32,
     prr: Prr,
     undo: Undo,
+    undone: Undone,
     frto: Frto,
     walk: Walk,
     pub(super) rack: Rack,
