@@ -122,7 +122,8 @@ impl Tcb {
     pub(super) fn syn_window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
         let window = self.receive_limit(ctx).min(u32::from(u16::MAX));
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
-        window as u16
+        // Repeated when memory is shorter, it offers no less.
+        self.rcv.wnd().min(u32::from(u16::MAX)) as u16
     }
 
     /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
