@@ -16,19 +16,28 @@ pub enum Fault {
     HoldConnection,
     /// Every pure ACK is sent some thirty times.
     AckStorm,
+    /// A pure ACK acknowledges an octet that hasn't arrived.
+    AckUnseen,
+    /// Text is sent far beyond the window.
+    Overrun,
+    /// A window's right edge moves left.
+    ShrinkWindow,
     /// Something asserts.
     Panic,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::FlipOctet,
         Self::LeakFrame,
         Self::UncountedDiscard,
         Self::DropAcks,
         Self::HoldConnection,
         Self::AckStorm,
+        Self::AckUnseen,
+        Self::Overrun,
+        Self::ShrinkWindow,
         Self::Panic,
     ];
 }

@@ -2,6 +2,8 @@
 //!
 //! Written apart from `byway_tcp::wire` on purpose: an error there would otherwise be mirrored here.
 
+use crate::fault::Fault;
+
 /// Octets of an Ethernet header without VLAN tag.
 pub const ETHERNET: usize = 14;
 
@@ -60,6 +62,20 @@ pub(crate) fn mark_ce(frame: &mut [u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Makes a segment say what it mustn't. Its checksum stays, so that nobody believes it.
+pub(crate) fn spoil(frame: &mut [u8], fault: Fault) {
+    let Some(segment) = Segment::of(frame) else { return };
+    let at = if ethertype(frame) == IPV4 { ETHERNET + 20 } else { ETHERNET + 40 };
+    let (seq, ack) = (at + 4, at + 8);
+    let (field, value) = match fault {
+        Fault::AckUnseen if segment.is_pure_ack() => (ack, segment.ack.wrapping_add(1)),
+        Fault::Overrun if segment.len > 0 => (seq, segment.seq.wrapping_add(1 << 26)),
+        Fault::ShrinkWindow if segment.is_pure_ack() => (at + 12, be32(frame, at + 12) & 0xffff_0000),
+        _ => return,
+    };
+    frame[field..field + 4].copy_from_slice(&value.to_be_bytes());
 }
 
 /// A TCP segment, as far as the simulator looks at it.

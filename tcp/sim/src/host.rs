@@ -8,6 +8,7 @@
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
+use byway_tcp::counters::DropReason;
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory, Owner};
 use byway_tcp::stack::{Config, ConnectError, Stack};
 use byway_tcp::tcb::state::State;
@@ -16,6 +17,7 @@ use byway_tcp::time::{Duration, Instant};
 use crate::app::{Apps, Plan};
 use crate::fault::Fault;
 use crate::headers;
+use crate::witness::Manners;
 
 /// Frames of one call of `receive`, as the core loop's.
 const BATCH: usize = 64;
@@ -233,6 +235,26 @@ impl Host {
         self.stack.connection_count() + self.stack.connections_by_state()[State::TimeWait as usize]
     }
 
+    /// What can be expected of what it says.
+    pub(crate) fn manners(&self) -> Manners {
+        let counters = self.stack.counters();
+        let dropped = |reason| counters.dropped(reason) > 0;
+        // A segment may be so late that its ACK is older than any window (RFC 5961 §5.2).
+        let refused = dropped(DropReason::MemoryPressure)
+            || dropped(DropReason::OutOfOrderLimit)
+            || dropped(DropReason::NoNeighbor)
+            || dropped(DropReason::BadAck);
+        Manners {
+            punctual: self.nic.missed == 0 && self.stalled_until == Instant::ZERO && !refused,
+            forgetful: counters.syncookies_sent > 0,
+        }
+    }
+
+    /// Whether something waits for room in the TX ring.
+    pub fn has_more_to_send(&self) -> bool {
+        self.stack.next_deadline() == Instant::ZERO
+    }
+
     /// Checks what must hold at any time between turns; `Err` says what doesn't.
     ///
     /// # Panics
@@ -245,7 +267,7 @@ impl Host {
         let pool = self.stack.pool();
         pool.assert_conserved();
         // Answers that wait for room in the TX ring are counted as its already.
-        let waiting = self.stack.next_deadline() == Instant::ZERO;
+        let waiting = self.has_more_to_send();
         for (owner, held) in [
             (Owner::Fill, self.fill.len()),
             (Owner::TxRing, self.completions.len()),

@@ -29,6 +29,7 @@ pub mod world;
 
 mod digest;
 mod run;
+mod witness;
 
 pub use digest::Digest;
 pub use run::{Failure, Options, Outcome, many, one};

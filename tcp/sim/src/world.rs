@@ -12,12 +12,13 @@ use rand::rngs::SmallRng;
 
 use crate::app::{End, Plan};
 use crate::fault::Fault;
-use crate::headers::Segment;
+use crate::headers::{self, Segment};
 use crate::host::Host;
 use crate::link::{Link, LinkStats};
 use crate::router::{Middle, Topology, host_ip};
 use crate::scenario::{CLOSED_PORT, Change, Flow, PORT, PORTS, Scenario};
 use crate::stream::Stream;
+use crate::witness::Witness;
 
 /// Turns of a host between two looks at its invariants.
 const CHECK_EVERY: u64 = 32;
@@ -113,6 +114,7 @@ pub struct World<'a> {
     rng: SmallRng,
     observer: &'a mut dyn Observer,
     fault: Option<Fault>,
+    witness: Witness,
     frames: u64,
     /// Of them, those that only acknowledge.
     acks: u64,
@@ -147,6 +149,7 @@ impl<'a> World<'a> {
             rng: SmallRng::seed_from_u64(scenario.seed ^ 0x6c69_6e6b),
             observer,
             fault,
+            witness: Witness::default(),
             frames: 0,
             acks: 0,
             progress: 0,
@@ -186,7 +189,7 @@ impl<'a> World<'a> {
         // What is left is TIME-WAIT, or half-open because an old SYN came late, or because a reset was lost.
         let longest = self.hosts.iter().map(|host| host.spec.config.time_wait).max().unwrap_or_default();
         let deadline = self.now + longest + Duration::from_secs(130);
-        while self.hosts.iter().any(|host| host.connections() > 0) {
+        while self.hosts.iter().any(|host| host.connections() > 0 || host.has_more_to_send()) {
             if !self.step()? || self.now > deadline {
                 return Err(format!("connections left behind: {}", self.describe_states()));
             }
@@ -228,6 +231,7 @@ impl<'a> World<'a> {
             }
             Event::Host { to, frame, corrupted } => {
                 self.observer.frame(self.now, to, false, &frame);
+                self.witness.hears(self.now, to, &frame, corrupted);
                 let coalesce = self.hosts[to].spec.coalesce;
                 self.hosts[to].arrive(frame, corrupted);
                 self.idle_turns = 0;
@@ -258,7 +262,10 @@ impl<'a> World<'a> {
         self.observer.turned(self.now, index, &self.hosts[index]);
         self.idle_turns = if out.is_empty() { self.idle_turns + 1 } else { 0 };
         self.frames += out.len() as u64;
-        for frame in out.drain(..) {
+        let manners = self.hosts[index].manners();
+        for mut frame in out.drain(..) {
+            self.fault.iter().for_each(|&fault| headers::spoil(&mut frame, fault));
+            self.witness.says(self.now, index, &frame, manners)?;
             if Segment::of(&frame).is_some_and(|segment| segment.is_pure_ack()) {
                 self.acks += 1;
                 if self.fault == Some(Fault::AckStorm) {
@@ -319,7 +326,15 @@ impl<'a> World<'a> {
         if self.fault == Some(Fault::DropAcks) && is_ack && healed {
             return;
         }
-        for delivery in self.links[2 * to + 1].offer(frame, self.now, &mut self.rng).into_iter().flatten() {
+        let link = &mut self.links[2 * to + 1];
+        let impairment = link.impairment;
+        if corrupted {
+            // A second burst may make up for the first, as far as a sum of 16 bits can tell.
+            link.impairment.corrupt = 0.0;
+        }
+        let deliveries = link.offer(frame, self.now, &mut self.rng);
+        link.impairment = impairment;
+        for delivery in deliveries.into_iter().flatten() {
             let corrupted = corrupted || delivery.corrupted;
             self.at(delivery.at, Event::Host { to, frame: delivery.frame, corrupted });
         }

@@ -54,6 +54,24 @@ fn t9_an_ack_storm_is_found() {
     assert_found(Fault::AckStorm, 10, &["livelock", "times what was needed", "pure ACKs, and"]);
 }
 
+/// S5.1: an acknowledgement of what isn't there.
+#[test]
+fn s5_1_an_acknowledgement_too_far_is_found() {
+    assert_found(Fault::AckUnseen, 36, &["acknowledgement of what has not arrived"]);
+}
+
+/// S5.1 S5.2: numbers that nobody granted.
+#[test]
+fn s5_2_text_beyond_the_window_is_found() {
+    assert_found(Fault::Overrun, 36, &["beyond the window", "leaves a gap"]);
+}
+
+/// S5.2, RFC 9293 §3.8.6 (SHLD-14).
+#[test]
+fn s5_2_a_window_that_shrinks_is_found() {
+    assert_found(Fault::ShrinkWindow, 36, &["right edge moves left"]);
+}
+
 /// P1: a panic is a seed's result, not the end of the program.
 #[test]
 fn p1_a_panic_is_found() {

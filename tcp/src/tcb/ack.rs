@@ -112,6 +112,7 @@ impl Tcb {
         }
         if self.snd.una == self.snd.nxt {
             self.timers.clear(TimerKind::Retransmit);
+            self.recovery.rack.forget_newest();
         } else if self.state != State::Closed {
             self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
         }

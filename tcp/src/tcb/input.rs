@@ -140,8 +140,9 @@ impl Tcb {
         self.check_sequence(seg, ctx)?;
         self.check_reset(seg, ctx)?;
         self.check_syn(seg)?;
-        self.remember_timestamp(seg, ctx);
         self.check_ack(seg, ctx)?;
+        // Not before: who only guesses a number in the window mustn't put TS.Recent ahead of the peer's clock (T7).
+        self.remember_timestamp(seg, ctx);
         self.last_heard = ctx.now;
         self.tries = 0;
         Ok(())

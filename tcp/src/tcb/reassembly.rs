@@ -24,6 +24,9 @@ const RANGES_MAX: u8 = 250;
 /// then copied there: one-octet segments must not pin 2 KiB each (T12). 64 frames are little, and a peer
 /// that sends full segments never crowds a queue, so that its payload isn't copied.
 const FRAMES_BEFORE_COPYING: u32 = 64;
+/// Frames that hold little each, out of order: a quarter of a megabyte for a peer that sends single octets with holes
+/// between them. Nobody else does.
+const LITTLE_FRAMES_MAX: u32 = 2 * FRAMES_BEFORE_COPYING;
 /// Octets: an eighth of a frame.
 const PAYLOAD_WORTH_A_FRAME: u32 = 256;
 
@@ -154,34 +157,25 @@ impl Reassembly {
         let mut reached = nxt + chunk.len() as u32;
         self.append_frame(pool, chunk, frames_max);
         while self.first_range != NONE && SeqNumber(pool.meta(self.first_range).seq) == reached {
-            reached = self.take_first_range(pool);
+            reached = self.take_first_range(pool, frames_max);
         }
         reached.since(nxt)
     }
 
     /// Moves the first range's frames to the in-order list. Sequence number after it.
-    fn take_first_range<M: Memory>(&mut self, pool: &mut FramePool<M>) -> SeqNumber {
+    fn take_first_range<M: Memory>(&mut self, pool: &mut FramePool<M>, frames_max: u32) -> SeqNumber {
         let range = self.first_range;
         let meta = *pool.meta(range);
         let end = range_end(pool, range);
         let mut at = range;
-        let mut moved = 0;
-        let mut bytes = 0;
         while at != NONE {
-            moved += 1;
-            bytes += u32::from(pool.meta(at).len);
-            at = pool.meta(at).next;
+            let next = pool.meta(at).next;
+            let chunk = pool.unpark(at, Owner::Rx);
+            self.ooo_frames -= 1;
+            self.ooo_bytes -= chunk.len() as u32;
+            self.append_frame(pool, chunk, frames_max);
+            at = next;
         }
-        if self.tail == NONE {
-            self.head = range;
-        } else {
-            pool.meta_mut(self.tail).next = range;
-        }
-        self.tail = meta.range_tail;
-        self.frames += moved;
-        self.ooo_frames -= moved;
-        self.ooo_bytes -= bytes;
-        self.bytes += bytes;
         self.first_range = meta.aux;
         if self.last_range == range {
             self.last_range = NONE;
@@ -286,16 +280,25 @@ impl Reassembly {
             pool.release(chunk);
             return Inserted::Dropped(DropReason::OutOfOrderLimit);
         }
-        self.ooo_bytes += chunk.len() as u32;
-        if joins_before && !joins_after && is_crowded(self.ooo_frames, self.ooo_bytes, frames_max) {
+        let octets = chunk.len() as u32;
+        if joins_before && is_crowded(self.ooo_frames, self.ooo_bytes + octets, frames_max) {
             let tail = pool.meta(before).range_tail;
             if pool.fits_behind(tail, &chunk) {
                 pool.copy_to_parked(&chunk, tail);
                 pool.release(chunk);
+                self.ooo_bytes += octets;
                 self.touch(before);
+                if joins_after {
+                    self.join(pool, before, tail, after);
+                }
                 return Inserted::OutOfOrder;
             }
         }
+        if octets < PAYLOAD_WORTH_A_FRAME && self.is_full_of_little() {
+            pool.release(chunk);
+            return Inserted::Dropped(DropReason::OutOfOrderLimit);
+        }
+        self.ooo_bytes += octets;
         let index = pool.park(chunk, Owner::Rx);
         self.ooo_frames += 1;
         let meta = pool.meta_mut(index);
@@ -328,6 +331,12 @@ impl Reassembly {
         }
         self.touch(index);
         Inserted::OutOfOrder
+    }
+
+    /// Whether many frames hold little each: what arrives in front of a range, or opens one, can't be copied behind
+    /// anything (T12).
+    fn is_full_of_little(&self) -> bool {
+        self.ooo_frames >= LITTLE_FRAMES_MAX && self.ooo_bytes / self.ooo_frames < PAYLOAD_WORTH_A_FRAME
     }
 
     /// `index` becomes the head of the range that `after` headed.
@@ -489,16 +498,19 @@ mod tests {
 
     #[test]
     fn t12_ranges_and_frames_are_bounded() {
-        let mut r = Receiver::new(0);
-        let mut kept = 0;
-        for n in 0..1000u32 {
-            if r.segment(SeqNumber(2 * n + 1), b"x") == Inserted::OutOfOrder {
-                kept += 1;
+        for (len, bound) in [(1, LITTLE_FRAMES_MAX), (PAYLOAD_WORTH_A_FRAME, u32::from(RANGES_MAX))] {
+            let mut r = Receiver::new(0);
+            let mut kept = 0;
+            for n in 0..1000 {
+                let text = vec![b'x'; len as usize];
+                if r.segment(SeqNumber((len + 1) * n + 1), &text) == Inserted::OutOfOrder {
+                    kept += 1;
+                }
             }
+            assert_eq!(kept, bound);
+            r.queue.clear(&mut r.pool);
+            assert_eq!(r.pool.free_count(), r.pool.total());
         }
-        assert_eq!(kept, u32::from(RANGES_MAX));
-        r.queue.clear(&mut r.pool);
-        assert_eq!(r.pool.free_count(), r.pool.total());
     }
 
     #[test]
@@ -513,6 +525,36 @@ mod tests {
         assert!(r.pool.count(Owner::Rx) < 150, "{:?}", r.pool);
         r.drain();
         let expected: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        assert_eq!(r.read, expected);
+    }
+
+    /// T12: however single octets arrive, they don't pin a frame each: from behind, in pairs that close their own
+    /// gap, and with the hole filled each time.
+    #[test]
+    fn t12_one_octet_segments_share_frames_in_whatever_order() {
+        let (mut r, mut model) = (Receiver::new(0), 0u32);
+        for n in (1..400u32).rev() {
+            r.segment(SeqNumber(n), b"x");
+        }
+        assert!(r.pool.count(Owner::Rx) < 200, "descending: {:?}", r.pool);
+        r.queue.clear(&mut r.pool);
+        for n in (2..400u32).step_by(2) {
+            r.segment(SeqNumber(n + 1), b"x");
+            r.segment(SeqNumber(n), b"x");
+        }
+        assert!(r.pool.count(Owner::Rx) < 200, "pairs: {:?}", r.pool);
+        r.queue.clear(&mut r.pool);
+        for _ in 0..50 {
+            let first = r.nxt + 1;
+            for n in (0..60u32).rev() {
+                r.segment(first + n, &[(model + 1 + n) as u8]);
+            }
+            assert!(matches!(r.segment(r.nxt, &[model as u8]), Inserted::InOrder(61)));
+            model += 61;
+        }
+        assert!(r.pool.count(Owner::Rx) < 200, "filled: {:?}", r.pool);
+        r.drain();
+        let expected: Vec<u8> = (0..model).map(|n| n as u8).collect();
         assert_eq!(r.read, expected);
     }
 

@@ -31,7 +31,7 @@ use prr::Prr;
 use rack::Rack;
 use sack::Walk;
 use tail_loss::TailLossProbe;
-use undo::{Frto, Undo};
+use undo::{Frto, Undo, Undone};
 
 /// RFC 5681 §3.2
 const DUPLICATES_FOR_LOSS: u32 = 3;
@@ -49,6 +49,7 @@ pub(super) struct Recovery {
     timeouts: u32,
     prr: Prr,
     undo: Undo,
+    undone: Undone,
     frto: Frto,
     walk: Walk,
     pub(super) rack: Rack,
@@ -264,12 +265,15 @@ impl Tcb {
 
     fn ack_sample(&mut self, news: &News, now: Instant) -> AckSample {
         let rate = self.rate.take_sample(self.rtt.min_rtt(), stamp(now));
+        // Slow start after a timeout counts what arrives, not what was SACKed before (RFC 3465 §2.3).
+        let after_timeout = self.recovery.phase == Phase::Loss;
+        let acked = if after_timeout { news.acked.min(news.delivered) } else { news.acked };
         AckSample {
             now,
             una: self.snd.una,
             nxt: self.snd.nxt,
             mss: u32::from(self.snd.mss),
-            acked: news.acked,
+            acked,
             delivered: news.delivered,
             lost: news.lost,
             in_flight_before: news.in_flight_before,

@@ -47,9 +47,11 @@ impl Tcb {
         ctx.counters.tcp_timeouts += 1;
         match self.state {
             State::SynSent | State::SynReceived => {
+                // Who has just asked again was answered, and its ACK may be on its way: nobody forged that address.
+                let asked_again = ctx.now.since(self.last_sent) < self.rtt.rto() / 2;
                 let limit = match self.state {
                     State::SynSent => SYN_RETRIES,
-                    _ if ctx.backlog_crowded => SYN_ACK_RETRIES_CROWDED,
+                    _ if ctx.backlog_crowded && !asked_again => SYN_ACK_RETRIES_CROWDED,
                     _ => SYN_ACK_RETRIES,
                 };
                 if self.tries >= limit {

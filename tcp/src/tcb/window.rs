@@ -77,8 +77,11 @@ impl Tuning {
             // Twice what came, because the sender may double it, and as much more as the last round trip grew.
             let twice = u64::from(self.arrived) * 2 + u64::from(SPARE_SEGMENTS * mss);
             let grown = u64::from(self.arrived - self.before);
-            let more =
-                if self.before == 0 { twice } else { twice.min(twice * grown / u64::from(self.before)) };
+            let more = if self.before == 0 {
+                twice
+            } else {
+                twice.min(twice.saturating_mul(grown) / u64::from(self.before))
+            };
             let wanted = u32::try_from(twice + more).unwrap_or(u32::MAX).min(max);
             self.limit = self.limit.max(wanted);
         }
@@ -119,7 +122,8 @@ impl Tcb {
     pub(super) fn syn_window<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> u16 {
         let window = self.receive_limit(ctx).min(u32::from(u16::MAX));
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
-        window as u16
+        // Repeated when memory is shorter, it offers no less.
+        self.rcv.wnd().min(u32::from(u16::MAX)) as u16
     }
 
     /// Advances the right edge as far as the buffer allows and gives the header's field (RFC 9293 §3.8.6). S5.2
@@ -207,6 +211,18 @@ mod tests {
         now = now + PAUSE;
         tuning.arrived(1, MSS, RTT, 16 << 20, now);
         assert_eq!(tuning.limit, INITIAL);
+    }
+
+    /// P1: a peer that echoes old timestamps makes a round trip as long as it likes, and a fast link fills it.
+    #[test]
+    fn p1_as_much_in_one_round_trip_as_can_be_counted() {
+        let mut now = Instant::from_millis(5);
+        let mut tuning = Tuning::new(now);
+        for octets in [1, u32::MAX, 1] {
+            tuning.arrived(octets, MSS, RTT, 16 << 20, now);
+            now = now + RTT;
+        }
+        assert_eq!(tuning.limit, 16 << 20);
     }
 
     /// One long silence isn't a long path.

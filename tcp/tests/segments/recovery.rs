@@ -22,8 +22,12 @@ struct Path {
 impl Path {
     /// A connection whose round trip is known.
     fn new(options: Options) -> Self {
+        Self::with(options, 4096)
+    }
+
+    fn with(options: Options, frames: u32) -> Self {
         let config = byway_tcp::stack::Config { congestion: Algorithm::Reno, ..config() };
-        let mut p = Probe::with(config, 4096, Instant::from_millis(1000));
+        let mut p = Probe::with(config, frames, Instant::from_millis(1000));
         let (mut peer, syn_ack) = p.half_open(options);
         p.wait_ms(RTT_MS);
         let echo = syn_ack.options.timestamps.map(|(value, _)| value);
@@ -310,4 +314,35 @@ fn t10_dsacks_of_what_was_never_sent_twice_change_nothing() {
     assert_eq!(path.p.stack.counters().tcp_dsack_undo, 0);
     assert_eq!(path.window().1, Phase::Open);
     assert_eq!(path.give(5, &[(6, 9)])[0], 5, "three above a hole are still enough");
+}
+
+/// T10: marking a window lost and taking that back costs a look at each of its segments. A peer that shows a loss with
+/// each segment it SACKs, and takes it back with each octet it acknowledges (Eifel), gets that a few times, not for
+/// each ACK.
+#[test]
+fn t10_losses_are_taken_back_a_few_times_in_a_window() {
+    let mut path = Path::with(Options { timestamps: Some((1, 0)), ..SACK }, 16_384);
+    let mut have = 0;
+    while have < 1_000 {
+        let mut end = have + path.send(60).len();
+        have += 60;
+        while end < have {
+            end += path.wait(2).len();
+            end += path.give(end, &[]).len();
+        }
+        path.give(end, &[]);
+    }
+    let out = path.send(60);
+    assert!(out.len() > 50, "{}", out.len());
+    path.wait(RTT_MS);
+    let last = have + out.len();
+    for n in 1..50 {
+        path.give(have, &[(last - n, last)]);
+        path.wait(RTT_MS / 2);
+        let mut octet = path.ack(have, &[(last - n, last)]);
+        octet.ack = octet.ack.wrapping_add(n as u32);
+        path.p.give(&path.peer, &octet);
+    }
+    let counters = path.p.stack.counters();
+    assert!((1..=4).contains(&counters.tcp_full_undo), "{}", counters.tcp_full_undo);
 }

@@ -79,7 +79,10 @@ impl Validation {
         cwnd: &mut u32,
         ssthresh: &mut u32,
     ) {
-        self.since = self.since.min(now - idle);
+        if !self.lapsed() {
+            // Later the pause goes on, and what has aged for it has.
+            self.since = now - idle;
+        }
         self.age(now, mss, cwnd, ssthresh);
     }
 
@@ -198,6 +201,20 @@ mod tests {
             sender.cubic.on_idle(sender.now + pause, pause, MSS);
             assert_eq!(sender.cubic.cwnd(), (cwnd >> halvings).max(10 * MSS), "{pause:?}");
         }
+    }
+
+    /// A window that the peer keeps shut is asked about from time to time; the pause is one all the same.
+    #[test]
+    fn s7_2_one_pause_counts_once_however_often_it_is_told() {
+        let mut sender = Sender::new();
+        sender.fill(320);
+        let cwnd = sender.cubic.cwnd();
+        for minutes in [6, 7, 8, 9, 10] {
+            sender.cubic.on_idle(sender.now + minutes * MINUTE, minutes * MINUTE, MSS);
+        }
+        assert_eq!(sender.cubic.cwnd(), cwnd / 2);
+        sender.cubic.on_idle(sender.now + 11 * MINUTE, 11 * MINUTE, MSS);
+        assert_eq!(sender.cubic.cwnd(), cwnd / 4);
     }
 
     /// §4.4.2: a loss shows what the window was worth: not more than was in flight lately.

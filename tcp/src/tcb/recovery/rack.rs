@@ -83,6 +83,12 @@ impl Rack {
         self.newest = None;
     }
 
+    /// Nothing is out: what is sent from now on is later than all that has arrived, and after half an hour the stamps
+    /// wouldn't say so any more.
+    pub(in crate::tcb) fn forget_newest(&mut self) {
+        self.newest = None;
+    }
+
     /// A recovery is over (§6.2 step 4).
     pub(super) fn on_recovered(&mut self) {
         self.persists = self.persists.saturating_sub(1);

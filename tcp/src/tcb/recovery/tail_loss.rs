@@ -2,6 +2,7 @@
 //! after two round trips of silence one segment is sent whose ACK does.
 
 use super::News;
+use super::undo::Undo;
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
 use crate::tcb::congestion::{Congestion, Phase, Signal};
@@ -85,6 +86,8 @@ impl Tcb {
                 ctx.counters.tcp_loss_probe_recovery += 1;
                 self.congestion.on_congestion(&self.event(Signal::Loss, ctx.now));
                 self.congestion.on_recovered(ctx.now, u32::from(self.snd.mss));
+                // What an earlier recovery could have put back is gone with this reduction.
+                self.recovery.undo = Undo::default();
             }
         } else if duplicate && seg.options.sack.is_empty() {
             // Two ACKs of the same: both copies arrived.

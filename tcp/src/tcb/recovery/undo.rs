@@ -15,6 +15,18 @@ use crate::tcb::congestion::{Congestion, Phase};
 use crate::tcb::{Ctx, Tcb};
 use crate::wire::tcp::Segment;
 
+/// Mistakes that are believed in a window of data. A path that reorders makes one or two before RACK is patient
+/// enough; each costs a look at whatever was taken for lost, and a peer could have it cost that with each ACK (T10).
+const UNDOS_PER_WINDOW: u8 = 4;
+
+/// How many there were.
+#[derive(Debug, Default)]
+pub(super) struct Undone {
+    times: u8,
+    /// SND.NXT at the first.
+    until: SeqNumber,
+}
+
 /// What the last recovery sent again.
 #[derive(Debug, Default)]
 pub(super) struct Undo {
@@ -69,11 +81,12 @@ impl Tcb {
         self.recovery.duplicated += segments;
         self.recovery.rack.widen(self.snd.nxt);
         let Some(from) = self.recovery.undo.from else { return };
-        if self.recovery.undo.needed == 0 || start.lt(from) {
+        // Behind the point lies what was sent since: its copies are a probe's, or the network's.
+        if self.recovery.undo.needed == 0 || start.lt(from) || self.recovery.point.lt(end) {
             return;
         }
         self.recovery.undo.needed = self.recovery.undo.needed.saturating_sub(segments);
-        if self.recovery.undo.needed == 0 {
+        if self.recovery.undo.needed == 0 && self.may_undo() {
             ctx.counters.tcp_dsack_undo += 1;
             self.undo(ctx);
         }
@@ -85,7 +98,7 @@ impl Tcb {
         if !matches!(phase, Phase::FastRecovery | Phase::Loss) {
             return;
         }
-        if news.acked > 0 && self.echoes_original(seg) {
+        if news.acked > 0 && self.echoes_original(seg) && self.may_undo() {
             ctx.counters.tcp_full_undo += u64::from(phase == Phase::FastRecovery);
             ctx.counters.tcp_spurious_rtos += u64::from(phase == Phase::Loss);
             return self.undo(ctx);
@@ -93,7 +106,7 @@ impl Tcb {
         if self.recovery.frto == Frto::Off {
             return;
         }
-        if news.original {
+        if news.original && self.may_undo() {
             // Step 3.b: it was on its way all the time.
             ctx.counters.tcp_spurious_rtos += 1;
             return self.undo(ctx);
@@ -118,6 +131,16 @@ impl Tcb {
             let meta = ctx.pool.meta(index);
             SeqNumber(meta.seq).since(self.snd.una) + u32::from(meta.len) <= self.snd.wnd
         })
+    }
+
+    fn may_undo(&mut self) -> bool {
+        let undone = &mut self.recovery.undone;
+        if undone.times == 0 || undone.until.leq(self.snd.una) {
+            *undone = Undone { times: 0, until: self.snd.nxt };
+        }
+        let may = undone.times < UNDOS_PER_WINDOW;
+        undone.times += u8::from(may);
+        may
     }
 
     fn undo<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
