@@ -48,7 +48,7 @@ pub enum Closed {
     /// The peer stopped answering: retransmission limit, keepalive or user timeout (S3.2).
     TimedOut,
     /// Our packets don't get there, a router or the peer's host says: nobody listens, or somebody forbids it;
-    /// or the peer stopped answering, and such a word was the last that was heard (RFC 9293 §3.9.2.2).
+    /// or the peer stopped answering, and such a word was the last that was heard (RFC 9293 §3.9.2.2, SHLD-25).
     Unreachable,
     /// `Conn::abort` was called, or the stack is shutting down.
     Aborted,

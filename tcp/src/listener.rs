@@ -87,7 +87,8 @@ impl Secrets {
         Self { isn: derive(1), timestamps: derive(2), ports: derive(3), cookies: Cookies(derive(4)) }
     }
 
-    /// Initial sequence number: a 4 µs clock plus a keyed hash of the four-tuple (RFC 6528 §3). S1.3, T19
+    /// Initial sequence number: a 4 µs clock plus a keyed hash of the four-tuple (RFC 6528 §3; RFC 9293 §3.4.1, MUST-8,
+    /// MUST-9, SHLD-1). S1.3, T19
     pub(crate) fn isn(&self, tuple: &FourTuple, now: Instant) -> SeqNumber {
         let clock = (now.as_nanos() / 4_000) as u32;
         SeqNumber((self.isn.hash(tuple) as u32).wrapping_add(clock))

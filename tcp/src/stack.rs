@@ -194,7 +194,8 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// Opens a port passively, on every own address (S1.1). Again for the same port: no effect.
+    /// Opens a port passively, on every own address (S1.1), whatever connections have it already (RFC 9293 §3.9.1.1,
+    /// MUST-41, MUST-42). Again for the same port: no effect.
     pub fn listen(&mut self, listener: Listener) {
         self.listeners.add(listener);
         self.states[State::Listen as usize] = self.listeners.all().len() as u32;
@@ -205,6 +206,7 @@ impl<M: Memory> Stack<M> {
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect(&mut self, remote: SocketAddr, now: Instant) -> Result<ConnId, ConnectError> {
+        // RFC 9293 §3.9.1.1 (MUST-44); it stays the connection's (MUST-45).
         let own = self.config.addresses.iter().find(|own| own.address.is_ipv4() == remote.is_ipv4());
         let local_ip = own.ok_or(ConnectError::NoAddress)?.address;
         if !self.config.can_connect(remote) {

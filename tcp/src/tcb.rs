@@ -215,7 +215,7 @@ pub(crate) struct Tcb {
     pub(crate) opened: bool,
     /// The connection is over; `App::closed` is due.
     pub(crate) over: Option<Closed>,
-    /// Opened by a SYN to a listener.
+    /// Opened by a SYN to a listener (RFC 9293 §3.5, MUST-11).
     pub(crate) passive: bool,
     /// Counts against its listener's backlog: until it leaves SYN-RECEIVED.
     pub(crate) in_backlog: bool,
@@ -402,6 +402,7 @@ impl Tcb {
             recent: value,
             recent_at: ctx.now,
         });
+        // Eff.snd.MSS (RFC 9293 §3.7.1, MUST-16), less the options of every segment.
         let mut mss = peer_mss(options, &self.tuple).min(ctx.config.mss(&self.tuple));
         if self.timestamps.is_some() {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
@@ -517,6 +518,7 @@ impl Tcb {
             };
             self.send.push(pool, core::mem::replace(&mut chunk, rest));
         }
+        // RFC 9293 §3.9.1.2 (SHLD-27, SHLD-28): small writes become one segment, without marks between them.
         if !self.nodelay {
             match self.send.gather(pool, chunk, mss) {
                 Ok(()) => return Ok(()),

@@ -156,12 +156,12 @@ impl Config {
             quick_acks: 16,
             ecn: Ecn::Answer,
             syncookies: SynCookies::OnOverflow,
-            // RFC 9293 §3.8.4: at least two hours by default.
+            // RFC 9293 §3.8.4 (MUST-28): at least two hours by default.
             keepalive: Some(Duration::from_secs(7200)),
             // Linux's tcp_keepalive_intvl and tcp_keepalive_probes: eleven minutes of silence.
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 9,
-            // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
+            // RFC 9293 §3.8.3 (SHLD-11): R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
             // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
             user_timeout: Duration::from_secs(120),
             // RFC 9293 §3.8.3: R2 is 100 s at least; Linux's tcp_orphan_retries, 8, make as much.
@@ -202,7 +202,8 @@ impl Config {
         remote.port() != 0 && !impossible
     }
 
-    /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, RFC 6691). S6.1
+    /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, MUST-67, RFC 6691).
+    /// S6.1
     pub fn mss(&self, tuple: &FourTuple) -> u16 {
         self.mtu - if tuple.remote_ip.is_ipv4() { 40 } else { 60 }
     }

@@ -211,6 +211,7 @@ impl<M: Memory> Stack<M> {
         }
     }
 
+    /// To the connection that the segment quoted is of (RFC 9293 §3.9.2.2, MUST-54).
     pub(super) fn act_on_error(&mut self, report: &Report, now: Instant) -> Result<(), DropReason> {
         let quoted = &report.quoted;
         let tuple = FourTuple {

@@ -29,8 +29,8 @@ impl Tcb {
             }
             self.establish(seg, ctx);
         } else if !acknowledges && seg.ack != una {
-            // RFC 5961 §5.2: what was never sent (T23), or is older than any window could explain, is an attack;
-            // otherwise it's just late.
+            // RFC 5961 §5.2 (MAY-12): what was never sent (T23), or is older than any window could explain, is an
+            // attack; otherwise it's just late.
             return if una.since(seg.ack) > self.snd.max_wnd {
                 Err(Disposition::ChallengeAck(DropReason::BadAck))
             } else {
@@ -131,7 +131,7 @@ impl Tcb {
     }
 
     /// Both sides have closed, ours first or at once. The stack moves the connection to the compact table
-    /// when the application has read everything. S2.4
+    /// when the application has read everything. RFC 9293 §3.6.1 (MUST-13): 2 MSL. S2.4
     pub(super) fn enter_time_wait<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         self.enter(State::TimeWait, ctx);
         self.timers.clear(TimerKind::Retransmit);
@@ -147,7 +147,7 @@ impl Tcb {
         let newer =
             moved || self.snd.wl1.lt(seg.seq) || (self.snd.wl1 == seg.seq && self.snd.wl2.leq(seg.ack));
         if newer {
-            // The window of a SYN is never scaled (RFC 7323 §2.2).
+            // Unsigned, in 32 bits (RFC 9293 §3.1, MUST-1, REC-1); that of a SYN is never scaled (RFC 7323 §2.2).
             let scale = if seg.flags.contains(Flags::SYN) { 0 } else { self.snd.scale };
             self.snd.wnd = u32::from(seg.window) << scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);

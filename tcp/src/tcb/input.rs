@@ -106,7 +106,7 @@ impl Tcb {
             self.acknowledged(seg, ctx);
             self.owed.ack = true;
         } else if let Some(next) = self.state.syn_received() {
-            // Simultaneous open (RFC 9293 §3.5, figure 7). S1.6
+            // Simultaneous open (RFC 9293 §3.5, figure 7, MUST-10). S1.6
             self.enter(next, ctx);
             self.tries = 0;
             self.owed.syn = true;
@@ -192,7 +192,8 @@ impl Tcb {
         Err(Disposition::ChallengeAck(DropReason::OutOfWindow))
     }
 
-    /// Second step, with RFC 5961 §3: only the exact number resets. S3.1, T7
+    /// Second step, with RFC 5961 §3.2: only the exact number resets, with or without text (RFC 9293 §3.5.3, SHLD-2).
+    /// The application hears of it (§3.6, MUST-12). S3.1, T7
     fn check_reset<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
         if !seg.flags.contains(Flags::RST) {
             return Ok(());
@@ -297,6 +298,7 @@ impl Tcb {
                 self.ready.readable = true;
                 self.owe_ack(octets, pause, holes, ctx);
             }
+            // RFC 9293 §3.10.7.4 (SHLD-31): kept, and answered (MAY-13).
             Inserted::OutOfOrder => {
                 ctx.counters.tcp_ofo_queue += 1;
                 self.owe_ack_now(ctx);

@@ -237,7 +237,7 @@ impl Tcb {
         let offset = SeqNumber(meta.seq).since(self.snd.una);
         let usable = self.snd.wnd.saturating_sub(offset);
         if usable < len {
-            // RFC 9293 §3.8.6.2.1: a part only if it is half the largest window, or when the
+            // RFC 9293 §3.8.6.2.1 (MUST-38): a part only if it is half the largest window, or when the
             // override timer says so. S5.2
             let worthwhile = usable >= mss || usable >= (self.snd.max_wnd / 2).max(1);
             let nothing_out = self.snd.una == self.snd.nxt && (worthwhile || self.owed.override_sws);
@@ -247,7 +247,8 @@ impl Tcb {
                 Next::Wait
             };
         }
-        // RFC 9293 §3.7.4 (Nagle): a small last segment waits for what is out. S8.1
+        // RFC 9293 §3.7.4 (Nagle, SHLD-7): a small last segment waits for what is out, and no longer (§3.9.1.2,
+        // MUST-60); not if the application doesn't want it (MUST-17). S8.1
         let small = len < mss && self.send.is_tail(index);
         if small && !self.nodelay && !self.fin_queued && self.snd.una != self.snd.nxt {
             return Next::Wait;
@@ -428,6 +429,7 @@ impl Tcb {
             ack,
             flags: flags | echo,
             window,
+            // Nobody's urgent data is sent (RFC 9293 §3.8.5, SHLD-13).
             urgent: 0,
             options,
         }
@@ -453,6 +455,7 @@ impl Tcb {
         }
     }
 
+    /// MSS in every SYN (RFC 9293 §3.7.1, MUST-14, SHLD-5, MAY-3), and in nothing else (MUST-65).
     fn syn_options<M: Memory>(&self, ctx: &Ctx<'_, M>) -> Options {
         let active = self.state == State::SynSent;
         Options {

@@ -105,7 +105,7 @@ pub(super) fn emit_hops(
 }
 
 /// For protocols of which each packet has one sender and one receiver, TCP above all: refuses what
-/// was sent to a group, and senders that can't exist (L6; RFC 9293 MUST-57, RFC 1122 §3.2.1.3).
+/// was sent to a group, and senders that can't exist (L6; RFC 9293 MUST-57, MUST-63, RFC 1122 §3.2.1.3).
 #[inline]
 pub(super) fn check_unicast(link: &ethernet::Header, ip: &Header) -> Result<(), DropReason> {
     let impossible = match (ip.src, ip.dst) {

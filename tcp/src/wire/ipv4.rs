@@ -79,7 +79,7 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
         match *kind {
             OPTION_END => break,
             OPTION_NOP => options = rest,
-            // An answer must not be led over a route of the sender's choice.
+            // An answer must not be led over a route of the sender's choice: not RFC 9293's MUST-53 (§3.9.2.1).
             OPTION_LSRR | OPTION_SSRR => return Err(DropReason::SourceRoute),
             _ => {
                 let len = usize::from(*rest.first().ok_or(DropReason::IpHeader)?);

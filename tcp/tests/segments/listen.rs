@@ -2,7 +2,7 @@
 
 use byway_tcp::app::Closed;
 use byway_tcp::counters::DropReason;
-use byway_tcp::stack::{Config, SynCookies};
+use byway_tcp::stack::{Config, Listener, SynCookies};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::tcp::{Flags, Options};
@@ -69,6 +69,27 @@ fn s1_5_an_ack_to_a_listener_is_reset() {
     p.tell(&peer, &Seg::new(Flags::NONE, 5, 0).data(b"x"));
     p.tell(&peer, &Seg::new(SYN | FIN, 5, 0));
     assert_eq!(p.state(&peer), State::Listen);
+}
+
+/// S1.1: who listens on a port that has connections leaves them alone, and is called by others (RFC 9293 §3.9.1.1,
+/// MUST-41, MUST-42).
+#[test]
+fn s1_1_a_passive_open_disturbs_no_connection() {
+    let mut p = Probe::new();
+    let (half_open, _) = p.half_open(Options::NONE);
+    let (asking, _) = p.connect();
+    for port in [half_open.local_port, asking.local_port] {
+        p.stack.listen(Listener { port, backlog: 4 });
+    }
+    assert_eq!((p.state(&half_open), p.state(&asking)), (State::SynReceived, State::SynSent));
+    for port in [half_open.local_port, asking.local_port] {
+        let peer = Peer { local_port: port, ..p.peer() };
+        assert_eq!(p.ask(&peer, &peer.seg(SYN)).flags, SYN_ACK);
+        assert_eq!(p.state(&peer), State::SynReceived);
+    }
+    p.tell(&half_open, &half_open.seg(ACK));
+    assert!(p.ask(&asking, &asking.seg(SYN_ACK)).is(ACK));
+    assert_eq!((p.state(&half_open), p.state(&asking)), (State::Established, State::Established));
 }
 
 /// S1.3: two connections' numbers don't follow from each other, and time moves them on (RFC 6528).
