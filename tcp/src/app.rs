@@ -65,6 +65,14 @@ pub struct Keepalive {
     pub probes: u8,
 }
 
+impl Default for Keepalive {
+    /// RFC 9293 §3.8.4 (MUST-28): two hours at least; then Linux's tcp_keepalive_intvl and tcp_keepalive_probes: eleven
+    /// minutes of silence.
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), probes: 9 }
+    }
+}
+
 /// An application: one value per core, all its connections.
 pub trait App {
     /// The handshake is complete, passive or active.

@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::app::Keepalive;
 use crate::flow_table::FourTuple;
 use crate::rss::Rss;
 use crate::tcb::congestion::Algorithm;
@@ -156,11 +157,10 @@ impl Config {
             quick_acks: 16,
             ecn: Ecn::Answer,
             syncookies: SynCookies::OnOverflow,
-            // RFC 9293 §3.8.4 (MUST-28): at least two hours by default.
-            keepalive: Some(Duration::from_secs(7200)),
-            // Linux's tcp_keepalive_intvl and tcp_keepalive_probes: eleven minutes of silence.
-            keepalive_interval: Duration::from_secs(75),
-            keepalive_probes: 9,
+            // RFC 9293 §3.8.4 (MUST-25): off, unless the application wants it.
+            keepalive: None,
+            keepalive_interval: Keepalive::default().interval,
+            keepalive_probes: Keepalive::default().probes,
             // RFC 9293 §3.8.3 (SHLD-11): R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
             // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
             user_timeout: Duration::from_secs(120),

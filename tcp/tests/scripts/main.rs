@@ -42,7 +42,7 @@
 //! `assert cwnd == 10*1000`, `assert rto <= 300ms` (also ssthresh, mss, srtt, recv_queue, send_queue, retransmits),
 //! `+1 nothing`.
 //!
-//! **Before all else**: `config ipv6`, `config mtu 9000`, `peer_isn`, `receive_buffer`, `send_buffer`, `keepalive`,
+//! **Before all else**: `config ipv6`, `config mtu 9000`, `peer_isn`, `receive_buffer`, `send_buffer`, `keepalive on`,
 //! `keepalive_interval`, `keepalive_probes`, `user_timeout`, `orphan_timeout`, `fin_timeout`, `time_wait`,
 //! `max_connections`, `max_time_wait`, `frames`, `congestion reno`, `syncookies off|on|always`,
 //! `ecn off|answer|ask`, `quick_acks 16` (0 in scripts unless set).

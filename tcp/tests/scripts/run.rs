@@ -206,6 +206,7 @@ impl<'a> Runner<'a> {
             "receive_buffer" => self.config.receive_buffer = number()?,
             "send_buffer" => self.config.send_buffer = number()?,
             "keepalive" if value == "off" => self.config.keepalive = None,
+            "keepalive" if value == "on" => self.config.keepalive = Some(Keepalive::default().idle),
             "keepalive" => self.config.keepalive = Some(seconds()?),
             "keepalive_interval" => self.config.keepalive_interval = seconds()?,
             "keepalive_probes" => self.config.keepalive_probes = number()? as u8,
