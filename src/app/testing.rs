@@ -136,6 +136,7 @@ impl Conn for TestConn {
         self.timer = at;
     }
     fn set_nodelay(&mut self, _on: bool) {}
+    fn set_dscp(&mut self, _dscp: u8) {}
     fn set_user_timeout(&mut self, _limit: Option<Duration>) {}
     fn set_keepalive(&mut self, _keepalive: Option<Keepalive>) {}
     fn set_linger(&mut self, _linger: Option<Duration>) {}

@@ -160,6 +160,9 @@ pub trait Conn {
     /// acknowledged everything, FIN included, in that time. There SO_LINGER only makes `close` wait, and the
     /// kernel goes on alone; here nobody waits, and the time is the connection's. Milliseconds.
     fn set_linger(&mut self, linger: Option<Duration>);
+    /// Differentiated services code point of this connection's segments from now on, six bits, 0 at first (RFC 9293
+    /// §3.9.1.9, MUST-48, SHLD-21). Routers may put other segments first or behind: once, at the beginning, is enough.
+    fn set_dscp(&mut self, dscp: u8);
     /// Sends small segments at once (true) or as Nagle says (false, the default) (S8.1).
     fn set_nodelay(&mut self, on: bool);
 

@@ -223,6 +223,8 @@ pub(crate) struct Tcb {
     pub(crate) fin_queued: bool,
     fin_sent: bool,
     nodelay: bool,
+    /// Differentiated services code point (RFC 2474).
+    dscp: u8,
     /// The application has read since the last ACK was sent: the peer may have to hear of the room.
     was_read: bool,
     /// The congestion window was in the way of the last output.
@@ -306,6 +308,7 @@ impl Tcb {
             fin_queued: false,
             fin_sent: false,
             nodelay: false,
+            dscp: 0,
             was_read: false,
             cwnd_limited: false,
             wants_room: false,
@@ -544,6 +547,10 @@ impl Tcb {
         } else if self.state == State::SynSent {
             self.finish(Closed::Aborted, ctx);
         }
+    }
+
+    pub(crate) fn set_dscp(&mut self, dscp: u8) {
+        self.dscp = dscp & 0x3f;
     }
 
     pub(crate) fn set_nodelay(&mut self, on: bool) {

@@ -7,7 +7,7 @@ use crate::flow_table::FourTuple;
 use crate::rss::Rss;
 use crate::tcb::congestion::Algorithm;
 use crate::time::Duration;
-use crate::wire::{Checksums, MacAddr};
+use crate::wire::{Checksums, MacAddr, ip};
 
 /// One of our own addresses with its on-link prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +89,8 @@ pub struct Config {
     pub mac: MacAddr,
     /// Largest IP packet of the link, in octets.
     pub mtu: u16,
+    /// Routers that a segment may pass: TTL, hop limit (RFC 9293 §3.9.2, MUST-49).
+    pub hop_limit: u8,
     /// Our own addresses.
     pub addresses: Vec<Cidr>,
     /// Next hops for what is not on-link; the first of the right family is used.
@@ -143,6 +145,7 @@ impl Config {
         Self {
             mac,
             mtu: 1500,
+            hop_limit: ip::HOP_LIMIT,
             addresses: Vec::new(),
             gateways: Vec::new(),
             max_connections: 65_536,

@@ -120,6 +120,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.tcb.set_user_timeout(limit);
     }
 
+    fn set_dscp(&mut self, dscp: u8) {
+        self.tcb.set_dscp(dscp);
+    }
+
     fn set_keepalive(&mut self, keepalive: Option<Keepalive>) {
         self.tcb.set_keepalive(keepalive, self.ctx.now);
     }

@@ -9,6 +9,8 @@
 //!
 //! The headers are written in front of the payload, in the frame it lies in.
 
+use core::net::IpAddr;
+
 use super::congestion::Congestion;
 use super::rate::stamp;
 use super::send_queue::SACKED;
@@ -286,9 +288,9 @@ impl Tcb {
         let start = usize::from(meta.start);
         let payload = start..start + usize::from(octets);
         let header = self.header(seq, flags, &options, ctx);
-        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let envelope = self.envelope(ecn, ctx);
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst, ecn);
+        let from = write_headers(&header, &envelope, frame, payload.clone());
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
         let flight = self.in_flight();
@@ -403,10 +405,10 @@ impl Tcb {
         let options =
             if flags.contains(Flags::SYN) { self.syn_options(ctx) } else { self.options(ctx, true) };
         let header = self.header(seq, flags, &options, ctx);
-        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let envelope = self.envelope(0, ctx);
         let index = chunk.index();
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst, 0);
+        let from = write_headers(&header, &envelope, frame, MAX_HEADERS..MAX_HEADERS);
         let slice = ctx.pool.transmit_once(chunk, from..MAX_HEADERS);
         push(out, ctx, slice.index, from, MAX_HEADERS);
         true
@@ -433,6 +435,12 @@ impl Tcb {
             urgent: 0,
             options,
         }
+    }
+
+    fn envelope<M>(&self, ecn: u8, ctx: &Ctx<'_, M>) -> Envelope {
+        let (link, src, dst) = (self.hop.link, self.tuple.local_ip, self.tuple.remote_ip);
+        // RFC 9293 §3.9.1.9 (SHLD-22), §3.9.2 (MUST-49).
+        Envelope { link, src, dst, traffic_class: self.dscp << 2 | ecn, hop_limit: ctx.config.hop_limit }
     }
 
     /// RFC 7323 §3.2: timestamps in every segment once negotiated; SACK blocks where there is room.
@@ -489,18 +497,26 @@ impl Tcb {
     }
 }
 
+/// What the headers around a segment say.
+struct Envelope {
+    link: ethernet::Header,
+    src: IpAddr,
+    dst: IpAddr,
+    /// DSCP and ECN.
+    traffic_class: u8,
+    hop_limit: u8,
+}
+
 fn write_headers(
     header: &Emit<'_>,
-    link: &ethernet::Header,
+    envelope: &Envelope,
     frame: &mut [u8],
     payload: core::ops::Range<usize>,
-    src: core::net::IpAddr,
-    dst: core::net::IpAddr,
-    ecn: u8,
 ) -> usize {
+    let &Envelope { link, src, dst, traffic_class, hop_limit } = envelope;
     let end = payload.end;
     let at = header.emit(frame, payload, src, dst);
-    let at = ip::emit(frame, at, end, src, dst, ip::TCP, ecn);
+    let at = ip::emit_hops(frame, at, end, src, dst, ip::TCP, traffic_class, hop_limit);
     link.emit(frame, at)
 }
 

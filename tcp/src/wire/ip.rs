@@ -74,28 +74,29 @@ pub fn emit(
     protocol: u8,
     ecn: u8,
 ) -> usize {
-    emit_hops(frame, start, end, src, dst, protocol, ecn, HOP_LIMIT)
+    emit_hops(frame, start, end, src, dst, protocol, ecn & 0b11, HOP_LIMIT)
 }
 
-/// [`emit`] with a hop limit of the caller's choice (NDP wants 255).
+/// [`emit`] with a hop limit of the caller's choice (NDP wants 255), and the whole traffic class: DSCP and ECN (RFC
+/// 2474 §3), as the caller says it (RFC 9293 §3.9.1.9, SHLD-22).
 #[inline]
 #[allow(clippy::too_many_arguments)] // One per header field.
-pub(super) fn emit_hops(
+pub(crate) fn emit_hops(
     frame: &mut [u8],
     start: usize,
     end: usize,
     src: IpAddr,
     dst: IpAddr,
     protocol: u8,
-    ecn: u8,
+    traffic_class: u8,
     hop_limit: u8,
 ) -> usize {
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            ipv4::emit(frame, start, end, src, dst, protocol, ecn, hop_limit)
+            ipv4::emit(frame, start, end, src, dst, protocol, traffic_class, hop_limit)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            ipv6::emit(frame, start, end, src, dst, protocol, ecn, hop_limit)
+            ipv6::emit(frame, start, end, src, dst, protocol, traffic_class, hop_limit)
         }
         _ => {
             debug_assert!(false, "mixed address families");
