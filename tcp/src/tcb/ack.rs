@@ -1,5 +1,6 @@
 //! The acknowledgement field (RFC 9293 §3.10.7.4, fifth step). S5.1
 
+use super::congestion::Congestion;
 use super::input::Disposition;
 use super::state::State;
 use super::{Ctx, Tcb};
@@ -46,6 +47,9 @@ impl Tcb {
         let Some(next) = self.state.established() else { return };
         self.enter(next, ctx);
         self.opening = true;
+        if self.tries > 1 {
+            self.congestion.on_syn_lost(u32::from(self.snd.mss));
+        }
         if self.tries > 0 {
             self.rtt.after_syn_timeout();
         } else if self.retransmits == 0 {
