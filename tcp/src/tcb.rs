@@ -191,6 +191,8 @@ pub(crate) struct Tcb {
     pub(crate) recv: Reassembly,
     pub(crate) timestamps: Option<Timestamps>,
     pub(crate) sack: bool,
+    /// Both SYNs have a window scale, perhaps of 0 (RFC 7323 §2.2).
+    scaling: bool,
     pub(crate) rtt: RttEstimator,
     pub(crate) congestion: Controller,
     recovery: Recovery,
@@ -284,6 +286,7 @@ impl Tcb {
             recv: Reassembly::new(),
             timestamps: None,
             sack: false,
+            scaling: false,
             rtt: RttEstimator::default(),
             congestion: Controller::new(config.congestion, u32::from(mss), iss.0),
             recovery: Recovery::new(iss),
@@ -377,6 +380,7 @@ impl Tcb {
         ctx.states[State::SynSent as usize] += 1;
         tcb.timestamps = Some(Timestamps { offset: timestamp_offset, recent: 0, recent_at: ctx.now });
         tcb.sack = true;
+        tcb.scaling = true;
         tcb.ecn = Ecn::for_active(ctx.config.ecn);
         tcb.rcv.scale = window_scale(ctx.config.receive_buffer);
         tcb.owed.syn = true;
@@ -391,6 +395,8 @@ impl Tcb {
         self.rcv.irs = syn.seq;
         self.rcv.nxt = syn.seq + 1;
         self.rcv.edge = self.rcv.nxt + offered;
+        // RFC 7323 §2.3.
+        self.scaling = options.window_scale.is_some();
         if let Some(scale) = options.window_scale {
             self.snd.scale = scale;
             self.rcv.scale = window_scale(ctx.config.receive_buffer);

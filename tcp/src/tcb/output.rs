@@ -468,7 +468,7 @@ impl Tcb {
         let active = self.state == State::SynSent;
         Options {
             mss: Some(ctx.config.mss(&self.tuple)),
-            window_scale: (active || self.rcv.scale > 0 || self.snd.scale > 0).then_some(self.rcv.scale),
+            window_scale: self.scaling.then_some(self.rcv.scale),
             sack_permitted: self.sack,
             timestamps: self.timestamps.map(|ts| (ts.value(ctx.now), if active { 0 } else { ts.recent })),
             sack: SackBlocks::default(),
