@@ -54,7 +54,7 @@ impl Tcb {
             self.rtt.after_syn_timeout();
         } else if self.retransmits == 0 {
             // Karn's rule (RFC 6298 §3): not if the SYN-ACK was sent again for a repeated SYN.
-            self.rtt.sample(ctx.now.since(self.last_sent), ctx.now);
+            self.measured(ctx.now.since(self.last_sent), ctx.now);
         }
         self.tries = 0;
         self.owed.syn = false;

@@ -50,15 +50,17 @@ impl Tcb {
         self.timers.set(TimerKind::LossProbe, at);
     }
 
-    /// The probe is due: output sends it, and the retransmission timer starts anew (RFC 8985 §7.3).
+    /// The probe is due: output sends it, and the retransmission timer starts anew (RFC 8985 §7.3). But probes whose
+    /// ACKs measure nothing mustn't follow each other: they would hide that the path has got longer.
     pub(in crate::tcb) fn on_probe_timeout<M>(&mut self, ctx: &Ctx<'_, M>) {
-        self.owed.loss_probe = true;
+        self.owed.loss_probe = self.recovery.measured;
         self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
     }
 
     /// The probe went out: a segment `again`, or a new one.
     pub(in crate::tcb) fn probe_sent<M>(&mut self, again: bool, ctx: &mut Ctx<'_, M>) {
         ctx.counters.tcp_loss_probes += 1;
+        self.recovery.measured = false;
         self.recovery.probe = TailLossProbe { end: Some(self.snd.nxt), again };
         self.timers.clear(TimerKind::LossProbe);
     }
