@@ -405,7 +405,10 @@ impl Tcb {
         if self.recovery.phase == Phase::Open || !self.recovery.point.leq(self.snd.una) {
             return;
         }
-        if self.recovery.phase != Phase::Cwr {
+        if self.recovery.phase == Phase::Cwr {
+            // An echo widens no window, not even if it acknowledges all that was out (RFC 3168 §6.1.2).
+            news.acked = 0;
+        } else {
             self.recovery.rack.on_recovered();
         }
         let mss = u32::from(self.snd.mss);
