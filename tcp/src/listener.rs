@@ -144,4 +144,22 @@ mod tests {
         assert_eq!(later.since(secrets.isn(&tuple(7), now)), 1000);
         assert_ne!(Secrets::new(&[8; 32]).isn(&tuple(7), now), secrets.isn(&tuple(7), now));
     }
+
+    /// RFC 7323 §7: the clock of a connection's timestamps tells nothing about this host's.
+    #[test]
+    fn t19_timestamp_clocks_differ_between_tuples_and_starts() {
+        let (secrets, restarted) = (Secrets::new(&[9; 32]), Secrets::new(&[8; 32]));
+        let mut offsets: Vec<u32> = (0..1000).map(|port| secrets.timestamp_offset(&tuple(port))).collect();
+        assert_eq!(
+            offsets[7],
+            secrets.timestamp_offset(&tuple(7)),
+            "the next incarnation's are newer (RFC 6191)"
+        );
+        assert_ne!(offsets[7], restarted.timestamp_offset(&tuple(7)));
+        offsets.sort_unstable();
+        offsets.dedup();
+        assert_eq!(offsets.len(), 1000);
+        // All over the 32 bits.
+        assert!(offsets[100] < 1 << 30 && offsets[900] > 3 << 30);
+    }
 }
