@@ -3,6 +3,7 @@
 pub(crate) mod cookie;
 
 use core::hash::Hasher;
+use core::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
@@ -17,6 +18,8 @@ use cookie::Cookies;
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) listener: Listener,
+    /// Open at this own address only; `None`: at each.
+    pub(crate) address: Option<IpAddr>,
     /// Connections in SYN-RECEIVED.
     pub(crate) half_open: u32,
     /// Until when a cookie can come back; nobody's ACK is looked at later (T2).
@@ -39,15 +42,24 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    pub(crate) fn add(&mut self, listener: Listener) {
-        if self.find(listener.port).is_none() {
+    /// No effect if the port is open already at that address, or at one of those meant: a segment has one listener.
+    pub(crate) fn add(&mut self, listener: Listener, address: Option<IpAddr>) {
+        let overlaps = |p: &Port| {
+            let same = address.is_none() || p.address.is_none() || p.address == address;
+            p.listener.port == listener.port && same
+        };
+        if !self.ports.iter().any(overlaps) {
             self.places += listener.backlog;
-            self.ports.push(Port { listener, half_open: 0, cookies_until: Instant::ZERO });
+            self.ports.push(Port { listener, address, half_open: 0, cookies_until: Instant::ZERO });
         }
     }
 
-    pub(crate) fn find(&mut self, port: u16) -> Option<&mut Port> {
-        self.ports.iter_mut().find(|p| p.listener.port == port)
+    /// The listener for what comes to our end of `tuple`.
+    pub(crate) fn find(&mut self, tuple: &FourTuple) -> Option<&mut Port> {
+        let is_ours = |p: &&mut Port| {
+            p.listener.port == tuple.local_port && p.address.is_none_or(|own| own == tuple.local_ip)
+        };
+        self.ports.iter_mut().find(is_ours)
     }
 
     /// Half-open connections that all ports together may have.
