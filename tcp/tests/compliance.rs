@@ -134,10 +134,11 @@ fn main() -> ExitCode {
     if std::env::var_os(PRINT).is_some() {
         print!("{}", table(&rfcs, root));
     }
-    let trials = rfcs
-        .into_iter()
-        .map(|rfc| Trial::test(rfc.name.clone(), move || check(&rfc, root).map_err(Failed::from)))
-        .collect();
+    let mut trials = vec![Trial::test("mistakes_are_noticed", move || mistakes_are_noticed(root))];
+    let lists = rfcs.into_iter();
+    trials.extend(
+        lists.map(|rfc| Trial::test(rfc.name.clone(), move || check(&rfc, root).map_err(Failed::from))),
+    );
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -283,4 +284,41 @@ fn count(out: &mut String, name: &str, rules: &[&Rule]) {
         let _ = write!(out, "{n:>11}");
     }
     out.push('\n');
+}
+
+// --- the checker itself -----------------------------------------------------------------------------
+
+/// One mistake of each kind, and what is said of it.
+const MISTAKES: [(&str, &str); 12] = [
+    ("level = 'MUST'\ncode = ['src/lib.rs: mod']", "MUST without a test, or a reason"),
+    ("level = 'MUST NOT'\ncode = ['src/lib.rs: mod']", "MUST NOT without a test, or a reason"),
+    ("level = 'SHOULD'", "no place in the code"),
+    ("level = 'SHOULD'\ncode = ['src/lib.rs']", "isn't `path: words`"),
+    ("level = 'SHOULD'\ncode = ['src/nowhere.rs: mod']", "src/nowhere.rs: "),
+    ("level = 'SHOULD'\ncode = ['src/lib.rs: mod nothing_of_that_name']", "no line has"),
+    ("level = 'MAY'\ntests = ['scripts/open/nowhere.pkt']", "scripts/open/nowhere.pkt: "),
+    ("level = 'MAY'\ntests = ['scripts/engine/too_late.pkt']", "is marked `// fails:`"),
+    ("level = 'MAY'\ntests = ['tests/pair.rs::nowhere']", "no `nowhere`"),
+    ("level = 'MAY'\ntests = ['tests/compliance.rs::main']", "is no test"),
+    ("level = 'MAY'\ndeviation = 'a'\nnot_ours = 'b'", "either a deviation or not ours"),
+    (
+        "level = 'MAY'\n[[rule]]\nid = 'R-2'\nsection = '1'\nsays = 'b'\nlevel = 'MAY'",
+        "R-2: twice in the list",
+    ),
+];
+
+fn mistakes_are_noticed(root: &Path) -> Result<(), Failed> {
+    for (mistake, complaint) in MISTAKES {
+        let list = format!(
+            "title = ''\nnumbered = {{ R = 2 }}\n[[rule]]\nid = 'R-2'\nsection = '1'\nsays = 'a'\n{mistake}"
+        );
+        let rfc: Rfc = toml::from_str(&list).map_err(|error| format!("{list}: {error}"))?;
+        let said = check(&rfc, root).err().unwrap_or_default();
+        for complaint in [complaint, "R-1: not in the list"] {
+            if !said.contains(complaint) {
+                return Err(format!("`{mistake}` isn't noticed by `{complaint}`, but by: {said}").into());
+            }
+        }
+    }
+    Ok(())
 }
