@@ -123,6 +123,10 @@ impl Conn for TestConn {
         self.in_flight.push_back(chunk);
         Ok(())
     }
+    fn urgent(&self) -> Option<u32> {
+        None
+    }
+    fn send_urgent(&mut self) {}
     fn send_drained(&self) -> bool {
         self.in_flight.is_empty()
     }

@@ -36,6 +36,8 @@ pub struct Ready {
     pub writable: bool,
     /// The timer of [`Conn::set_timer`] went off.
     pub timer: bool,
+    /// The peer calls octets urgent, or more of them than before: see [`Conn::urgent`] (RFC 9293 §3.8.5, MUST-32).
+    pub urgent: bool,
 }
 
 /// How a connection ended.
@@ -107,6 +109,10 @@ pub trait Conn {
     /// The peer has sent FIN and everything before it has been taken by `recv`.
     fn recv_finished(&self) -> bool;
 
+    /// How many of the octets that `recv` gives next, arrived or not, the peer calls urgent (RFC 9293 §3.8.5, MUST-33).
+    /// They stay in line (RFC 6093 §3.2): nothing is read out of order.
+    fn urgent(&self) -> Option<u32>;
+
     /// The payload.
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8];
     /// The payload, to be changed in place.
@@ -137,6 +143,9 @@ pub trait Conn {
     /// # Errors
     /// The chunk comes back when the sending side is closed, or the connection has no room at all.
     fn send(&mut self, chunk: Chunk) -> Result<(), Chunk>;
+    /// Calls everything urgent that was queued up to here (RFC 9293 §3.8.5, MUST-30). New protocols shouldn't
+    /// (RFC 6093 §5): what a peer or a middlebox makes of it differs.
+    fn send_urgent(&mut self);
     /// Whether everything sent has been acknowledged by the peer.
     fn send_drained(&self) -> bool;
     /// Closes the sending side: FIN follows what is queued (S2.2). Idempotent.

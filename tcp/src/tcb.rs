@@ -29,6 +29,7 @@ pub mod rtt;
 pub(crate) mod send_queue;
 pub mod state;
 mod timeout;
+mod urgent;
 mod window;
 
 use core::net::IpAddr;
@@ -98,6 +99,8 @@ pub(crate) struct SendVars {
     pub(crate) wl1: SeqNumber,
     pub(crate) wl2: SeqNumber,
     pub(crate) iss: SeqNumber,
+    /// SND.UP: behind what the application calls urgent.
+    pub(crate) up: Option<SeqNumber>,
     /// Largest window ever granted (RFC 5961 §5.2).
     pub(crate) max_wnd: u32,
     /// Shift of the peer's windows (RFC 7323 §2).
@@ -114,6 +117,8 @@ pub(crate) struct RecvVars {
     /// Right edge of the window as advertised; never moves left (RFC 9293 §3.8.6, SHLD-14).
     pub(crate) edge: SeqNumber,
     pub(crate) irs: SeqNumber,
+    /// RCV.UP: behind what the peer calls urgent, as long as the application hasn't read so far.
+    pub(crate) up: Option<SeqNumber>,
     /// Shift of our windows; 0 unless negotiated.
     pub(crate) scale: u8,
     /// Payload octets of a full segment from the peer, as we announced.
@@ -270,6 +275,7 @@ impl Tcb {
                 wl1: SeqNumber(0),
                 wl2: SeqNumber(0),
                 iss,
+                up: None,
                 max_wnd: 0,
                 scale: 0,
                 mss,
@@ -278,6 +284,7 @@ impl Tcb {
                 nxt: SeqNumber(0),
                 edge: SeqNumber(0),
                 irs: SeqNumber(0),
+                up: None,
                 scale: 0,
                 mss,
                 fin: None,
@@ -498,6 +505,7 @@ impl Tcb {
     pub(crate) fn read<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<crate::frame::Chunk> {
         let chunk = self.recv.pop(pool);
         self.was_read |= chunk.is_some();
+        self.urgent_was_read();
         chunk
     }
 

@@ -45,6 +45,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.tcb.recv_finished()
     }
 
+    fn urgent(&self) -> Option<u32> {
+        self.tcb.urgent()
+    }
+
     #[inline]
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
         self.ctx.pool.bytes(chunk)
@@ -94,6 +98,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
     #[inline]
     fn send(&mut self, chunk: Chunk) -> Result<(), Chunk> {
         self.tcb.queue(self.ctx.pool, self.ctx.config, chunk)
+    }
+
+    fn send_urgent(&mut self) {
+        self.tcb.send_urgent();
     }
 
     fn send_drained(&self) -> bool {

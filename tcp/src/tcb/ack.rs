@@ -105,6 +105,7 @@ impl Tcb {
         let first = if self.snd.una == self.snd.iss { self.snd.iss + 1 } else { self.snd.una };
         let acked = ack.min(self.send.end());
         self.snd.una = ack;
+        self.snd.up = self.snd.up.filter(|&up| ack.lt(up));
         self.stalled_since = now;
         self.progressed = now;
         if first.lt(acked) { acked.since(first) } else { 0 }

@@ -233,7 +233,7 @@ impl Tcb {
         }
     }
 
-    /// Steps six to eight: urgent data stays in line (RFC 6093, S4.3), text, FIN.
+    /// Steps six to eight: the urgent pointer, text, FIN.
     fn take_text<M: Memory>(&mut self, seg: &Segment, mut chunk: Chunk, ctx: &mut Ctx<'_, M>) {
         let (offset, len) = seg.payload;
         if self.over.is_some() && self.state != State::TimeWait {
@@ -250,6 +250,7 @@ impl Tcb {
             self.owed.ack |= fin != self.rcv.nxt;
         }
         self.take_marks(seg, ctx);
+        self.take_urgent(seg);
         if len == 0 || !self.state.can_receive() {
             if len > 0 {
                 // After the peer's FIN there is no more text (RFC 9293 §3.10.7.4, seventh step).

@@ -423,16 +423,17 @@ impl Tcb {
     ) -> Emit<'a> {
         let window = if flags.contains(Flags::SYN) { self.syn_window(ctx) } else { self.window(ctx) };
         let ack = if flags.contains(Flags::ACK) { self.rcv.nxt } else { SeqNumber(0) };
-        let echo = if flags.intersects(Flags::SYN | Flags::RST) { Flags::NONE } else { self.ecn.echo() };
+        let opens = flags.intersects(Flags::SYN | Flags::RST);
+        let echo = if opens { Flags::NONE } else { self.ecn.echo() };
+        let (urg, urgent) = if opens { (Flags::NONE, 0) } else { self.urgent_ahead(seq) };
         Emit {
             src_port: self.tuple.local_port,
             dst_port: self.tuple.remote_port,
             seq,
             ack,
-            flags: flags | echo,
+            flags: flags | echo | urg,
             window,
-            // Nobody's urgent data is sent (RFC 9293 §3.8.5, SHLD-13).
-            urgent: 0,
+            urgent,
             options,
         }
     }

@@ -184,6 +184,7 @@ impl<'a> Runner<'a> {
             }
             Action::Shutdown => self.with_conn(flow, |_, conn| conn.shutdown()),
             Action::Abort => self.with_conn(flow, |_, conn| conn.abort()),
+            Action::Urgent => self.with_conn(flow, |_, conn| conn.send_urgent()),
             Action::Drain => {
                 let (now, app) = (self.now, &mut self.app);
                 self.stack.as_mut().expect("set up").drain(app, now);
