@@ -3,11 +3,12 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test bench bench-impaired compare
+.PHONY: help demo test compliance bench bench-impaired compare
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
 	@echo 'make test      format, lints, dependency direction, all tests (as root: those on real interfaces, too)'
+	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
 	@echo 'make bench     micro-benchmarks, latency and throughput'
 	@echo 'make bench-impaired   goodput and fairness over a lossy line, beside the kernel (root; most of an hour)'
 	@echo 'make compare   byway beside nginx on this host (root)'
@@ -26,6 +27,10 @@ test:
 	@deploy/check-deps.sh
 	@test "$$(id -u)" = 0 || echo 'not root: tests that need namespaces, veth or XDP skip themselves'
 	cargo test --workspace --locked --no-fail-fast
+
+# Fails if a MUST has neither a test nor a reason; `make test` has the same check, without the table.
+compliance:
+	@BYWAY_COMPLIANCE=table cargo test --quiet --locked --package byway-tcp --test compliance
 
 bench:
 	@deploy/install-deps.sh

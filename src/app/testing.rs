@@ -123,6 +123,10 @@ impl Conn for TestConn {
         self.in_flight.push_back(chunk);
         Ok(())
     }
+    fn urgent(&self) -> Option<u32> {
+        None
+    }
+    fn send_urgent(&mut self) {}
     fn send_drained(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -136,6 +140,7 @@ impl Conn for TestConn {
         self.timer = at;
     }
     fn set_nodelay(&mut self, _on: bool) {}
+    fn set_dscp(&mut self, _dscp: u8) {}
     fn set_user_timeout(&mut self, _limit: Option<Duration>) {}
     fn set_keepalive(&mut self, _keepalive: Option<Keepalive>) {}
     fn set_linger(&mut self, _linger: Option<Duration>) {}

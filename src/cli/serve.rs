@@ -22,7 +22,7 @@ use byway_datapath::control::Event;
 use byway_datapath::link::{self, Link};
 use byway_datapath::pin;
 use byway_datapath::runtime::{Plan, Runtime};
-use byway_tcp::app::App;
+use byway_tcp::app::{App, Keepalive};
 use byway_tcp::stack::{Cidr, Config as StackConfig, Listener};
 use byway_tcp::wire::Checksums;
 
@@ -346,6 +346,8 @@ fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
     stack.rss = link.rss.clone();
     stack.max_connections = options.max_connections;
     stack.congestion = options.congestion;
+    // A browser that lost its power says nothing, and would stay for ever (S3.2).
+    stack.keepalive = Some(Keepalive::default().idle);
     if options.accept_partial_checksums {
         stack.checksums = Checksums::AcceptPartial;
     }

@@ -36,6 +36,8 @@ pub struct Ready {
     pub writable: bool,
     /// The timer of [`Conn::set_timer`] went off.
     pub timer: bool,
+    /// The peer calls octets urgent, or more of them than before: see [`Conn::urgent`] (RFC 9293 §3.8.5, MUST-32).
+    pub urgent: bool,
 }
 
 /// How a connection ended.
@@ -48,7 +50,7 @@ pub enum Closed {
     /// The peer stopped answering: retransmission limit, keepalive or user timeout (S3.2).
     TimedOut,
     /// Our packets don't get there, a router or the peer's host says: nobody listens, or somebody forbids it;
-    /// or the peer stopped answering, and such a word was the last that was heard (RFC 9293 §3.9.2.2).
+    /// or the peer stopped answering, and such a word was the last that was heard (RFC 9293 §3.9.2.2, SHLD-25).
     Unreachable,
     /// `Conn::abort` was called, or the stack is shutting down.
     Aborted,
@@ -63,6 +65,14 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Probes in a row without an answer that end the connection (TCP_KEEPCNT).
     pub probes: u8,
+}
+
+impl Default for Keepalive {
+    /// RFC 9293 §3.8.4 (MUST-28): two hours at least; then Linux's tcp_keepalive_intvl and tcp_keepalive_probes: eleven
+    /// minutes of silence.
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), probes: 9 }
+    }
 }
 
 /// An application: one value per core, all its connections.
@@ -99,6 +109,10 @@ pub trait Conn {
     /// The peer has sent FIN and everything before it has been taken by `recv`.
     fn recv_finished(&self) -> bool;
 
+    /// How many of the octets that `recv` gives next, arrived or not, the peer calls urgent (RFC 9293 §3.8.5, MUST-33).
+    /// They stay in line (RFC 6093 §3.2): nothing is read out of order.
+    fn urgent(&self) -> Option<u32>;
+
     /// The payload.
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8];
     /// The payload, to be changed in place.
@@ -129,6 +143,9 @@ pub trait Conn {
     /// # Errors
     /// The chunk comes back when the sending side is closed, or the connection has no room at all.
     fn send(&mut self, chunk: Chunk) -> Result<(), Chunk>;
+    /// Calls everything urgent that was queued up to here (RFC 9293 §3.8.5, MUST-30). New protocols shouldn't
+    /// (RFC 6093 §5): what a peer or a middlebox makes of it differs.
+    fn send_urgent(&mut self);
     /// Whether everything sent has been acknowledged by the peer.
     fn send_drained(&self) -> bool;
     /// Closes the sending side: FIN follows what is queued (S2.2). Idempotent.
@@ -152,6 +169,9 @@ pub trait Conn {
     /// acknowledged everything, FIN included, in that time. There SO_LINGER only makes `close` wait, and the
     /// kernel goes on alone; here nobody waits, and the time is the connection's. Milliseconds.
     fn set_linger(&mut self, linger: Option<Duration>);
+    /// Differentiated services code point of this connection's segments from now on, six bits, 0 at first (RFC 9293
+    /// §3.9.1.9, MUST-48, SHLD-21). Routers may put other segments first or behind: once, at the beginning, is enough.
+    fn set_dscp(&mut self, dscp: u8);
     /// Sends small segments at once (true) or as Nagle says (false, the default) (S8.1).
     fn set_nodelay(&mut self, on: bool);
 

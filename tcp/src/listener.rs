@@ -3,6 +3,7 @@
 pub(crate) mod cookie;
 
 use core::hash::Hasher;
+use core::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
@@ -17,6 +18,8 @@ use cookie::Cookies;
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) listener: Listener,
+    /// Open at this own address only; `None`: at each.
+    pub(crate) address: Option<IpAddr>,
     /// Connections in SYN-RECEIVED.
     pub(crate) half_open: u32,
     /// Until when a cookie can come back; nobody's ACK is looked at later (T2).
@@ -39,15 +42,24 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    pub(crate) fn add(&mut self, listener: Listener) {
-        if self.find(listener.port).is_none() {
+    /// No effect if the port is open already at that address, or at one of those meant: a segment has one listener.
+    pub(crate) fn add(&mut self, listener: Listener, address: Option<IpAddr>) {
+        let overlaps = |p: &Port| {
+            let same = address.is_none() || p.address.is_none() || p.address == address;
+            p.listener.port == listener.port && same
+        };
+        if !self.ports.iter().any(overlaps) {
             self.places += listener.backlog;
-            self.ports.push(Port { listener, half_open: 0, cookies_until: Instant::ZERO });
+            self.ports.push(Port { listener, address, half_open: 0, cookies_until: Instant::ZERO });
         }
     }
 
-    pub(crate) fn find(&mut self, port: u16) -> Option<&mut Port> {
-        self.ports.iter_mut().find(|p| p.listener.port == port)
+    /// The listener for what comes to our end of `tuple`.
+    pub(crate) fn find(&mut self, tuple: &FourTuple) -> Option<&mut Port> {
+        let is_ours = |p: &&mut Port| {
+            p.listener.port == tuple.local_port && p.address.is_none_or(|own| own == tuple.local_ip)
+        };
+        self.ports.iter_mut().find(is_ours)
     }
 
     /// Half-open connections that all ports together may have.
@@ -87,7 +99,8 @@ impl Secrets {
         Self { isn: derive(1), timestamps: derive(2), ports: derive(3), cookies: Cookies(derive(4)) }
     }
 
-    /// Initial sequence number: a 4 µs clock plus a keyed hash of the four-tuple (RFC 6528 §3). S1.3, T19
+    /// Initial sequence number: a 4 µs clock plus a keyed hash of the four-tuple (RFC 6528 §3; RFC 9293 §3.4.1, MUST-8,
+    /// MUST-9, SHLD-1). S1.3, T19
     pub(crate) fn isn(&self, tuple: &FourTuple, now: Instant) -> SeqNumber {
         let clock = (now.as_nanos() / 4_000) as u32;
         SeqNumber((self.isn.hash(tuple) as u32).wrapping_add(clock))
@@ -142,5 +155,23 @@ mod tests {
         let later = secrets.isn(&tuple(7), now + Duration::from_millis(4));
         assert_eq!(later.since(secrets.isn(&tuple(7), now)), 1000);
         assert_ne!(Secrets::new(&[8; 32]).isn(&tuple(7), now), secrets.isn(&tuple(7), now));
+    }
+
+    /// RFC 7323 §7: the clock of a connection's timestamps tells nothing about this host's.
+    #[test]
+    fn t19_timestamp_clocks_differ_between_tuples_and_starts() {
+        let (secrets, restarted) = (Secrets::new(&[9; 32]), Secrets::new(&[8; 32]));
+        let mut offsets: Vec<u32> = (0..1000).map(|port| secrets.timestamp_offset(&tuple(port))).collect();
+        assert_eq!(
+            offsets[7],
+            secrets.timestamp_offset(&tuple(7)),
+            "the next incarnation's are newer (RFC 6191)"
+        );
+        assert_ne!(offsets[7], restarted.timestamp_offset(&tuple(7)));
+        offsets.sort_unstable();
+        offsets.dedup();
+        assert_eq!(offsets.len(), 1000);
+        // All over the 32 bits.
+        assert!(offsets[100] < 1 << 30 && offsets[900] > 3 << 30);
     }
 }

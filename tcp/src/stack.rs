@@ -25,7 +25,7 @@ mod receive;
 mod show;
 mod transmit;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
 pub use config::{Cidr, Config, Ecn, Listener, SynCookies};
@@ -65,7 +65,7 @@ const EPHEMERAL: core::ops::Range<u16> = 32_768..61_000;
 /// Why an active open can't even start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectError {
-    /// No own address of the remote's family.
+    /// No own address of the remote's family, or not this one.
     NoAddress,
     /// The remote's address or port isn't one that a single other host can have (RFC 9293 §3.10.1, MUST-46).
     BadRemote,
@@ -194,9 +194,19 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// Opens a port passively, on every own address (S1.1). Again for the same port: no effect.
+    /// Opens a port passively, on every own address (S1.1), whatever connections have it already (RFC 9293 §3.9.1.1,
+    /// MUST-41, MUST-42). Again for the same port: no effect.
     pub fn listen(&mut self, listener: Listener) {
-        self.listeners.add(listener);
+        self.open(listener, None);
+    }
+
+    /// The same at one of our own addresses (RFC 9293 §3.9.1.1, MUST-43).
+    pub fn listen_at(&mut self, address: IpAddr, listener: Listener) {
+        self.open(listener, Some(address));
+    }
+
+    fn open(&mut self, listener: Listener, address: Option<IpAddr>) {
+        self.listeners.add(listener, address);
         self.states[State::Listen as usize] = self.listeners.all().len() as u32;
     }
 
@@ -205,8 +215,24 @@ impl<M: Memory> Stack<M> {
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect(&mut self, remote: SocketAddr, now: Instant) -> Result<ConnId, ConnectError> {
+        // RFC 9293 §3.9.1.1 (MUST-44); it stays the connection's (MUST-45).
         let own = self.config.addresses.iter().find(|own| own.address.is_ipv4() == remote.is_ipv4());
-        let local_ip = own.ok_or(ConnectError::NoAddress)?.address;
+        self.connect_from(own.ok_or(ConnectError::NoAddress)?.address, remote, now)
+    }
+
+    /// The same from one of our own addresses (RFC 9293 §3.9.1.1, MUST-43).
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect_from(
+        &mut self,
+        local_ip: IpAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Result<ConnId, ConnectError> {
+        if !self.config.is_own(local_ip) || local_ip.is_ipv4() != remote.is_ipv4() {
+            return Err(ConnectError::NoAddress);
+        }
         if !self.config.can_connect(remote) {
             return Err(ConnectError::BadRemote);
         }
@@ -372,7 +398,7 @@ impl<M: Memory> Stack<M> {
         self.wheel.cancel(index);
         self.states[tcb.state as usize] -= 1;
         if tcb.in_backlog {
-            self.half_open_done(tcb.tuple.local_port);
+            self.half_open_done(&tcb.tuple);
         }
         if tcb.state == State::TimeWait {
             self.counters.tcp_time_waits += 1;
@@ -553,8 +579,8 @@ impl<M: Memory> Stack<M> {
         Some(id)
     }
 
-    fn half_open_done(&mut self, port: u16) {
-        if let Some(port) = self.listeners.find(port) {
+    fn half_open_done(&mut self, tuple: &FourTuple) {
+        if let Some(port) = self.listeners.find(tuple) {
             port.half_open -= 1;
         }
     }

@@ -29,6 +29,7 @@ pub mod rtt;
 pub(crate) mod send_queue;
 pub mod state;
 mod timeout;
+mod urgent;
 mod window;
 
 use core::net::IpAddr;
@@ -98,6 +99,8 @@ pub(crate) struct SendVars {
     pub(crate) wl1: SeqNumber,
     pub(crate) wl2: SeqNumber,
     pub(crate) iss: SeqNumber,
+    /// SND.UP: behind what the application calls urgent.
+    pub(crate) up: Option<SeqNumber>,
     /// Largest window ever granted (RFC 5961 §5.2).
     pub(crate) max_wnd: u32,
     /// Shift of the peer's windows (RFC 7323 §2).
@@ -114,6 +117,8 @@ pub(crate) struct RecvVars {
     /// Right edge of the window as advertised; never moves left (RFC 9293 §3.8.6, SHLD-14).
     pub(crate) edge: SeqNumber,
     pub(crate) irs: SeqNumber,
+    /// RCV.UP: behind what the peer calls urgent, as long as the application hasn't read so far.
+    pub(crate) up: Option<SeqNumber>,
     /// Shift of our windows; 0 unless negotiated.
     pub(crate) scale: u8,
     /// Payload octets of a full segment from the peer, as we announced.
@@ -191,6 +196,8 @@ pub(crate) struct Tcb {
     pub(crate) recv: Reassembly,
     pub(crate) timestamps: Option<Timestamps>,
     pub(crate) sack: bool,
+    /// Both SYNs have a window scale, perhaps of 0 (RFC 7323 §2.2).
+    scaling: bool,
     pub(crate) rtt: RttEstimator,
     pub(crate) congestion: Controller,
     recovery: Recovery,
@@ -215,7 +222,7 @@ pub(crate) struct Tcb {
     pub(crate) opened: bool,
     /// The connection is over; `App::closed` is due.
     pub(crate) over: Option<Closed>,
-    /// Opened by a SYN to a listener.
+    /// Opened by a SYN to a listener (RFC 9293 §3.5, MUST-11).
     pub(crate) passive: bool,
     /// Counts against its listener's backlog: until it leaves SYN-RECEIVED.
     pub(crate) in_backlog: bool,
@@ -223,6 +230,8 @@ pub(crate) struct Tcb {
     pub(crate) fin_queued: bool,
     fin_sent: bool,
     nodelay: bool,
+    /// Differentiated services code point (RFC 2474).
+    dscp: u8,
     /// The application has read since the last ACK was sent: the peer may have to hear of the room.
     was_read: bool,
     /// The congestion window was in the way of the last output.
@@ -266,6 +275,7 @@ impl Tcb {
                 wl1: SeqNumber(0),
                 wl2: SeqNumber(0),
                 iss,
+                up: None,
                 max_wnd: 0,
                 scale: 0,
                 mss,
@@ -274,6 +284,7 @@ impl Tcb {
                 nxt: SeqNumber(0),
                 edge: SeqNumber(0),
                 irs: SeqNumber(0),
+                up: None,
                 scale: 0,
                 mss,
                 fin: None,
@@ -282,6 +293,7 @@ impl Tcb {
             recv: Reassembly::new(),
             timestamps: None,
             sack: false,
+            scaling: false,
             rtt: RttEstimator::default(),
             congestion: Controller::new(config.congestion, u32::from(mss), iss.0),
             recovery: Recovery::new(iss),
@@ -306,6 +318,7 @@ impl Tcb {
             fin_queued: false,
             fin_sent: false,
             nodelay: false,
+            dscp: 0,
             was_read: false,
             cwnd_limited: false,
             wants_room: false,
@@ -374,6 +387,7 @@ impl Tcb {
         ctx.states[State::SynSent as usize] += 1;
         tcb.timestamps = Some(Timestamps { offset: timestamp_offset, recent: 0, recent_at: ctx.now });
         tcb.sack = true;
+        tcb.scaling = true;
         tcb.ecn = Ecn::for_active(ctx.config.ecn);
         tcb.rcv.scale = window_scale(ctx.config.receive_buffer);
         tcb.owed.syn = true;
@@ -388,6 +402,8 @@ impl Tcb {
         self.rcv.irs = syn.seq;
         self.rcv.nxt = syn.seq + 1;
         self.rcv.edge = self.rcv.nxt + offered;
+        // RFC 7323 §2.3.
+        self.scaling = options.window_scale.is_some();
         if let Some(scale) = options.window_scale {
             self.snd.scale = scale;
             self.rcv.scale = window_scale(ctx.config.receive_buffer);
@@ -402,6 +418,7 @@ impl Tcb {
             recent: value,
             recent_at: ctx.now,
         });
+        // Eff.snd.MSS (RFC 9293 §3.7.1, MUST-16), less the options of every segment.
         let mut mss = peer_mss(options, &self.tuple).min(ctx.config.mss(&self.tuple));
         if self.timestamps.is_some() {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
@@ -488,6 +505,7 @@ impl Tcb {
     pub(crate) fn read<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<crate::frame::Chunk> {
         let chunk = self.recv.pop(pool);
         self.was_read |= chunk.is_some();
+        self.urgent_was_read();
         chunk
     }
 
@@ -517,6 +535,7 @@ impl Tcb {
             };
             self.send.push(pool, core::mem::replace(&mut chunk, rest));
         }
+        // RFC 9293 §3.9.1.2 (SHLD-27, SHLD-28): small writes become one segment, without marks between them.
         if !self.nodelay {
             match self.send.gather(pool, chunk, mss) {
                 Ok(()) => return Ok(()),
@@ -542,6 +561,10 @@ impl Tcb {
         } else if self.state == State::SynSent {
             self.finish(Closed::Aborted, ctx);
         }
+    }
+
+    pub(crate) fn set_dscp(&mut self, dscp: u8) {
+        self.dscp = dscp & 0x3f;
     }
 
     pub(crate) fn set_nodelay(&mut self, on: bool) {

@@ -46,7 +46,7 @@ pub(crate) enum Verdict {
     Ignore,
     /// ACK with these numbers (RFC 9293 §3.10.7.4).
     Ack { seq: SeqNumber, ack: SeqNumber, recent: Option<u32> },
-    /// A newer SYN: the entry is gone, the listener takes over (RFC 6191, RFC 9293 §3.6.1). Our initial
+    /// A newer SYN: the entry is gone, the listener takes over (RFC 6191; RFC 9293 §3.6.1, MAY-2, SHLD-4). Our initial
     /// sequence number has to lie beyond what the old connection used.
     Reopen { used: SeqNumber },
 }

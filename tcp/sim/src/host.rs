@@ -357,8 +357,8 @@ fn bound(state: State, config: &Config) -> Duration {
     // Retransmission ends with the first expiry after the limit: one more back-off of at most a minute.
     let retransmission = config.user_timeout + Duration::from_secs(61);
     match state {
-        // 1 + 2 + … + 64 s, and half a minute for a neighbour that has to be found first.
-        State::SynSent | State::SynReceived => Duration::from_secs(127 + 30),
+        // 1 + 2 + … + 32 + 60 + 60 s, and half a minute for a neighbour that has to be found first.
+        State::SynSent | State::SynReceived => Duration::from_secs(183 + 30),
         State::TimeWait => config.time_wait + Duration::from_secs(1),
         State::Closing | State::LastAck => retransmission,
         _ => Duration::MAX,

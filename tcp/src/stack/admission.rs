@@ -28,7 +28,7 @@ impl<M: Memory> Stack<M> {
         if seg.flags.contains(Flags::RST) {
             return self.discard(chunk, DropReason::NoListener);
         }
-        let port = if self.draining { None } else { self.listeners.find(tuple.local_port) };
+        let port = if self.draining { None } else { self.listeners.find(tuple) };
         let Some(port) = port else {
             self.counters.drop(DropReason::NoListener);
             return self.answer_reset(link, tuple, seg, chunk, now);
@@ -82,7 +82,7 @@ impl<M: Memory> Stack<M> {
         }
         let hop = self.hop_back(link, tuple);
         let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
-        if let Some(port) = self.listeners.find(tuple.local_port) {
+        if let Some(port) = self.listeners.find(tuple) {
             port.half_open += 1;
         }
         self.enter_passive(tcb, now);
@@ -148,7 +148,7 @@ impl<M: Memory> Stack<M> {
             options: &options,
         };
         self.counters.syncookies_sent += 1;
-        if let Some(port) = self.listeners.find(tuple.local_port) {
+        if let Some(port) = self.listeners.find(tuple) {
             port.cookies_until = now + cookie::LIFETIME;
         }
         self.send_bare(link, tuple, &header, chunk);

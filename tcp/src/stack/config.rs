@@ -2,11 +2,12 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::app::Keepalive;
 use crate::flow_table::FourTuple;
 use crate::rss::Rss;
 use crate::tcb::congestion::Algorithm;
 use crate::time::Duration;
-use crate::wire::{Checksums, MacAddr};
+use crate::wire::{Checksums, MacAddr, ip};
 
 /// One of our own addresses with its on-link prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +89,8 @@ pub struct Config {
     pub mac: MacAddr,
     /// Largest IP packet of the link, in octets.
     pub mtu: u16,
+    /// Routers that a segment may pass: TTL, hop limit (RFC 9293 §3.9.2, MUST-49).
+    pub hop_limit: u8,
     /// Our own addresses.
     pub addresses: Vec<Cidr>,
     /// Next hops for what is not on-link; the first of the right family is used.
@@ -142,6 +145,7 @@ impl Config {
         Self {
             mac,
             mtu: 1500,
+            hop_limit: ip::HOP_LIMIT,
             addresses: Vec::new(),
             gateways: Vec::new(),
             max_connections: 65_536,
@@ -156,12 +160,11 @@ impl Config {
             quick_acks: 16,
             ecn: Ecn::Answer,
             syncookies: SynCookies::OnOverflow,
-            // RFC 9293 §3.8.4: at least two hours by default.
-            keepalive: Some(Duration::from_secs(7200)),
-            // Linux's tcp_keepalive_intvl and tcp_keepalive_probes: eleven minutes of silence.
-            keepalive_interval: Duration::from_secs(75),
-            keepalive_probes: 9,
-            // RFC 9293 §3.8.3: R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
+            // RFC 9293 §3.8.4 (MUST-25): off, unless the application wants it.
+            keepalive: None,
+            keepalive_interval: Keepalive::default().interval,
+            keepalive_probes: Keepalive::default().probes,
+            // RFC 9293 §3.8.3 (SHLD-11): R2 at least 100 s; Linux's 15 retries are about 924 s, which keeps
             // a vanished peer's frames for a quarter of an hour. 120 s honours R2.
             user_timeout: Duration::from_secs(120),
             // RFC 9293 §3.8.3: R2 is 100 s at least; Linux's tcp_orphan_retries, 8, make as much.
@@ -202,7 +205,8 @@ impl Config {
         remote.port() != 0 && !impossible
     }
 
-    /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, RFC 6691). S6.1
+    /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, MUST-67, RFC 6691).
+    /// S6.1
     pub fn mss(&self, tuple: &FourTuple) -> u16 {
         self.mtu - if tuple.remote_ip.is_ipv4() { 40 } else { 60 }
     }

@@ -45,6 +45,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.tcb.recv_finished()
     }
 
+    fn urgent(&self) -> Option<u32> {
+        self.tcb.urgent()
+    }
+
     #[inline]
     fn bytes<'a>(&'a self, chunk: &'a Chunk) -> &'a [u8] {
         self.ctx.pool.bytes(chunk)
@@ -96,6 +100,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.tcb.queue(self.ctx.pool, self.ctx.config, chunk)
     }
 
+    fn send_urgent(&mut self) {
+        self.tcb.send_urgent();
+    }
+
     fn send_drained(&self) -> bool {
         self.tcb.send.is_empty()
     }
@@ -118,6 +126,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
 
     fn set_user_timeout(&mut self, limit: Option<Duration>) {
         self.tcb.set_user_timeout(limit);
+    }
+
+    fn set_dscp(&mut self, dscp: u8) {
+        self.tcb.set_dscp(dscp);
     }
 
     fn set_keepalive(&mut self, keepalive: Option<Keepalive>) {

@@ -211,6 +211,7 @@ impl<M: Memory> Stack<M> {
         }
     }
 
+    /// To the connection that the segment quoted is of (RFC 9293 §3.9.2.2, MUST-54).
     pub(super) fn act_on_error(&mut self, report: &Report, now: Instant) -> Result<(), DropReason> {
         let quoted = &report.quoted;
         let tuple = FourTuple {
@@ -359,7 +360,8 @@ impl<M: Memory> Stack<M> {
         let link = link.answer(self.config.mac);
         let frame = self.pool.frame_mut(chunk.index());
         let at = header.emit(frame, MAX_HEADERS..MAX_HEADERS, tuple.local_ip, tuple.remote_ip);
-        let at = ip::emit(frame, at, MAX_HEADERS, tuple.local_ip, tuple.remote_ip, ip::TCP, 0);
+        let (src, dst, hop_limit) = (tuple.local_ip, tuple.remote_ip, self.config.hop_limit);
+        let at = ip::emit_hops(frame, at, MAX_HEADERS, src, dst, ip::TCP, 0, hop_limit);
         let at = link.emit(frame, at);
         self.counters.tcp_out_segs += 1;
         self.send_control(chunk, at..MAX_HEADERS);

@@ -55,8 +55,7 @@ impl<M: Memory> Stack<M> {
         if let Some(index) = self.find(&tuple) {
             return self.input(index, link, ip, seg, chunk, now);
         }
-        let may_reopen =
-            !self.draining && self.listeners.find(tuple.local_port).is_some_and(|port| port.has_room());
+        let may_reopen = !self.draining && self.listeners.find(&tuple).is_some_and(|port| port.has_room());
         let mut used = None;
         match self.time_wait.input(&tuple, seg, may_reopen, &self.config, now) {
             None => {}
@@ -94,7 +93,7 @@ impl<M: Memory> Stack<M> {
         }
         let (news, tuple) = (tcb.has_news(), tcb.tuple);
         if tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog) {
-            self.half_open_done(tuple.local_port);
+            self.half_open_done(&tuple);
         }
         if reset {
             self.reset_for(link, &tuple, seg, now);

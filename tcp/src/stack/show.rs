@@ -135,7 +135,7 @@ impl<M: Memory> Stack<M> {
                 };
                 let mut info = ConnInfo::bare(
                     State::Listen,
-                    SocketAddr::new(any, port.listener.port),
+                    SocketAddr::new(port.address.unwrap_or(any), port.listener.port),
                     SocketAddr::new(any, 0),
                 );
                 info.recv_queue = port.half_open;

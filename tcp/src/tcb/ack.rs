@@ -1,5 +1,6 @@
 //! The acknowledgement field (RFC 9293 §3.10.7.4, fifth step). S5.1
 
+use super::congestion::Congestion;
 use super::input::Disposition;
 use super::state::State;
 use super::{Ctx, Tcb};
@@ -29,8 +30,8 @@ impl Tcb {
             }
             self.establish(seg, ctx);
         } else if !acknowledges && seg.ack != una {
-            // RFC 5961 §5.2: what was never sent (T23), or is older than any window could explain, is an attack;
-            // otherwise it's just late.
+            // RFC 5961 §5.2 (MAY-12): what was never sent (T23), or is older than any window could explain, is an
+            // attack; otherwise it's just late.
             return if una.since(seg.ack) > self.snd.max_wnd {
                 Err(Disposition::ChallengeAck(DropReason::BadAck))
             } else {
@@ -46,11 +47,14 @@ impl Tcb {
         let Some(next) = self.state.established() else { return };
         self.enter(next, ctx);
         self.opening = true;
+        if self.tries > 1 {
+            self.congestion.on_syn_lost(u32::from(self.snd.mss));
+        }
         if self.tries > 0 {
             self.rtt.after_syn_timeout();
         } else if self.retransmits == 0 {
             // Karn's rule (RFC 6298 §3): not if the SYN-ACK was sent again for a repeated SYN.
-            self.rtt.sample(ctx.now.since(self.last_sent), ctx.now);
+            self.measured(ctx.now.since(self.last_sent), ctx.now);
         }
         self.tries = 0;
         self.owed.syn = false;
@@ -100,6 +104,7 @@ impl Tcb {
         let first = if self.snd.una == self.snd.iss { self.snd.iss + 1 } else { self.snd.una };
         let acked = ack.min(self.send.end());
         self.snd.una = ack;
+        self.snd.up = self.snd.up.filter(|&up| ack.lt(up));
         self.stalled_since = now;
         self.progressed = now;
         if first.lt(acked) { acked.since(first) } else { 0 }
@@ -131,7 +136,7 @@ impl Tcb {
     }
 
     /// Both sides have closed, ours first or at once. The stack moves the connection to the compact table
-    /// when the application has read everything. S2.4
+    /// when the application has read everything. RFC 9293 §3.6.1 (MUST-13): 2 MSL. S2.4
     pub(super) fn enter_time_wait<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         self.enter(State::TimeWait, ctx);
         self.timers.clear(TimerKind::Retransmit);
@@ -147,7 +152,7 @@ impl Tcb {
         let newer =
             moved || self.snd.wl1.lt(seg.seq) || (self.snd.wl1 == seg.seq && self.snd.wl2.leq(seg.ack));
         if newer {
-            // The window of a SYN is never scaled (RFC 7323 §2.2).
+            // Unsigned, in 32 bits (RFC 9293 §3.1, MUST-1, REC-1); that of a SYN is never scaled (RFC 7323 §2.2).
             let scale = if seg.flags.contains(Flags::SYN) { 0 } else { self.snd.scale };
             self.snd.wnd = u32::from(seg.window) << scale;
             self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);

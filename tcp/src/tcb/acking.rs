@@ -6,16 +6,16 @@
 //!   a hole, its filling, FIN, a mark, a window nearly used up ──→ at once
 //! ```
 //!
-//! One ACK answers all that a batch brought, and goes behind what the application answers in that batch: at once costs
-//! nothing then.
+//! One ACK answers all that a batch brought (RFC 9293 §3.10.7.4, MUST-58, MUST-59), and goes behind what the
+//! application answers in that batch: at once costs nothing then.
 
 use super::{Ctx, Tcb};
 use crate::stack::Config;
 use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
 
-/// How long an acknowledgement may wait for data to ride on (RFC 9293 §3.8.6.3: less than 0.5 s). Linux's
-/// minimum: long enough for an application's answer, short against every peer's RTO minimum.
+/// How long an acknowledgement may wait for data to ride on (RFC 9293 §3.8.6.3: SHLD-18; less than 0.5 s, MUST-40).
+/// Linux's minimum: long enough for an application's answer, short against every peer's RTO minimum.
 pub const DELAYED_ACK: Duration = Duration::from_millis(40);
 /// How one connection acknowledges.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ impl Tcb {
         }
         let quick = self.acking.quick > 0 && !self.acking.answers;
         self.acking.quick = self.acking.quick.saturating_sub(1);
-        // RFC 5681 §4.2: at least every second full segment, at once when a hole is filled. A peer that may not send
-        // another segment waits.
+        // RFC 5681 §4.2 (SHLD-19): at least every second full segment, at once when a hole is filled. A peer that may not
+        // send another segment waits.
         let full = u32::from(self.snd.mss.min(self.rcv.mss));
         if quick || hole || self.owed.unacked >= 2 * full || self.rcv.wnd() < full {
             self.owed.ack = true;

@@ -37,6 +37,12 @@ pub fn initial_window(mss: u32) -> u32 {
     (10 * mss).min((2 * mss).max(14_600))
 }
 
+/// A window for smaller segments: as many of them, not as many octets (RFC 5681 §3.1). Larger ones don't widen it.
+fn window_in_segments(cwnd: u32, before: u32, mss: u32) -> u32 {
+    let scaled = u64::from(cwnd) * u64::from(mss.min(before)) / u64::from(before.max(1));
+    (scaled as u32).max(mss)
+}
+
 /// Below this a window isn't paced: it goes out within 15 ticks of the timer wheel (131 µs), so that pacing would
 /// only cut it into as many bursts, at the price of as many timers; in a data centre's 100 µs it couldn't at all.
 const PACED_SRTT_MIN: Duration = Duration::from_millis(2);
@@ -155,8 +161,11 @@ pub trait Congestion {
     fn on_undo(&mut self, now: Instant);
     /// Sending begins again after nothing was out for `idle`, longer than an RTO (RFC 5681 §4.1, RFC 7661).
     fn on_idle(&mut self, now: Instant, idle: Duration, mss: u32);
-    /// Segments have become smaller or larger (path-MTU discovery): `mss` from here on.
-    fn on_mss(&mut self, mss: u32);
+    /// SYN or SYN-ACK was lost more than once: the initial window is one segment of `mss` octets (RFC 5681 §3.1). One
+    /// retransmission says nothing, RTO being as short as 1 s (RFC 6928 §2).
+    fn on_syn_lost(&mut self, mss: u32);
+    /// Segments have become smaller or larger (path-MTU discovery): `mss` from here on, `before` till now.
+    fn on_mss(&mut self, before: u32, mss: u32);
     /// How fast recovery comes down to `ssthresh`.
     fn descent(&self) -> Descent {
         Descent::Proportional
@@ -270,8 +279,11 @@ impl Congestion for Controller {
     fn on_idle(&mut self, now: Instant, idle: Duration, mss: u32) {
         each!(self, it => it.on_idle(now, idle, mss))
     }
-    fn on_mss(&mut self, mss: u32) {
-        each!(self, it => it.on_mss(mss))
+    fn on_syn_lost(&mut self, mss: u32) {
+        each!(self, it => it.on_syn_lost(mss))
+    }
+    fn on_mss(&mut self, before: u32, mss: u32) {
+        each!(self, it => it.on_mss(before, mss))
     }
     fn descent(&self) -> Descent {
         each!(self, it => it.descent())
@@ -300,8 +312,8 @@ mod tests {
             3 => controller.on_recovered(now, *mss),
             4 => controller.on_idle(now, Duration::from_millis(u64::from(a)), *mss),
             5 => {
-                *mss = 1 + a % 65_495;
-                controller.on_mss(*mss);
+                let before = core::mem::replace(mss, 1 + a % 65_495);
+                controller.on_mss(before, *mss);
             }
             6 => {
                 let (octets, tx_in_flight) = (octets(a), octets(b));

@@ -6,6 +6,7 @@
 //!              new data with CWR ──────────────────────────────→
 //! ```
 
+use super::congestion::Congestion;
 use super::{Ctx, Tcb};
 use crate::seq::SeqNumber;
 use crate::stack::Ecn as Mode;
@@ -109,12 +110,16 @@ impl Tcb {
     /// An acceptable ACK up to `ack` may echo a mark: one reduction for each window of data (RFC 3168 §6.1.2, T24).
     pub(super) fn on_ece<M>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) {
         if !self.ecn.on || !seg.flags.contains(Flags::ECE) || seg.flags.contains(Flags::SYN) {
-            return;
+            return self.release();
         }
         // The first segment that carries CWR lies at `reduced`: before it is acknowledged the echo is old.
         let old = self.ecn.reduced.since(seg.ack) <= self.snd.nxt.since(seg.ack);
+        let smallest = self.congestion.cwnd() <= u32::from(self.snd.mss);
         if !old && self.enter_cwr(ctx.now) {
             ctx.counters.ecn_reductions += 1;
+            if smallest {
+                self.hold(ctx.now);
+            }
         }
     }
 }

@@ -106,7 +106,7 @@ impl Tcb {
             self.acknowledged(seg, ctx);
             self.owed.ack = true;
         } else if let Some(next) = self.state.syn_received() {
-            // Simultaneous open (RFC 9293 §3.5, figure 7). S1.6
+            // Simultaneous open (RFC 9293 §3.5, figure 7, MUST-10). S1.6
             self.enter(next, ctx);
             self.tries = 0;
             self.owed.syn = true;
@@ -193,7 +193,8 @@ impl Tcb {
         Err(Disposition::ChallengeAck(DropReason::OutOfWindow))
     }
 
-    /// Second step, with RFC 5961 §3: only the exact number resets. S3.1, T7
+    /// Second step, with RFC 5961 §3.2: only the exact number resets, with or without text (RFC 9293 §3.5.3, SHLD-2).
+    /// The application hears of it (§3.6, MUST-12). S3.1, T7
     fn check_reset<M: Memory>(&mut self, seg: &Segment, ctx: &mut Ctx<'_, M>) -> Result<(), Disposition> {
         if !seg.flags.contains(Flags::RST) {
             return Ok(());
@@ -233,7 +234,7 @@ impl Tcb {
         }
     }
 
-    /// Steps six to eight: urgent data stays in line (RFC 6093, S4.3), text, FIN.
+    /// Steps six to eight: the urgent pointer, text, FIN.
     fn take_text<M: Memory>(&mut self, seg: &Segment, mut chunk: Chunk, ctx: &mut Ctx<'_, M>) {
         let (offset, len) = seg.payload;
         if self.over.is_some() && self.state != State::TimeWait {
@@ -250,6 +251,7 @@ impl Tcb {
             self.owed.ack |= fin != self.rcv.nxt;
         }
         self.take_marks(seg, ctx);
+        self.take_urgent(seg);
         if len == 0 || !self.state.can_receive() {
             if len > 0 {
                 // After the peer's FIN there is no more text (RFC 9293 §3.10.7.4, seventh step).
@@ -298,6 +300,7 @@ impl Tcb {
                 self.ready.readable = true;
                 self.owe_ack(octets, pause, holes, ctx);
             }
+            // RFC 9293 §3.10.7.4 (SHLD-31): kept, and answered (MAY-13).
             Inserted::OutOfOrder => {
                 ctx.counters.tcp_ofo_queue += 1;
                 self.owe_ack_now(ctx);

@@ -77,10 +77,10 @@ impl Tcb {
     /// When what waits to be acknowledged, or only to be sent, will have waited too long, whatever the peer answers.
     fn patience_ends(&self, config: &Config) -> Instant {
         if let Some(limit) = self.limits.user_timeout {
-            // RFC 5482: the application's word.
+            // RFC 5482: the application's word (RFC 9293 §3.8.3, MUST-21).
             return self.stalled_since + from_millis(limit);
         }
-        // R2 as a time (RFC 9293 §3.8.3). S3.2
+        // R2 as a time (RFC 9293 §3.8.3, MUST-20). S3.2
         let end = if self.is_shut() { Instant::NEVER } else { self.stalled_since + config.user_timeout };
         if !self.fin_queued {
             return end;
@@ -120,6 +120,7 @@ impl Tcb {
 
     // --- keepalive ----------------------------------------------------------------------------
 
+    /// RFC 9293 §3.8.4 (MUST-24, MUST-27).
     pub(crate) fn set_keepalive(&mut self, keepalive: Option<Keepalive>, now: Instant) {
         self.limits.idle = 0;
         if let Some(Keepalive { idle, interval, probes }) = keepalive {
@@ -144,7 +145,8 @@ impl Tcb {
         }
     }
 
-    /// RFC 9293 §3.8.4. S3.2
+    /// RFC 9293 §3.8.4: not while anything is out (MUST-26), no end for a single probe (MUST-29), no octet in it
+    /// (SHLD-12). S3.2
     pub(super) fn on_keepalive<M>(&mut self, ctx: &mut Ctx<'_, M>) {
         let Limits { idle, interval, probes, user_timeout, .. } = self.limits;
         let heard = self.last_heard + from_millis(idle);

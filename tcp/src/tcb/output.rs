@@ -9,6 +9,8 @@
 //!
 //! The headers are written in front of the payload, in the frame it lies in.
 
+use core::net::IpAddr;
+
 use super::congestion::Congestion;
 use super::rate::stamp;
 use super::send_queue::SACKED;
@@ -239,7 +241,7 @@ impl Tcb {
         let offset = SeqNumber(meta.seq).since(self.snd.una);
         let usable = self.snd.wnd.saturating_sub(offset);
         if usable < len {
-            // RFC 9293 §3.8.6.2.1: a part only if it is half the largest window, or when the
+            // RFC 9293 §3.8.6.2.1 (MUST-38): a part only if it is half the largest window, or when the
             // override timer says so. S5.2
             let worthwhile = usable >= mss || usable >= (self.snd.max_wnd / 2).max(1);
             let nothing_out = self.snd.una == self.snd.nxt && (worthwhile || self.owed.override_sws);
@@ -249,7 +251,8 @@ impl Tcb {
                 Next::Wait
             };
         }
-        // RFC 9293 §3.7.4 (Nagle): a small last segment waits for what is out. S8.1
+        // RFC 9293 §3.7.4 (Nagle, SHLD-7): a small last segment waits for what is out, and no longer (§3.9.1.2,
+        // MUST-60); not if the application doesn't want it (MUST-17). S8.1
         let small = len < mss && self.send.is_tail(index);
         if small && !self.nodelay && !self.fin_queued && self.snd.una != self.snd.nxt {
             return Next::Wait;
@@ -287,9 +290,9 @@ impl Tcb {
         let start = usize::from(meta.start);
         let payload = start..start + usize::from(octets);
         let header = self.header(seq, flags, &options, ctx);
-        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let envelope = self.envelope(ecn, ctx);
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, payload.clone(), src, dst, ecn);
+        let from = write_headers(&header, &envelope, frame, payload.clone());
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
         let flight = self.in_flight();
@@ -404,10 +407,10 @@ impl Tcb {
         let options =
             if flags.contains(Flags::SYN) { self.syn_options(ctx) } else { self.options(ctx, true) };
         let header = self.header(seq, flags, &options, ctx);
-        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let envelope = self.envelope(0, ctx);
         let index = chunk.index();
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &self.hop.link, frame, MAX_HEADERS..MAX_HEADERS, src, dst, 0);
+        let from = write_headers(&header, &envelope, frame, MAX_HEADERS..MAX_HEADERS);
         let slice = ctx.pool.transmit_once(chunk, from..MAX_HEADERS);
         push(out, ctx, slice.index, from, MAX_HEADERS);
         true
@@ -422,17 +425,25 @@ impl Tcb {
     ) -> Emit<'a> {
         let window = if flags.contains(Flags::SYN) { self.syn_window(ctx) } else { self.window(ctx) };
         let ack = if flags.contains(Flags::ACK) { self.rcv.nxt } else { SeqNumber(0) };
-        let echo = if flags.intersects(Flags::SYN | Flags::RST) { Flags::NONE } else { self.ecn.echo() };
+        let opens = flags.intersects(Flags::SYN | Flags::RST);
+        let echo = if opens { Flags::NONE } else { self.ecn.echo() };
+        let (urg, urgent) = if opens { (Flags::NONE, 0) } else { self.urgent_ahead(seq) };
         Emit {
             src_port: self.tuple.local_port,
             dst_port: self.tuple.remote_port,
             seq,
             ack,
-            flags: flags | echo,
+            flags: flags | echo | urg,
             window,
-            urgent: 0,
+            urgent,
             options,
         }
+    }
+
+    fn envelope<M>(&self, ecn: u8, ctx: &Ctx<'_, M>) -> Envelope {
+        let (link, src, dst) = (self.hop.link, self.tuple.local_ip, self.tuple.remote_ip);
+        // RFC 9293 §3.9.1.9 (SHLD-22), §3.9.2 (MUST-49).
+        Envelope { link, src, dst, traffic_class: self.dscp << 2 | ecn, hop_limit: ctx.config.hop_limit }
     }
 
     /// RFC 7323 §3.2: timestamps in every segment once negotiated; SACK blocks where there is room.
@@ -455,11 +466,12 @@ impl Tcb {
         }
     }
 
+    /// MSS in every SYN (RFC 9293 §3.7.1, MUST-14, SHLD-5, MAY-3), and in nothing else (MUST-65).
     fn syn_options<M: Memory>(&self, ctx: &Ctx<'_, M>) -> Options {
         let active = self.state == State::SynSent;
         Options {
             mss: Some(ctx.config.mss(&self.tuple)),
-            window_scale: (active || self.rcv.scale > 0 || self.snd.scale > 0).then_some(self.rcv.scale),
+            window_scale: self.scaling.then_some(self.rcv.scale),
             sack_permitted: self.sack,
             timestamps: self.timestamps.map(|ts| (ts.value(ctx.now), if active { 0 } else { ts.recent })),
             sack: SackBlocks::default(),
@@ -488,18 +500,26 @@ impl Tcb {
     }
 }
 
+/// What the headers around a segment say.
+struct Envelope {
+    link: ethernet::Header,
+    src: IpAddr,
+    dst: IpAddr,
+    /// DSCP and ECN.
+    traffic_class: u8,
+    hop_limit: u8,
+}
+
 fn write_headers(
     header: &Emit<'_>,
-    link: &ethernet::Header,
+    envelope: &Envelope,
     frame: &mut [u8],
     payload: core::ops::Range<usize>,
-    src: core::net::IpAddr,
-    dst: core::net::IpAddr,
-    ecn: u8,
 ) -> usize {
+    let &Envelope { link, src, dst, traffic_class, hop_limit } = envelope;
     let end = payload.end;
     let at = header.emit(frame, payload, src, dst);
-    let at = ip::emit(frame, at, end, src, dst, ip::TCP, ecn);
+    let at = ip::emit_hops(frame, at, end, src, dst, ip::TCP, traffic_class, hop_limit);
     link.emit(frame, at)
 }
 

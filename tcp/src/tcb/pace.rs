@@ -2,6 +2,7 @@
 //! (RFC 9002 §7.7 argues the same for QUIC). S7.2
 
 use super::congestion::Congestion;
+use super::rtt::RTO_MAX;
 use super::{Ctx, Tcb};
 use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
@@ -24,6 +25,10 @@ pub(super) struct Pace {
     next: Instant,
     /// Segments wait for their time, and for nothing else.
     behind: bool,
+    /// Nothing leaves before, at whatever rate: see [`hold`](Tcb::hold).
+    held: Instant,
+    /// Holds in a row.
+    holds: u8,
 }
 
 impl Tcb {
@@ -34,16 +39,30 @@ impl Tcb {
 
     /// Whether a segment has to wait for its time; then the timer is set.
     pub(super) fn must_wait<M>(&mut self, ctx: &Ctx<'_, M>) -> bool {
-        if self.pace.rate == 0 || self.pace.next <= ctx.now {
+        let next = if self.pace.rate == 0 { self.pace.held } else { self.pace.next.max(self.pace.held) };
+        if next <= ctx.now {
             return false;
         }
-        self.timers.set(TimerKind::Pacing, self.pace.next);
+        self.timers.set(TimerKind::Pacing, next);
         true
     }
 
     /// Output has come to a stop; `unfinished`: only for now.
     pub(super) fn note_pause(&mut self, unfinished: bool) {
         self.pace.behind = unfinished || self.timers.is_set(TimerKind::Pacing);
+    }
+
+    /// The network marks a window that can't get smaller: what it would let out waits for RTO, and twice as long each
+    /// time (RFC 9438 §4.6, RFC 3168 §6.1.2).
+    pub(super) fn hold(&mut self, now: Instant) {
+        let rto = self.rtt.rto() * (1 << self.pace.holds.min(8));
+        self.pace.held = now + rto.min(RTO_MAX);
+        self.pace.holds = self.pace.holds.saturating_add(1);
+    }
+
+    /// Something was acknowledged that the network hasn't marked.
+    pub(super) fn release(&mut self) {
+        self.pace.holds = 0;
     }
 
     /// `octets` of data go out.

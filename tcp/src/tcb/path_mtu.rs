@@ -12,6 +12,7 @@
 //! Every packet is sent with DF. Segments that were cut for the larger size are cut again when their
 //! turn comes to be sent, so that a smaller path costs O(1) a segment however much is queued.
 
+use super::congestion::Congestion;
 use super::{Ctx, TIMESTAMPS_LEN, Tcb};
 use crate::app::Closed;
 use crate::counters::DropReason;
@@ -99,7 +100,9 @@ impl Tcb {
             self.path.mtu = before;
             return false;
         }
-        self.snd.mss = self.path_mss();
+        let size = self.path_mss();
+        self.congestion.on_mss(u32::from(self.snd.mss), u32::from(size));
+        self.snd.mss = size;
         self.path.raise_at = raise_at;
         self.path.raising = false;
         self.path.probe = None;
@@ -196,7 +199,10 @@ impl Tcb {
             && end.leq(self.snd.una)
         {
             ctx.counters.tcp_mtup_success += 1;
-            self.snd.mss = self.snd.mss.max(len);
+            if self.snd.mss < len {
+                self.congestion.on_mss(u32::from(self.snd.mss), u32::from(len));
+                self.snd.mss = len;
+            }
             self.path.mtu = self.snd.mss + self.headers_len();
             self.path.probe = None;
             self.path.raising = false;

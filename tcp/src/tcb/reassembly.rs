@@ -496,6 +496,19 @@ mod tests {
         assert_eq!(r.segment(SeqNumber(0), b"zzzz"), Inserted::Dropped(DropReason::Duplicate));
     }
 
+    /// RFC 2018 §8: what was dropped isn't reported any more.
+    #[test]
+    fn d2_what_was_pruned_is_not_reported() {
+        let mut r = Receiver::new(0);
+        assert_eq!(r.segment(SeqNumber(10), b"abc"), Inserted::OutOfOrder);
+        assert_eq!(r.queue.sack_blocks(&r.pool).count(), 1);
+        assert_eq!(r.queue.prune(&mut r.pool), 1);
+        assert_eq!(r.queue.sack_blocks(&r.pool).count(), 0);
+        assert_eq!(r.segment(SeqNumber(10), b"abc"), Inserted::OutOfOrder);
+        assert_eq!(r.queue.sack_blocks(&r.pool).count(), 1);
+        r.queue.clear(&mut r.pool);
+    }
+
     #[test]
     fn t12_ranges_and_frames_are_bounded() {
         for (len, bound) in [(1, LITTLE_FRAMES_MAX), (PAYLOAD_WORTH_A_FRAME, u32::from(RANGES_MAX))] {

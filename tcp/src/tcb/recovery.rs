@@ -54,6 +54,8 @@ pub(super) struct Recovery {
     walk: Walk,
     pub(super) rack: Rack,
     probe: TailLossProbe,
+    /// The round trip was measured since the last tail loss probe, or the start (RFC 8985 §7.3).
+    measured: bool,
     /// Segments that arrived twice.
     duplicated: u32,
 }
@@ -200,9 +202,15 @@ impl Tcb {
         // Without either the back-off stays (Karn's rule, RFC 6298 §5, RFC 9293 MUST-18).
         let echoed = if acked > 0 { self.echoed_rtt(seg, ctx.now) } else { None };
         if let Some(rtt) = news.rtt.or(echoed) {
-            self.rtt.sample(rtt, ctx.now);
+            self.measured(rtt, ctx.now);
         }
         news
+    }
+
+    /// A round trip took `rtt`.
+    pub(super) fn measured(&mut self, rtt: Duration, now: Instant) {
+        self.rtt.sample(rtt, now);
+        self.recovery.measured = true;
     }
 
     /// RFC 7323 §4.1: an ACK of new data measures the round trip by its echo, also of what was sent twice.
@@ -417,7 +425,10 @@ impl Tcb {
         if self.recovery.phase == Phase::Open || !self.recovery.point.leq(self.snd.una) {
             return;
         }
-        if self.recovery.phase != Phase::Cwr {
+        if self.recovery.phase == Phase::Cwr {
+            // An echo widens no window, not even if it acknowledges all that was out (RFC 3168 §6.1.2).
+            news.acked = 0;
+        } else {
             self.recovery.rack.on_recovered();
         }
         let mss = u32::from(self.snd.mss);

@@ -68,7 +68,7 @@ impl RttEstimator {
         self.backoff = 0;
     }
 
-    /// The timeout expired: doubles it (RFC 6298 §5.5).
+    /// The timeout expired: doubles it (RFC 6298 §5.5, RFC 9293 §3.8.2, MUST-19).
     pub fn back_off(&mut self) {
         self.backoff = self.backoff.saturating_add(1);
     }

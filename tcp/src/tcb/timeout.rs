@@ -7,8 +7,9 @@ use crate::frame::Memory;
 use crate::time::Duration;
 use crate::timer::TimerKind;
 
-/// SYN retransmissions before an active open fails: 1 + 2 + … + 32 s, about a minute (Linux: 6).
-const SYN_RETRIES: u8 = 6;
+/// SYN retransmissions before an active open fails (RFC 9293 §3.8.3, MUST-22): 1 + 2 + … + 32 + 60 + 60 s are the three
+/// minutes that MUST-23 wants (Linux's 6 retransmissions are two).
+const SYN_RETRIES: u8 = 7;
 /// SYN-ACK retransmissions (Linux: 5). A spoofed SYN costs its victim at most six segments (T26).
 const SYN_ACK_RETRIES: u8 = 5;
 /// The same while backlogs are more than half full: an entry goes after three seconds instead of a minute, so that
@@ -101,7 +102,7 @@ impl Tcb {
         self.rtt.back_off();
     }
 
-    /// The window is closed and data waits: ask (RFC 9293 §3.8.6.1). S5.3
+    /// The window is closed and data waits: ask (RFC 9293 §3.8.6.1, MUST-35, MUST-36). S5.3
     fn on_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
         if self.give_up_if_due(ctx) {
             return;
@@ -115,7 +116,7 @@ impl Tcb {
         self.persist_backoff = (self.persist_backoff + 1).min(PERSIST_BACKOFF_MAX);
     }
 
-    /// When to probe next. S5.3
+    /// When to probe next: after RTO, then ever more seldom (RFC 9293 §3.8.6.1, SHLD-29, SHLD-30). S5.3
     pub(super) fn persist_interval(&self) -> Duration {
         let base = self.rtt.rto();
         (base * (1 << self.persist_backoff.min(PERSIST_BACKOFF_MAX))).min(super::rtt::RTO_MAX)

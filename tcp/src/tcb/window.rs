@@ -135,7 +135,7 @@ impl Tcb {
     }
 
     /// Where the right edge may be: never left of where it was, moved only by worthwhile steps
-    /// (RFC 9293 §3.8.6.2.2: a segment, or half the buffer). S5.2
+    /// (RFC 9293 §3.8.6.2.2, MUST-39: a segment, or half the buffer). S5.2
     fn edge_to_offer<M: Memory>(&self, ctx: &Ctx<'_, M>) -> SeqNumber {
         let limit = self.receive_limit(ctx);
         let room = limit.saturating_sub(self.recv.bytes()).min(u32::from(u16::MAX) << self.rcv.scale);

@@ -74,28 +74,29 @@ pub fn emit(
     protocol: u8,
     ecn: u8,
 ) -> usize {
-    emit_hops(frame, start, end, src, dst, protocol, ecn, HOP_LIMIT)
+    emit_hops(frame, start, end, src, dst, protocol, ecn & 0b11, HOP_LIMIT)
 }
 
-/// [`emit`] with a hop limit of the caller's choice (NDP wants 255).
+/// [`emit`] with a hop limit of the caller's choice (NDP wants 255), and the whole traffic class: DSCP and ECN (RFC
+/// 2474 §3), as the caller says it (RFC 9293 §3.9.1.9, SHLD-22).
 #[inline]
 #[allow(clippy::too_many_arguments)] // One per header field.
-pub(super) fn emit_hops(
+pub(crate) fn emit_hops(
     frame: &mut [u8],
     start: usize,
     end: usize,
     src: IpAddr,
     dst: IpAddr,
     protocol: u8,
-    ecn: u8,
+    traffic_class: u8,
     hop_limit: u8,
 ) -> usize {
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            ipv4::emit(frame, start, end, src, dst, protocol, ecn, hop_limit)
+            ipv4::emit(frame, start, end, src, dst, protocol, traffic_class, hop_limit)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            ipv6::emit(frame, start, end, src, dst, protocol, ecn, hop_limit)
+            ipv6::emit(frame, start, end, src, dst, protocol, traffic_class, hop_limit)
         }
         _ => {
             debug_assert!(false, "mixed address families");
@@ -105,7 +106,7 @@ pub(super) fn emit_hops(
 }
 
 /// For protocols of which each packet has one sender and one receiver, TCP above all: refuses what
-/// was sent to a group, and senders that can't exist (L6; RFC 9293 MUST-57, RFC 1122 §3.2.1.3).
+/// was sent to a group, and senders that can't exist (L6; RFC 9293 MUST-57, MUST-63, RFC 1122 §3.2.1.3).
 #[inline]
 pub(super) fn check_unicast(link: &ethernet::Header, ip: &Header) -> Result<(), DropReason> {
     let impossible = match (ip.src, ip.dst) {

@@ -79,7 +79,7 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
         match *kind {
             OPTION_END => break,
             OPTION_NOP => options = rest,
-            // An answer must not be led over a route of the sender's choice.
+            // An answer must not be led over a route of the sender's choice: not RFC 9293's MUST-53 (§3.9.2.1).
             OPTION_LSRR | OPTION_SSRR => return Err(DropReason::SourceRoute),
             _ => {
                 let len = usize::from(*rest.first().ok_or(DropReason::IpHeader)?);
@@ -103,14 +103,14 @@ pub(super) fn emit(
     src: Ipv4Addr,
     dst: Ipv4Addr,
     protocol: u8,
-    ecn: u8,
+    traffic_class: u8,
     hop_limit: u8,
 ) -> usize {
     let at = start - MIN_LEN;
     let total_len = u16::try_from(end - at).expect("a frame is shorter than 64 KiB");
     let mut header = [0; MIN_LEN];
     header[0] = 0x45;
-    header[1] = ecn & 0b11;
+    header[1] = traffic_class;
     put(&mut header, TOTAL_LEN, total_len.to_be_bytes());
     put(&mut header, FRAGMENT, DONT_FRAGMENT.to_be_bytes());
     header[TTL] = hop_limit;

@@ -131,14 +131,14 @@ pub(super) fn emit(
     src: Ipv6Addr,
     dst: Ipv6Addr,
     protocol: u8,
-    ecn: u8,
+    traffic_class: u8,
     hop_limit: u8,
 ) -> usize {
     let at = start - FIXED_LEN;
     let payload_len = u16::try_from(end - start).expect("a frame is shorter than 64 KiB");
     let mut header = [0; FIXED_LEN];
-    header[0] = 0x60;
-    header[1] = (ecn & 0b11) << 4;
+    header[0] = 0x60 | traffic_class >> 4;
+    header[1] = traffic_class << 4;
     put(&mut header, PAYLOAD_LEN, payload_len.to_be_bytes());
     header[NEXT_HEADER] = protocol;
     header[HOP_LIMIT] = hop_limit;

@@ -88,7 +88,7 @@ impl Options {
 
     /// Reads the octets between the fixed header and the data. A list that runs over its end stops
     /// there, and what came before holds; a known option of the wrong length is passed over; of
-    /// two of a kind the later holds. All as Linux has it (T17).
+    /// two of a kind the later holds. All as Linux has it (T17; RFC 9293 §3.1, MUST-4 to MUST-7, MUST-64).
     #[inline]
     pub(super) fn parse(octets: &[u8]) -> Self {
         if octets.len() == 12 && octets.starts_with(&TIMESTAMPS_ONLY) {
@@ -152,7 +152,8 @@ impl Options {
     }
 
     /// Writes the options, each padded to four octets by NOPs in front, in Linux's order: MSS,
-    /// SACK-permitted and timestamps in one, window scale, SACK blocks.
+    /// SACK-permitted and timestamps in one, window scale, SACK blocks. Each but NOP has its length (RFC 9293 §3.1,
+    /// MUST-68), and none ends the list early, so that no zeros have to follow (MUST-69).
     #[inline]
     pub(super) fn emit(&self, to: &mut [u8]) {
         debug_assert_eq!(to.len(), self.emitted_len());

@@ -11,6 +11,7 @@ pub enum Event {
     Readable,
     Writable,
     Eof,
+    Urgent,
     Closed(Closed),
 }
 
@@ -21,6 +22,7 @@ impl Event {
             ("readable", None) => Self::Readable,
             ("writable", None) => Self::Writable,
             ("eof", None) => Self::Eof,
+            ("urgent", None) => Self::Urgent,
             ("closed", Some("finished")) => Self::Closed(Closed::Finished),
             ("closed", Some("reset")) => Self::Closed(Closed::Reset),
             ("closed", Some("timed_out")) => Self::Closed(Closed::TimedOut),
@@ -38,6 +40,7 @@ impl fmt::Display for Event {
             Self::Readable => "readable",
             Self::Writable => "writable",
             Self::Eof => "eof",
+            Self::Urgent => "urgent",
             Self::Closed(Closed::Finished) => "closed finished",
             Self::Closed(Closed::Reset) => "closed reset",
             Self::Closed(Closed::TimedOut) => "closed timed_out",
@@ -117,6 +120,9 @@ impl App for Recorder {
         let seen = self.of(conn.peer().port());
         if ready.writable {
             seen.hears(Event::Writable);
+        }
+        if ready.urgent {
+            seen.hears(Event::Urgent);
         }
         if ready.readable {
             seen.hears(Event::Readable);

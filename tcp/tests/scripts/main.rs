@@ -35,14 +35,15 @@
 //! **The application**: `listen backlog 5`, `connect`, `accept` (it was told of the connection), `write 1000`,
 //! `write 1000 -> 500` (so much is taken), `read 1000` (exactly), `read all`, `reads on` (whatever comes, at once),
 //! `nodelay on`, `user_timeout 5`, `keepalive 10 1 3` (idle, interval, probes; or off), `linger 0`, `shutdown`,
-//! `abort`, `drain`. It has heard: `event opened|readable|writable|eof`,
+//! `abort`, `drain`, `urgent` (all that is queued). It has heard: `event opened|readable|writable|eof|urgent`,
 //! `event closed finished|reset|timed_out|aborted|unreachable` (and forgets what came before), `event none`.
 //!
 //! **To look at**: `state FIN-WAIT-2`, `states SYN-RECEIVED 3`, `counter TcpExtTCPTimeouts 1`,
-//! `assert cwnd == 10*1000`, `assert rto <= 300ms` (also ssthresh, mss, srtt, recv_queue, send_queue, retransmits),
+//! `assert cwnd == 10*1000`, `assert rto <= 300ms` (also ssthresh, mss, srtt, recv_queue, send_queue, retransmits,
+//! urgent),
 //! `+1 nothing`.
 //!
-//! **Before all else**: `config ipv6`, `config mtu 9000`, `peer_isn`, `receive_buffer`, `send_buffer`, `keepalive`,
+//! **Before all else**: `config ipv6`, `config mtu 9000`, `peer_isn`, `receive_buffer`, `send_buffer`, `keepalive on`,
 //! `keepalive_interval`, `keepalive_probes`, `user_timeout`, `orphan_timeout`, `fin_timeout`, `time_wait`,
 //! `max_connections`, `max_time_wait`, `frames`, `congestion reno`, `syncookies off|on|always`,
 //! `ecn off|answer|ask`, `quick_acks 16` (0 in scripts unless set).

@@ -43,6 +43,7 @@ pub enum Action {
     Linger(Option<f64>),
     Shutdown,
     Abort,
+    Urgent,
     Drain,
     /// Frames to the stack, as one batch.
     Inject(Vec<(usize, Injected)>),
@@ -239,6 +240,7 @@ fn action(verb: &str, rest: &str) -> Result<Action, String> {
         "linger" => Ok(Action::Linger(Some(number(rest)?))),
         "shutdown" => nothing_more(Action::Shutdown),
         "abort" => nothing_more(Action::Abort),
+        "urgent" => nothing_more(Action::Urgent),
         "drain" => nothing_more(Action::Drain),
         "nothing" => nothing_more(Action::Nothing),
         "state" => Ok(Action::State(state(rest)?)),

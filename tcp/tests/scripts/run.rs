@@ -184,6 +184,7 @@ impl<'a> Runner<'a> {
             }
             Action::Shutdown => self.with_conn(flow, |_, conn| conn.shutdown()),
             Action::Abort => self.with_conn(flow, |_, conn| conn.abort()),
+            Action::Urgent => self.with_conn(flow, |_, conn| conn.send_urgent()),
             Action::Drain => {
                 let (now, app) = (self.now, &mut self.app);
                 self.stack.as_mut().expect("set up").drain(app, now);
@@ -206,6 +207,7 @@ impl<'a> Runner<'a> {
             "receive_buffer" => self.config.receive_buffer = number()?,
             "send_buffer" => self.config.send_buffer = number()?,
             "keepalive" if value == "off" => self.config.keepalive = None,
+            "keepalive" if value == "on" => self.config.keepalive = Some(Keepalive::default().idle),
             "keepalive" => self.config.keepalive = Some(seconds()?),
             "keepalive_interval" => self.config.keepalive_interval = seconds()?,
             "keepalive_probes" => self.config.keepalive_probes = number()? as u8,

@@ -1,6 +1,6 @@
 //! FIN-WAIT-1, FIN-WAIT-2, CLOSING, CLOSE-WAIT, LAST-ACK.
 
-use byway_tcp::app::Closed;
+use byway_tcp::app::{Closed, Keepalive};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::Duration;
 
@@ -223,6 +223,7 @@ fn t7_blind_segments_while_closing() {
 fn s2_3_close_wait_is_counted_and_watched() {
     let mut p = Probe::new();
     let peer = p.close_wait();
+    p.act(&peer, |_, conn| conn.set_keepalive(Some(Keepalive::default())));
     p.wait(Duration::from_secs(600));
     assert_eq!(p.count(State::CloseWait), 1);
     assert!(p.info(peer.id).expect("there").in_state >= Duration::from_secs(600));

@@ -4,6 +4,7 @@ use byway_tcp::app::Closed;
 use byway_tcp::counters::DropReason;
 use byway_tcp::frame::Owner;
 use byway_tcp::seq::SeqNumber;
+use byway_tcp::stack::Config;
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::tcp::{Flags, Options, SackBlocks};
@@ -583,4 +584,34 @@ fn without_ack_nothing_is_taken() {
     }
     assert_eq!(p.state(&peer), State::Established);
     assert!(p.app.text(peer.id).is_empty());
+}
+
+/// RFC 9293 §3.9.1.9 (MUST-48, SHLD-21, SHLD-22), §3.9.2 (MUST-49): routers are told what the application and the
+/// configuration say.
+#[test]
+fn the_application_says_how_segments_are_served() {
+    let config = Config { hop_limit: 3, ..config() };
+    let mut p = Probe::with(config, 512, Instant::from_millis(1000));
+    for remote in [v4(2), v6(2)] {
+        let peer = Peer { remote, ..p.peer() };
+        let syn_ack = p.ask(&peer, &peer.seg(SYN).mss(1000));
+        assert_eq!(p.last_service, (0, 3));
+        let mut peer = Peer { seq: peer.seq + 1, ack: syn_ack.end(), ..peer };
+        p.tell(&peer, &peer.seg(ACK));
+        peer.id = p.app.opened.pop().expect("opened");
+        for dscp in [46, 0, 63] {
+            p.act(&peer, |_, conn| conn.set_dscp(dscp));
+            peer.ack = p.send(&peer, b"text")[0].end();
+            assert_eq!(p.last_service, (dscp << 2, 3), "text");
+            p.tell(&peer, &peer.seg(ACK));
+            p.give(&peer, &peer.seg(ACK).data(b"?"));
+            peer.seq += 1;
+            p.wait_ms(100);
+            assert_eq!(p.last_service, (dscp << 2, 3), "an acknowledgement");
+        }
+    }
+    // Answers to strangers, too.
+    let stranger = Peer { local_port: 81, ..p.peer() };
+    p.ask(&stranger, &stranger.seg(SYN));
+    assert_eq!(p.last_service, (0, 3));
 }

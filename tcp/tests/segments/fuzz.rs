@@ -97,7 +97,8 @@ impl Fuzz {
             1 => FIN_ACK,
             2 if rng.random_bool(0.2) => RST,
             3 => SYN,
-            4..8 => PSH_ACK,
+            4..7 => PSH_ACK,
+            7 => PSH_ACK | URG,
             _ => ACK,
         };
         let offset = if rng.random_bool(0.7) { 0 } else { OFFSETS[rng.random_range(0..OFFSETS.len())] };
@@ -161,6 +162,10 @@ impl Fuzz {
                 }
             }
             18 if len % 4 == 0 => conn.shutdown(),
+            19 => {
+                conn.send_urgent();
+                assert!(conn.urgent().is_none_or(|octets| octets < 1 << 20), "T18");
+            }
             _ => {}
         });
     }

@@ -202,7 +202,7 @@ fn l8_a_guess_changes_nothing() {
 }
 
 /// S6.2, RFC 1191 §6.4, RFC 8201 §4: what was too large goes out again at once in smaller segments, the rest
-/// follows at that size, in order, and the congestion window stays.
+/// follows at that size, in order, and the congestion window stays, in segments (RFC 5681 §3.1).
 #[test]
 fn s6_2_a_smaller_path_is_used_at_once_and_is_not_congestion() {
     for (remote, mtu, mss) in [(v4(2), 1400, 1360), (v4(2), 600, 560), (v6(2), 1300, 1240)] {
@@ -218,7 +218,8 @@ fn s6_2_a_smaller_path_is_used_at_once_and_is_not_congestion() {
         let mut again = tell(&mut p, &peer, sent[1].seq, What::TooBig(mtu));
         assert!(!again.is_empty(), "at once");
         let info = p.info(peer.id).expect("there");
-        assert_eq!((usize::from(info.mss), info.cwnd), (mss, cwnd));
+        let segments = cwnd as usize * mss / full;
+        assert_eq!((usize::from(info.mss), info.cwnd as usize), (mss, segments), "as many of them");
         // The rest of the flight says the same.
         for seg in &sent[2..] {
             assert_eq!(tell(&mut p, &peer, seg.seq, What::TooBig(mtu)), []);

@@ -2,7 +2,7 @@
 
 use byway_tcp::app::Closed;
 use byway_tcp::counters::DropReason;
-use byway_tcp::stack::{Config, SynCookies};
+use byway_tcp::stack::{Cidr, Config, Listener, SynCookies};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::tcp::{Flags, Options};
@@ -69,6 +69,57 @@ fn s1_5_an_ack_to_a_listener_is_reset() {
     p.tell(&peer, &Seg::new(Flags::NONE, 5, 0).data(b"x"));
     p.tell(&peer, &Seg::new(SYN | FIN, 5, 0));
     assert_eq!(p.state(&peer), State::Listen);
+}
+
+/// S1.1: who listens on a port that has connections leaves them alone, and is called by others (RFC 9293 §3.9.1.1,
+/// MUST-41, MUST-42).
+#[test]
+fn s1_1_a_passive_open_disturbs_no_connection() {
+    let mut p = Probe::new();
+    let (half_open, _) = p.half_open(Options::NONE);
+    let (asking, _) = p.connect();
+    for port in [half_open.local_port, asking.local_port] {
+        p.stack.listen(Listener { port, backlog: 4 });
+    }
+    assert_eq!((p.state(&half_open), p.state(&asking)), (State::SynReceived, State::SynSent));
+    for port in [half_open.local_port, asking.local_port] {
+        let peer = Peer { local_port: port, ..p.peer() };
+        assert_eq!(p.ask(&peer, &peer.seg(SYN)).flags, SYN_ACK);
+        assert_eq!(p.state(&peer), State::SynReceived);
+    }
+    p.tell(&half_open, &half_open.seg(ACK));
+    assert!(p.ask(&asking, &asking.seg(SYN_ACK)).is(ACK));
+    assert_eq!((p.state(&half_open), p.state(&asking)), (State::Established, State::Established));
+}
+
+/// S1.1: an open that names one of our addresses is that address's alone (RFC 9293 §3.9.1.1, MUST-43).
+#[test]
+fn s1_1_opens_at_one_address() {
+    let mut config = config();
+    config.addresses.push(Cidr { address: v4(9), prefix: 24 });
+    let mut p = Probe::with(config, 512, Instant::from_millis(1000));
+    p.stack.listen_at(v6(1), Listener { port: 81, backlog: 4 });
+    let (four, six) =
+        (Peer { local_port: 81, ..p.peer() }, Peer { local_port: 81, remote: v6(2), ..p.peer() });
+    assert_eq!(p.ask(&four, &four.seg(SYN)).flags, RST_ACK);
+    assert_eq!(p.ask(&six, &six.seg(SYN)).flags, SYN_ACK);
+    // Another address is another listener; all addresses would be two for one.
+    p.stack.listen(Listener { port: 81, backlog: 4 });
+    assert_eq!(p.ask(&four, &four.seg(SYN)).flags, RST_ACK);
+    p.stack.listen_at(v4(1), Listener { port: 81, backlog: 4 });
+    assert_eq!(p.ask(&four, &four.seg(SYN)).flags, SYN_ACK);
+    // Each gives its own place back.
+    p.tell(&six, &Seg::new(RST, six.seq + 1, 0));
+    p.tell(&four, &Seg::new(RST, four.seq + 1, 0));
+    assert_eq!(p.count(State::SynReceived), 0);
+
+    let remote = std::net::SocketAddr::new(v4(2), 9);
+    for (local, works) in [(v4(9), true), (v4(1), true), (v4(77), false), (v6(1), false)] {
+        let id = p.stack.connect_from(local, remote, p.now);
+        assert_eq!(id.map(|id| p.info(id).expect("there").local.ip()).ok(), works.then_some(local));
+    }
+    let id = p.stack.connect(remote, p.now).expect("connect");
+    assert_eq!(p.info(id).expect("there").local.ip(), v4(1), "the first that fits");
 }
 
 /// S1.3: two connections' numbers don't follow from each other, and time moves them on (RFC 6528).

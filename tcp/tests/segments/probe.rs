@@ -203,6 +203,8 @@ pub struct Probe {
     pub others: Vec<Vec<u8>>,
     /// Where the last segment went.
     pub last_dst: MacAddr,
+    /// Traffic class and hop limit of the last segment.
+    pub last_service: (u8, u8),
     /// Octets in and out, ARP not counted.
     pub octets: (usize, usize),
 }
@@ -213,6 +215,14 @@ pub fn config() -> Config {
     config.max_connections = 64;
     config.max_time_wait = 64;
     config
+}
+
+/// Traffic class and hop limit of an untagged frame.
+fn service(frame: &[u8]) -> (u8, u8) {
+    match frame[14] >> 4 {
+        4 => (frame[15], frame[22]),
+        _ => (frame[14] << 4 | frame[15] >> 4, frame[21]),
+    }
 }
 
 pub fn v4(last: u8) -> IpAddr {
@@ -247,6 +257,7 @@ impl Probe {
             answers_arp: true,
             others: Vec::new(),
             last_dst: MacAddr::default(),
+            last_service: (0, 0),
             octets: (0, 0),
         };
         probe.introduce();
@@ -332,6 +343,7 @@ impl Probe {
                 match packet.body {
                     Body::Tcp(header, seg) => {
                         self.last_dst = packet.link.dst;
+                        self.last_service = service(&octets);
                         assert!(header.payload.1 + header.payload.0 <= 1514, "within the MTU");
                         self.octets.1 += octets.len();
                         let (at, len) = seg.payload;

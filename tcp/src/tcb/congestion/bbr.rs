@@ -23,7 +23,8 @@
 mod cycle;
 mod model;
 
-use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, Signal, initial_window};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, Signal};
+use super::{initial_window, window_in_segments};
 use crate::tcb::rate::LostSample;
 use crate::time::{Duration, Instant};
 use cycle::{Cycle, State};
@@ -378,9 +379,13 @@ impl Congestion for Bbr {
         }
     }
 
-    fn on_mss(&mut self, mss: u32) {
+    fn on_syn_lost(&mut self, mss: u32) {
+        self.cwnd = mss;
+    }
+
+    fn on_mss(&mut self, before: u32, mss: u32) {
         self.mss = mss;
-        self.cwnd = self.cwnd.max(mss);
+        self.cwnd = window_in_segments(self.cwnd, before, mss);
     }
 
     /// It has no ssthresh to come down to.

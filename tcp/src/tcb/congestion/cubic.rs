@@ -14,7 +14,8 @@
 
 use super::hystart::{HyStart, Step};
 use super::validation::Validation;
-use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Phase, Signal, initial_window, window_rate};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Phase, Signal};
+use super::{initial_window, window_in_segments, window_rate};
 use crate::time::{Duration, Instant};
 
 /// W_est is kept in 2^-12 octets: an ACK of one segment adds MSS²/cwnd octets to it, 4 of these units at the
@@ -307,8 +308,12 @@ impl Congestion for Cubic {
         self.unused_since = self.unused_since.min(now - idle);
     }
 
-    fn on_mss(&mut self, mss: u32) {
-        self.cwnd = self.cwnd.max(mss);
+    fn on_syn_lost(&mut self, mss: u32) {
+        self.cwnd = mss;
+    }
+
+    fn on_mss(&mut self, before: u32, mss: u32) {
+        self.cwnd = window_in_segments(self.cwnd, before, mss);
         // K was counted in the old segments: a new stage from here.
         self.stage.epoch = Instant::NEVER;
     }

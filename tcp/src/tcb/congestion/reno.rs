@@ -1,6 +1,7 @@
 //! Reno (RFC 5681). S7.1
 
-use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, initial_window, window_rate};
+use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase};
+use super::{initial_window, window_in_segments, window_rate};
 use crate::time::{Duration, Instant};
 
 /// Slow start, congestion avoidance, halving on loss.
@@ -101,8 +102,12 @@ impl Congestion for Reno {
         self.acked = 0;
     }
 
-    fn on_mss(&mut self, mss: u32) {
-        self.cwnd = self.cwnd.max(mss);
+    fn on_syn_lost(&mut self, mss: u32) {
+        self.cwnd = mss;
+    }
+
+    fn on_mss(&mut self, before: u32, mss: u32) {
+        self.cwnd = window_in_segments(self.cwnd, before, mss);
     }
 
     fn descent(&self) -> Descent {

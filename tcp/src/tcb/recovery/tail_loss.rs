@@ -16,8 +16,6 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 /// Beyond two round trips, for timers that tick (Linux: two jiffies). It also keeps exchanges within a data centre
 /// from arming and disarming the wheel with each segment.
 const SLACK: Duration = Duration::from_millis(2);
-/// Without a round-trip time (RFC 8985 §7.2).
-const WITHOUT_RTT: Duration = Duration::from_secs(1);
 
 /// The probe that is out.
 #[derive(Debug, Default)]
@@ -35,15 +33,12 @@ impl Tcb {
         let quiet = self.sack
             && self.snd.una != self.snd.nxt
             && matches!(self.recovery.phase, Phase::Open | Phase::Cwr)
-            && self.recovery.probe.end.is_none()
             && self.send.sacked_frames == 0;
-        if !quiet {
-            return;
-        }
-        let mut timeout = match self.rtt.srtt() {
-            Some(srtt) => 2 * srtt + SLACK,
-            None => WITHOUT_RTT,
-        };
+        // RFC 8985 §7.3: one probe at a time, and none before the round trip was measured since the last: probes whose
+        // ACKs measure nothing would hide that the path has got longer. Then only the retransmission timer runs.
+        let may_probe = self.recovery.probe.end.is_none() && self.recovery.measured;
+        let Some(srtt) = self.rtt.srtt().filter(|_| quiet && may_probe) else { return };
+        let mut timeout = 2 * srtt + SLACK;
         if self.snd.nxt.since(self.snd.una) <= u32::from(self.snd.mss) {
             timeout += MAX_ACK_DELAY;
         }
@@ -60,6 +55,7 @@ impl Tcb {
     /// The probe went out: a segment `again`, or a new one.
     pub(in crate::tcb) fn probe_sent<M>(&mut self, again: bool, ctx: &mut Ctx<'_, M>) {
         ctx.counters.tcp_loss_probes += 1;
+        self.recovery.measured = false;
         self.recovery.probe = TailLossProbe { end: Some(self.snd.nxt), again };
         self.timers.clear(TimerKind::LossProbe);
     }

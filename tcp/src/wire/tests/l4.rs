@@ -215,6 +215,30 @@ proptest! {
         prop_assert!(fitting == options.sack.len() || sent.header_len() + 8 > 60);
     }
 
+    /// RFC 9293 §3.1: each option but NOP has its length (MUST-68), and the last one ends where the data begin, so
+    /// that no end of the list with its zeros is needed (MUST-69).
+    #[test]
+    fn s4_1_what_is_sent_has_lengths_and_no_rest(options in any_options()) {
+        let (src, dst) = PAIRS[0];
+        let sent = Emit {
+            src_port: 1, dst_port: 2, seq: SeqNumber(3), ack: SeqNumber(4),
+            flags: Flags::ACK, window: 5, urgent: 0, options: &options,
+        };
+        let mut frame = vec![0xa5; 256];
+        let at = sent.emit(&mut frame, 128..128, src, dst);
+        let mut rest = &frame[at + 20..128];
+        while let [kind, after @ ..] = rest {
+            prop_assert_ne!(*kind, 0, "no end of list");
+            rest = match (*kind, after.first()) {
+                (1, _) => after,
+                (2 | 3 | 4 | 5 | 8, Some(&len @ 2..)) if usize::from(len) <= rest.len() => {
+                    &rest[usize::from(len)..]
+                }
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            };
+        }
+    }
+
     #[test]
     fn t17_random_options_never_panic(octets in prop::collection::vec(any::<u8>(), 0..40)) {
         let mut octets = octets;

@@ -93,6 +93,7 @@ impl Runner<'_> {
             "retransmits" => info.retransmits.into(),
             "srtt" => info.srtt.map_or(0, micros),
             "rto" => micros(info.rto),
+            "urgent" => self.with_conn(number, |_, conn| conn.urgent())?.unwrap_or(0).into(),
             _ => return Err(format!("nothing to know of `{what}`")),
         };
         let wanted = quantity(wanted)?;
