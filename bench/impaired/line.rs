@@ -154,13 +154,18 @@ impl Line {
             mark_octets: scenario.ecn.then_some(MARK_OCTETS),
             ..bottleneck(round)
         };
-        let impair = self.impair(data)?;
-        let (retransmitted, dropped) = (self.retransmitted(byway, sender)?, dropped_by_host()?);
-        let (octets, took) = self.while_kernel_serves(congestion, || {
-            self.receive(sender, Duration::ZERO, Duration::from_secs(seconds))
+        let (retransmitted, dropped, impair, (octets, took)) = self.while_kernel_serves(congestion, || {
+            // Hosts find each other's Ethernet address over this line, too, and keep it.
+            let clean = self.impair(bottleneck(round))?;
+            self.receive(sender, Duration::ZERO, ONE_WAY)?;
+            settle();
+            clean.stop()?;
+            let impair = self.impair(data)?;
+            let (retransmitted, dropped) = (self.retransmitted(byway, sender)?, dropped_by_host()?);
+            let received = self.receive(sender, Duration::ZERO, Duration::from_secs(seconds))?;
+            Ok((retransmitted, dropped, impair, received))
         })?;
-        // The reset on its way, and what is on the line behind it.
-        thread::sleep(4 * ONE_WAY);
+        settle();
         let retransmitted = self.retransmitted(byway, sender)? - retransmitted;
         let report = impair.stop()?;
         let lost = [report.a_to_b, report.b_to_a].map(|way| way.missed + way.refused + way.oversized);
@@ -256,6 +261,11 @@ impl Line {
             }
         }
     }
+}
+
+/// Waits for the reset on its way, and for what is on the line behind it.
+fn settle() {
+    thread::sleep(4 * ONE_WAY);
 }
 
 /// Both ways alike.
