@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Ready};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Ready, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
 use byway_tcp::tcb::state::State;
@@ -122,6 +122,9 @@ impl Conn for TestConn {
         self.sent_lens.push(chunk.len());
         self.in_flight.push_back(chunk);
         Ok(())
+    }
+    fn trouble(&self) -> Option<Trouble> {
+        None
     }
     fn urgent(&self) -> Option<u32> {
         None

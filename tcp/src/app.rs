@@ -38,6 +38,18 @@ pub struct Ready {
     pub timer: bool,
     /// The peer calls octets urgent, or more of them than before: see [`Conn::urgent`] (RFC 9293 §3.8.5, MUST-32).
     pub urgent: bool,
+    /// The peer may be out of reach: see [`Conn::trouble`]. Who doesn't care needn't look (RFC 9293 §3.9.1.8, MUST-47,
+    /// SHLD-20).
+    pub trouble: bool,
+}
+
+/// What may be wrong with a connection that goes on all the same: soft errors (RFC 9293 §3.9.1.8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// A router, or the peer's host, has said that our packets don't get there (§3.9.2.2, SHLD-25).
+    Unreachable,
+    /// The same segment was sent again three times (§3.8.3: R1, SHLD-9, SHLD-10).
+    Unanswered,
 }
 
 /// How a connection ended.
@@ -102,6 +114,9 @@ pub trait Conn {
     fn now(&self) -> Instant;
     /// Payload octets that fit into one segment to this peer.
     fn mss(&self) -> usize;
+
+    /// What is wrong, as long as the peer has acknowledged nothing since.
+    fn trouble(&self) -> Option<Trouble>;
 
     /// The next received octets in order, in the frame they arrived in; this opens the window.
     /// `None`: nothing there (yet). The caller owns the chunk.

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use crate::app::{Conn, ConnId, Keepalive};
+use crate::app::{Conn, ConnId, Keepalive, Trouble};
 use crate::counters::Totals;
 use crate::frame::{Chunk, Memory, Owner};
 use crate::tcb::{Ctx, Tcb};
@@ -34,6 +34,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
 
     fn mss(&self) -> usize {
         usize::from(self.tcb.queue_mss())
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.tcb.trouble()
     }
 
     #[inline]

@@ -10,11 +10,14 @@
 
 use super::state::State;
 use super::{Ctx, Tcb};
-use crate::app::{Closed, Keepalive};
+use crate::app::{Closed, Keepalive, Trouble};
 use crate::seq::SeqNumber;
 use crate::stack::Config;
 use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
+
+/// R1 (RFC 9293 §3.8.3, SHLD-10): so many retransmissions of a segment, and the application is told.
+const RETRANSMISSIONS_R1: u32 = 3;
 
 /// What the application has set for one connection, in milliseconds: a table holds many.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +75,19 @@ impl Tcb {
     /// nothing to fear as long as it answers (RFC 9293 §3.8.6, SHLD-17, MUST-37).
     fn is_shut(&self) -> bool {
         self.snd.wnd == 0 || self.snd.una == self.snd.nxt
+    }
+
+    /// RFC 9293 §3.8.3: R1 is reached, R2 isn't (MUST-20, SHLD-9).
+    pub(super) fn note_timeout(&mut self) {
+        self.ready.trouble |= self.recovery.timeouts() == RETRANSMISSIONS_R1;
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        if self.is_unreachable() {
+            Some(Trouble::Unreachable)
+        } else {
+            (self.recovery.timeouts() >= RETRANSMISSIONS_R1).then_some(Trouble::Unanswered)
+        }
     }
 
     /// When what waits to be acknowledged, or only to be sent, will have waited too long, whatever the peer answers.

@@ -128,6 +128,7 @@ impl Tcb {
             Cause::TooBig { mtu } => self.on_too_big(mtu, ctx).map(Some),
             _ => {
                 self.path.trouble_at = Some(ctx.now);
+                self.ready.trouble = true;
                 // RFC 9293 §3.9.2.2: hard errors SHOULD abort (SHLD-26); RFC 5927 §6.2: but nothing that is
                 // established, where the last word is the retransmission limit's. L8
                 if report.hard && matches!(self.state, State::SynSent | State::SynReceived) {

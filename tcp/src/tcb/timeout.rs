@@ -82,6 +82,7 @@ impl Tcb {
             return;
         }
         self.on_retransmission_timeout(ctx);
+        self.note_timeout();
         self.suspect_black_hole(ctx);
         if self.send.bytes() == 0 && self.fin_sent {
             self.owed.fin = true;

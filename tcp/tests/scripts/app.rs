@@ -12,6 +12,7 @@ pub enum Event {
     Writable,
     Eof,
     Urgent,
+    Trouble,
     Closed(Closed),
 }
 
@@ -23,6 +24,7 @@ impl Event {
             ("writable", None) => Self::Writable,
             ("eof", None) => Self::Eof,
             ("urgent", None) => Self::Urgent,
+            ("trouble", None) => Self::Trouble,
             ("closed", Some("finished")) => Self::Closed(Closed::Finished),
             ("closed", Some("reset")) => Self::Closed(Closed::Reset),
             ("closed", Some("timed_out")) => Self::Closed(Closed::TimedOut),
@@ -41,6 +43,7 @@ impl fmt::Display for Event {
             Self::Writable => "writable",
             Self::Eof => "eof",
             Self::Urgent => "urgent",
+            Self::Trouble => "trouble",
             Self::Closed(Closed::Finished) => "closed finished",
             Self::Closed(Closed::Reset) => "closed reset",
             Self::Closed(Closed::TimedOut) => "closed timed_out",
@@ -120,6 +123,9 @@ impl App for Recorder {
         let seen = self.of(conn.peer().port());
         if ready.writable {
             seen.hears(Event::Writable);
+        }
+        if ready.trouble {
+            seen.hears(Event::Trouble);
         }
         if ready.urgent {
             seen.hears(Event::Urgent);

@@ -35,7 +35,7 @@
 //! **The application**: `listen backlog 5`, `connect`, `accept` (it was told of the connection), `write 1000`,
 //! `write 1000 -> 500` (so much is taken), `read 1000` (exactly), `read all`, `reads on` (whatever comes, at once),
 //! `nodelay on`, `user_timeout 5`, `keepalive 10 1 3` (idle, interval, probes; or off), `linger 0`, `shutdown`,
-//! `abort`, `drain`, `urgent` (all that is queued). It has heard: `event opened|readable|writable|eof|urgent`,
+//! `abort`, `drain`, `urgent` (all that is queued). It has heard: `event opened|readable|writable|eof|urgent|trouble`,
 //! `event closed finished|reset|timed_out|aborted|unreachable` (and forgets what came before), `event none`.
 //!
 //! **To look at**: `state FIN-WAIT-2`, `states SYN-RECEIVED 3`, `counter TcpExtTCPTimeouts 1`,

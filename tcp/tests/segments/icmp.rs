@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use byway_tcp::app::Closed;
+use byway_tcp::app::{Closed, Trouble};
 use byway_tcp::counters::DropReason;
 use byway_tcp::stack::News;
 use byway_tcp::tcb::state::State;
@@ -129,13 +129,20 @@ fn l8_an_established_connection_survives_every_error() {
 fn l8_the_last_word_names_the_reason_of_a_time_out() {
     for (heard_since, reason) in [(false, Closed::Unreachable), (true, Closed::TimedOut)] {
         let mut p = Probe::new();
-        let mut peer = p.accept();
+        let peer = p.accept();
         let first = p.send(&peer, &[1; 100]);
         tell(&mut p, &peer, peer.ack, What::Host);
         p.wait_ms(1);
+        let trouble = |p: &mut Probe| {
+            let mut trouble = None;
+            p.act(&peer, |_, conn| trouble = conn.trouble());
+            trouble
+        };
+        assert_eq!(trouble(&mut p), Some(Trouble::Unreachable));
         if heard_since {
-            peer.ack = first[0].end();
+            let peer = Peer { ack: first[0].end(), ..peer };
             p.tell(&peer, &peer.seg(ACK));
+            assert_eq!(trouble(&mut p), None);
             p.send(&peer, &[2; 100]);
         }
         p.wait(Duration::from_secs(300));
