@@ -419,22 +419,18 @@ impl Tcb {
     }
 
     /// Everything that was out when the phase began is acknowledged. The ACK that ends fast recovery sets the window to
-    /// ssthresh and adds nothing (RFC 6582 §3.2 step 3); what arrived in the course of any phase doesn't make the window
-    /// grow now.
+    /// ssthresh and adds nothing (RFC 6582 §3.2 step 3), nor does one that ends the reduction for a mark (RFC 3168
+    /// §6.1.2); after a timeout what arrived in the course of it doesn't count now.
     fn leave_if_over<M>(&mut self, news: &mut News, ctx: &mut Ctx<'_, M>) {
         if self.recovery.phase == Phase::Open || !self.recovery.point.leq(self.snd.una) {
             return;
         }
-        if self.recovery.phase == Phase::Cwr {
-            // An echo widens no window, not even if it acknowledges all that was out (RFC 3168 §6.1.2).
-            news.acked = 0;
-        } else {
-            self.recovery.rack.on_recovered();
-        }
         let mss = u32::from(self.snd.mss);
         news.delivered = news.delivered.saturating_sub(self.recovery.assumed_sacked(mss));
-        let ends_fast_recovery = self.recovery.phase == Phase::FastRecovery;
-        news.acked = if ends_fast_recovery { 0 } else { news.acked.min(news.delivered) };
+        news.acked = if self.recovery.phase == Phase::Loss { news.acked.min(news.delivered) } else { 0 };
+        if self.recovery.phase != Phase::Cwr {
+            self.recovery.rack.on_recovered();
+        }
         self.congestion.on_recovered(ctx.now, mss);
         self.open();
     }
