@@ -136,10 +136,10 @@ impl Scenario {
         scenario
     }
 
-    /// Whether no end can vanish unheard: by a reset that is lost, an outage, or a crowded backlog.
+    /// Whether no end can vanish unheard: by a reset that is lost, an outage, or a full backlog.
     fn leaves_nobody_behind(&self) -> bool {
         let aborts = self.flows.iter().flat_map(|flow| &flow.scripts).any(Script::aborts);
-        !aborts && self.longest_outage.is_zero() && self.flows.len() <= 12
+        !aborts && self.longest_outage.is_zero() && self.flows.len() <= 8
     }
 
     /// Whether somebody may rightly give up: a link is down for longer than the shortest patience.

@@ -408,6 +408,9 @@ impl<'a> World<'a> {
                 let outcome = end.and_then(|end| end.closed);
                 let short_of_memory =
                     [flow.client, flow.server].iter().any(|&host| self.memory_aborts(host) > 0);
+                // Nobody repeats the ACK of a cookie that was lost, unless text follows it (RFC 4987 §3.6).
+                let forgotten = self.hosts[flow.server].manners().forgetful
+                    && ends.iter().flatten().all(|end| end.received == 0);
                 let fine = match (flow.kind, outcome) {
                     ("refused", Some(Closed::Reset)) => true,
                     ("refused", None) => end.is_none(),
@@ -417,7 +420,7 @@ impl<'a> World<'a> {
                     (_, Some(Closed::Finished)) => {
                         end.is_some_and(|end| end.received == end.plan.input.1 && end.eof && !peer.aborts())
                     }
-                    _ => self.scenario.excuses_timeouts() || short_of_memory,
+                    _ => self.scenario.excuses_timeouts() || short_of_memory || forgotten,
                 };
                 if !fine {
                     let what = end.map_or("never opened".to_string(), End::describe);
