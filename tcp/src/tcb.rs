@@ -369,8 +369,9 @@ impl Tcb {
         tcb.in_backlog = false;
         tcb.owed.syn = false;
         tcb.snd.nxt = iss + 1;
-        // Whatever was offered then: no less is taken now.
-        tcb.rcv.edge = tcb.rcv.nxt + u32::from(u16::MAX);
+        // Whatever was offered then: no less is taken now, nor more than could be (P2).
+        let most = ctx.config.receive_buffer.max(2 * u32::from(tcb.rcv.mss)).min(u32::from(u16::MAX));
+        tcb.rcv.edge = tcb.rcv.nxt + most;
         tcb
     }
 

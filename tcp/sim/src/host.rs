@@ -79,6 +79,8 @@ pub struct Host {
     pub fault: Option<Fault>,
     /// Most octets seen in any connection's queues, received and to be sent.
     pub most_queued: (u32, u32),
+    /// How often something waited for its next hop to be found, and when last.
+    speechless: (u64, Instant),
     rx: VecDeque<(Vec<u8>, bool)>,
     fill: Vec<u32>,
     completions: VecDeque<(Instant, u32)>,
@@ -100,6 +102,7 @@ impl Host {
             stalled_until: Instant::ZERO,
             fault,
             most_queued: (0, 0),
+            speechless: (0, Instant::ZERO),
             rx: VecDeque::new(),
             fill: Vec::new(),
             completions: VecDeque::new(),
@@ -153,6 +156,10 @@ impl Host {
         }
         self.stack.advance(&mut self.apps, now);
         self.transmit(now, out);
+        let waiting = self.stack.counters().dropped(DropReason::NoNeighbor);
+        if waiting != self.speechless.0 {
+            self.speechless = (waiting, now);
+        }
         self.wake_at = self.next_turn(now);
     }
 
@@ -239,14 +246,16 @@ impl Host {
     pub(crate) fn manners(&self) -> Manners {
         let counters = self.stack.counters();
         let dropped = |reason| counters.dropped(reason) > 0;
-        // A segment may be so late that its ACK is older than any window (RFC 5961 §5.2).
+        // A segment may be so late that its ACK is older than any window (RFC 5961 §5.2), or its timestamp than what
+        // was sent again since (RFC 7323 §5.3).
         let refused = dropped(DropReason::MemoryPressure)
             || dropped(DropReason::OutOfOrderLimit)
-            || dropped(DropReason::NoNeighbor)
-            || dropped(DropReason::BadAck);
+            || dropped(DropReason::BadAck)
+            || dropped(DropReason::Paws);
         Manners {
             punctual: self.nic.missed == 0 && self.stalled_until == Instant::ZERO && !refused,
             forgetful: counters.syncookies_sent > 0,
+            speechless_at: self.speechless.1,
         }
     }
 

@@ -129,7 +129,17 @@ impl Scenario {
             host.config.congestion = choices.congestion.unwrap_or(drawn);
         }
         scenario.changes.sort_by_key(|&(at, _)| at);
+        if scenario.leaves_nobody_behind() && dice.one_in(2) {
+            // Its probes would ask for windows and FINs that the stack itself has to ask for. S5.3
+            scenario.hosts.iter_mut().for_each(|host| host.config.keepalive = None);
+        }
         scenario
+    }
+
+    /// Whether no end can vanish unheard: by a reset that is lost, an outage, or a full backlog.
+    fn leaves_nobody_behind(&self) -> bool {
+        let aborts = self.flows.iter().flat_map(|flow| &flow.scripts).any(Script::aborts);
+        !aborts && self.longest_outage.is_zero() && self.flows.len() <= 8
     }
 
     /// Whether somebody may rightly give up: a link is down for longer than the shortest patience.

@@ -19,6 +19,8 @@ pub(crate) struct Manners {
     pub(crate) punctual: bool,
     /// It has answered SYNs without remembering what it said (RFC 4987 §3.6).
     pub(crate) forgetful: bool,
+    /// When it last had something to say and didn't know the way.
+    pub(crate) speechless_at: Instant,
 }
 
 /// A host, its address and port, the peer's.
@@ -231,6 +233,7 @@ impl Side {
             && let Some(since) = self.owes_since.take()
             && manners.punctual
             && !self.doubtful
+            && since > manners.speechless_at
             && now.since(since) > ACK_DELAY_MAX
         {
             return Err("an acknowledgement that comes too late");

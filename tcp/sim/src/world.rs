@@ -14,7 +14,7 @@ use crate::app::{End, Plan};
 use crate::fault::Fault;
 use crate::headers::{self, Segment};
 use crate::host::Host;
-use crate::link::{Link, LinkStats};
+use crate::link::{Link, LinkSpec, LinkStats};
 use crate::router::{Middle, Topology, host_ip};
 use crate::scenario::{CLOSED_PORT, Change, Flow, PORT, PORTS, Scenario};
 use crate::stream::Stream;
@@ -195,6 +195,7 @@ impl<'a> World<'a> {
             }
         }
         self.check_all()?;
+        self.check_calm()?;
         for (index, host) in self.hosts.iter_mut().enumerate() {
             host.end().map_err(|what| format!("host {index}: {what}"))?;
         }
@@ -407,6 +408,9 @@ impl<'a> World<'a> {
                 let outcome = end.and_then(|end| end.closed);
                 let short_of_memory =
                     [flow.client, flow.server].iter().any(|&host| self.memory_aborts(host) > 0);
+                // Nobody repeats the ACK of a cookie that was lost, unless text follows it (RFC 4987 §3.6).
+                let forgotten = self.hosts[flow.server].manners().forgetful
+                    && ends.iter().flatten().all(|end| end.received == 0);
                 let fine = match (flow.kind, outcome) {
                     ("refused", Some(Closed::Reset)) => true,
                     ("refused", None) => end.is_none(),
@@ -416,13 +420,44 @@ impl<'a> World<'a> {
                     (_, Some(Closed::Finished)) => {
                         end.is_some_and(|end| end.received == end.plan.input.1 && end.eof && !peer.aborts())
                     }
-                    _ => self.scenario.excuses_timeouts() || short_of_memory,
+                    _ => self.scenario.excuses_timeouts() || short_of_memory || forgotten,
                 };
                 if !fine {
                     let what = end.map_or("never opened".to_string(), End::describe);
                     return Err(format!("flow {index} ({}) ended wrongly: {what}", flow.kind));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing was lost, and nobody was late.
+    fn was_calm(&self) -> bool {
+        let kept = |stats: &LinkStats| {
+            let gone = stats.lost + stats.tail_dropped + stats.too_long + stats.corrupted;
+            gone + stats.reordered + stats.doubled == 0
+        };
+        // A queue that fills within a round trip makes it longer than the least timeout (200 ms).
+        let swift = |spec: &LinkSpec| spec.queue * 8 * 10 < spec.rate;
+        let changes = self.scenario.changes.iter().any(|(_, change)| matches!(change, Change::Mtu(_)));
+        let punctual = self.hosts.iter().all(|host| host.manners().punctual);
+        !changes && punctual && self.links.iter().all(|link| kept(&link.stats) && swift(&link.spec))
+    }
+
+    /// What all has arrived of needs no recovery (a tail loss probe now and then may be sent too early).
+    fn check_calm(&self) -> Result<(), String> {
+        if !self.was_calm() {
+            return Ok(());
+        }
+        let counters = || self.hosts.iter().map(|host| host.stack.counters());
+        let recoveries: u64 = counters().map(|counters| counters.tcp_fast_retrans).sum();
+        let timeouts: u64 = counters().map(|counters| counters.tcp_timeouts).sum();
+        let again: u64 = counters().map(|counters| counters.tcp_retrans_segs).sum();
+        // A timer also stands in for a next hop that has to be found.
+        if recoveries > 0 || (timeouts > 0 && again > 0) {
+            return Err(format!(
+                "nothing was lost, and there were {recoveries} fast recoveries, {timeouts} timeouts and {again} retransmissions"
+            ));
         }
         Ok(())
     }

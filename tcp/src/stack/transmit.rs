@@ -8,6 +8,9 @@ use crate::tcb::Output;
 use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
 
+/// When one of more than the table wakes looks again: soon against a second for a SYN-ACK, and seldom enough for a
+/// full table of them.
+const HOP_AGAIN: Duration = Duration::from_millis(100);
 /// How long a resolved next hop is used without asking the table again.
 const HOP_FRESH: Duration = Duration::from_secs(1);
 
@@ -74,6 +77,7 @@ impl<M: Memory> Stack<M> {
         if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
             self.neighbors.confirm(next, tcb.hop.link.dst, now);
         }
+        let mut woken = true;
         match self.neighbors.lookup(next, vlan, now) {
             Resolution::Known(Station { mac, vlan }) => {
                 tcb.hop.link.dst = mac;
@@ -84,20 +88,21 @@ impl<M: Memory> Stack<M> {
                 return true;
             }
             Resolution::Ask => {
-                self.neighbors.wait(next, index);
+                woken = self.neighbors.wait(next, index);
                 self.ask(self.neighbors.question(next));
             }
-            Resolution::Wait => {
-                self.neighbors.wait(next, index);
-            }
+            Resolution::Wait => woken = self.neighbors.wait(next, index),
             Resolution::Unreachable => {}
         }
         self.counters.drop(DropReason::NoNeighbor);
         // The retransmission timer, once armed, tries again; before the first segment arm it here.
-        if let Some(tcb) = self.slots[index as usize].tcb.as_mut()
-            && !tcb.timers.is_set(TimerKind::Retransmit)
-        {
-            tcb.timers.set(TimerKind::Retransmit, now + tcb.rtt.rto());
+        if let Some(tcb) = self.slots[index as usize].tcb.as_mut() {
+            if !tcb.timers.is_set(TimerKind::Retransmit) {
+                tcb.timers.set(TimerKind::Retransmit, now + tcb.rtt.rto());
+            }
+            if !woken {
+                tcb.timers.set(TimerKind::Pacing, now + HOP_AGAIN);
+            }
         }
         self.sync_timer(index);
         false

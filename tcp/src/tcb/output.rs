@@ -311,13 +311,15 @@ impl Tcb {
 
     /// SND.NXT, the retransmission timer, and the ACK that rode along.
     fn after_sending<M>(&mut self, reached: SeqNumber, ctx: &mut Ctx<'_, M>) {
-        if self.snd.una == self.snd.nxt {
+        // What runs with nothing out has only stood in for a next hop to be found.
+        let first = self.snd.una == self.snd.nxt;
+        if first {
             self.stalled_since = ctx.now;
         }
         self.snd.nxt = self.snd.nxt.max(reached);
         self.last_sent = ctx.now;
         // RFC 6298 §5.1
-        if !self.timers.is_set(TimerKind::Retransmit) {
+        if first || !self.timers.is_set(TimerKind::Retransmit) {
             self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
         }
         self.timers.clear(TimerKind::Persist);
@@ -344,7 +346,8 @@ impl Tcb {
         }
         self.owed.syn = false;
         self.owed.ack = false;
-        if self.snd.nxt == self.snd.iss {
+        let first = self.snd.nxt == self.snd.iss;
+        if first {
             self.snd.nxt = self.snd.iss + 1;
         } else {
             ctx.counters.tcp_retrans_segs += 1;
@@ -352,7 +355,7 @@ impl Tcb {
         }
         self.last_sent = ctx.now;
         // A SYN that is repeated again and again doesn't put off the end of its connection (T5).
-        if !self.timers.is_set(TimerKind::Retransmit) {
+        if first || !self.timers.is_set(TimerKind::Retransmit) {
             self.timers.set(TimerKind::Retransmit, ctx.now + self.rtt.rto());
         }
         true
