@@ -135,6 +135,9 @@ struct Digest<'a> {
     min_rtt: Option<Duration>,
     timestamps: Option<Timestamps>,
     echo: Option<u32>,
+    /// The ACK covers a segment that was sent again; what it covers beyond may have arrived long ago and waited for it.
+    held_up: bool,
+    srtt: Option<Duration>,
     now: Instant,
 }
 
@@ -147,6 +150,12 @@ impl Digest<'_> {
             return;
         }
         let age = between(delivered.at, now);
+        if delivered.sent == 1 && self.held_up {
+            // It tells what else should have arrived by now, but neither how long that takes nor that it was on
+            // its way just now.
+            let age = age.min(self.srtt.unwrap_or(age));
+            return self.rack.arrived(delivered.at, delivered.end, age);
+        }
         if delivered.sent == 1 {
             self.news.rtt = Some(self.news.rtt.map_or(age, |rtt| rtt.min(age)));
             self.news.original |= delivered.end.leq(self.point);
@@ -155,6 +164,11 @@ impl Digest<'_> {
             return;
         }
         self.rack.arrived(delivered.at, delivered.end, age);
+    }
+
+    /// It was sent again, and that is what arrived now.
+    fn filled_a_hole(&self, delivered: &Delivered) -> bool {
+        delivered.sent > 1 && !self.is_ambiguous(delivered, between(delivered.at, stamp(self.now)))
     }
 
     /// RFC 8985 §6.2 step 2: the ACK may be for an earlier transmission of the segment.
@@ -186,10 +200,16 @@ impl Tcb {
             min_rtt: self.rtt.min_rtt(),
             timestamps: self.timestamps,
             echo: seg.options.timestamps.map(|(_, echo)| echo),
+            held_up: false,
+            srtt: self.rtt.srtt(),
             now: ctx.now,
         };
         if acked > 0 {
-            self.send.acknowledge(ctx.pool, self.snd.una, |delivered| digest.take(delivered));
+            self.send.acknowledge(ctx.pool, self.snd.una, |delivered| {
+                digest.take(delivered);
+                digest.held_up |= digest.filled_a_hole(delivered);
+            });
+            digest.held_up = false;
         }
         if self.sack && !seg.options.sack.is_empty() {
             let range = (self.snd.una, self.snd.nxt);
