@@ -11,6 +11,8 @@ pub(crate) const ARP: u16 = 0x0806;
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
+/// The option's kind (RFC 2018 §3).
+const SACK: u8 = 5;
 
 pub(crate) fn ethertype(frame: &[u8]) -> u16 {
     if frame.len() < ETHERNET { 0 } else { u16::from_be_bytes([frame[12], frame[13]]) }
@@ -64,6 +66,32 @@ pub(crate) fn mark_ce(frame: &mut [u8]) -> bool {
     }
 }
 
+/// Puts NOPs in place of SACK blocks, as some firewalls do that rewrite sequence numbers and forget the blocks. A wrong
+/// checksum stays wrong (RFC 1624).
+pub(crate) fn strip_sack(frame: &mut [u8]) {
+    let Some((at, _)) = Segment::place(frame) else { return };
+    let end = at + usize::from(frame[at + 12] >> 4) * 4;
+    if frame.len() < end {
+        return;
+    }
+    let before = !checksum(&frame[at..end], 0);
+    let mut option = at + 20;
+    while option + 1 < end {
+        let len = match frame[option] {
+            0 => break,
+            1 => 1,
+            _ => usize::from(frame[option + 1]).max(2),
+        };
+        if frame[option] == SACK && option + len <= end {
+            frame[option..option + len].fill(1);
+        }
+        option += len;
+    }
+    let change = u32::from(!before) + u32::from(!checksum(&frame[at..end], 0));
+    let sum = !checksum(&(!be16(frame, at + 16)).to_be_bytes(), change);
+    frame[at + 16..at + 18].copy_from_slice(&(!sum).to_be_bytes());
+}
+
 /// Makes a segment say what it mustn't. Its checksum stays, so that nobody believes it.
 pub(crate) fn spoil(frame: &mut [u8], fault: Fault) {
     let Some(segment) = Segment::of(frame) else { return };
@@ -99,8 +127,8 @@ pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
 
 impl Segment {
-    /// The segment in `frame`; `None` for anything else.
-    pub fn of(frame: &[u8]) -> Option<Self> {
+    /// Where in `frame` a segment begins and ends, if there is one with a whole header.
+    fn place(frame: &[u8]) -> Option<(usize, usize)> {
         let (at, end) = match ethertype(frame) {
             IPV4 if frame.len() >= ETHERNET + 20 && frame[ETHERNET + 9] == TCP => (
                 ETHERNET + usize::from(frame[ETHERNET] & 0xf) * 4,
@@ -111,10 +139,13 @@ impl Segment {
             }
             _ => return None,
         };
-        let header = frame.get(at..end)?;
-        if header.len() < 20 {
-            return None;
-        }
+        (at + 20 <= end && end <= frame.len()).then_some((at, end))
+    }
+
+    /// The segment in `frame`; `None` for anything else.
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        let (at, end) = Self::place(frame)?;
+        let header = &frame[at..end];
         let data = usize::from(header[12] >> 4) * 4;
         Some(Self {
             ports: (be16(header, 0), be16(header, 2)),
@@ -128,5 +159,47 @@ impl Segment {
     /// Nothing but an acknowledgement.
     pub fn is_pure_ack(&self) -> bool {
         self.len == 0 && self.flags & (SYN | FIN | RST | ACK) == ACK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment over IPv4 with `options`, its checksum right but for `off`.
+    fn segment(options: &[u8], off: u16) -> Vec<u8> {
+        let tcp = 20 + options.len();
+        let mut frame = vec![0; ETHERNET + 20 + tcp];
+        frame[12..14].copy_from_slice(&IPV4.to_be_bytes());
+        frame[ETHERNET] = 0x45;
+        frame[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&(20 + tcp as u16).to_be_bytes());
+        frame[ETHERNET + 9] = TCP;
+        let at = ETHERNET + 20;
+        frame[at..at + 12].copy_from_slice(b"portsnumbers");
+        frame[at + 12] = (tcp as u8 / 4) << 4;
+        frame[at + 20..].copy_from_slice(options);
+        let sum = checksum(&frame[at..], 0).wrapping_add(off);
+        frame[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn sack_blocks_are_stripped_and_nothing_else() {
+        let block = [5, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf1];
+        let stamps = [8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+        for off in [0, 7] {
+            let mut frame = segment(&[&stamps[..], &[1], &block, &[1, 1, 1]].concat(), off);
+            strip_sack(&mut frame);
+            let mut expected = segment(&[&stamps[..], &[1; 14]].concat(), 0);
+            assert_eq!(checksum(&frame[ETHERNET + 20..], 0) == 0, off == 0, "a wrong checksum stays wrong");
+            for one in [&mut frame, &mut expected] {
+                one[ETHERNET + 20 + 16..ETHERNET + 20 + 18].fill(0);
+            }
+            assert_eq!(frame, expected);
+        }
+        let untouched = segment(&stamps[..8], 0);
+        let mut frame = untouched.clone();
+        strip_sack(&mut frame);
+        assert_eq!(frame, untouched);
     }
 }

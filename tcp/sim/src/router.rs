@@ -64,6 +64,7 @@ fn router_mac(index: usize) -> MacAddr {
 pub struct Middle {
     topology: Topology,
     hosts: usize,
+    strips_sack: bool,
     /// Largest packet that a router forwards, octets.
     pub mtu: usize,
     /// No such host, no route, hop limit reached, not for a router.
@@ -73,13 +74,16 @@ pub struct Middle {
 }
 
 impl Middle {
-    /// For so many hosts.
-    pub fn new(topology: Topology, hosts: usize) -> Self {
-        Self { topology, hosts, mtu: usize::MAX, unroutable: 0, too_big: 0 }
+    /// For so many hosts. `strips_sack`: SACK blocks are taken out on the way.
+    pub fn new(topology: Topology, hosts: usize, strips_sack: bool) -> Self {
+        Self { topology, hosts, strips_sack, mtu: usize::MAX, unroutable: 0, too_big: 0 }
     }
 
     /// A frame from host `from`: what goes out, and to which host.
-    pub fn forward(&mut self, from: usize, frame: Vec<u8>, out: &mut Vec<(usize, Vec<u8>)>) {
+    pub fn forward(&mut self, from: usize, mut frame: Vec<u8>, out: &mut Vec<(usize, Vec<u8>)>) {
+        if self.strips_sack {
+            headers::strip_sack(&mut frame);
+        }
         let before = out.len();
         match self.topology {
             Topology::Switch => self.switch(from, frame, out),

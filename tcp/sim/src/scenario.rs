@@ -65,6 +65,8 @@ pub struct Scenario {
     pub start: Instant,
     /// How the hosts are connected.
     pub topology: Topology,
+    /// What connects them takes SACK blocks out, though the hosts agreed on them.
+    pub strips_sack: bool,
     /// The hosts.
     pub hosts: Vec<HostSpec>,
     /// Links: host i's way up is 2 i, its way down 2 i + 1.
@@ -107,6 +109,7 @@ impl Scenario {
             seed,
             start,
             topology,
+            strips_sack: false,
             hosts: (0..hosts).map(|index| dice.host(topology, index, flow_count)).collect(),
             links: dice.links(hosts),
             changes: Vec::new(),
@@ -128,6 +131,7 @@ impl Scenario {
             let drawn = Algorithm::ALL[dice.below(Algorithm::ALL.len())];
             host.config.congestion = choices.congestion.unwrap_or(drawn);
         }
+        scenario.strips_sack = dice.one_in(12);
         scenario.changes.sort_by_key(|&(at, _)| at);
         if scenario.leaves_nobody_behind() && dice.one_in(2) {
             // Its probes would ask for windows and FINs that the stack itself has to ask for. S5.3
@@ -453,10 +457,11 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} hosts, {:?}, {} until {:?}, {} connections, clock from {:?}",
+            "seed {}: {} hosts, {:?}{}, {} until {:?}, {} connections, clock from {:?}",
             self.seed,
             self.hosts.len(),
             self.topology,
+            if self.strips_sack { " that strips SACK blocks" } else { "" },
             self.weather.join(", "),
             self.heals,
             self.flows.len(),

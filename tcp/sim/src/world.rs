@@ -140,7 +140,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             scenario,
             turns: vec![0; hosts.len()],
-            middle: Middle::new(scenario.topology, hosts.len()),
+            middle: Middle::new(scenario.topology, hosts.len(), scenario.strips_sack),
             hosts,
             links: scenario.links.iter().map(|&spec| Link::new(spec)).collect(),
             now: scenario.start,

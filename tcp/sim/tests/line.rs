@@ -74,6 +74,7 @@ fn transfer(congestion: Algorithm, impairment: Impairment, busy: Duration) -> Ou
         seed: 1,
         start: Instant::from_millis(1),
         topology: Topology::Switch,
+        strips_sack: false,
         hosts: vec![host(0), host(1)],
         links: vec![link, lan, lan, link],
         changes,
