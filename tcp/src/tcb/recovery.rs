@@ -166,17 +166,27 @@ impl Digest<'_> {
         self.rack.arrived(delivered.at, delivered.end, age);
     }
 
-    /// It was sent again, and that is what arrived now.
+    /// It was sent again, and that is what arrived now: the echo says so, or else there was time enough. Half of the
+    /// shortest round trip so far is less than any will take.
     fn filled_a_hole(&self, delivered: &Delivered) -> bool {
-        delivered.sent > 1 && !self.is_ambiguous(delivered, between(delivered.at, stamp(self.now)))
+        let age = between(delivered.at, stamp(self.now));
+        let arrived = match self.timestamps.zip(self.echo) {
+            Some(_) => !self.echoes_earlier(age),
+            None => self.min_rtt.is_none_or(|min| age >= min / 2),
+        };
+        delivered.sent > 1 && arrived
     }
 
     /// RFC 8985 §6.2 step 2: the ACK may be for an earlier transmission of the segment.
     fn is_ambiguous(&self, delivered: &Delivered, age: Duration) -> bool {
-        let sent_later = self.timestamps.zip(self.echo).is_some_and(|(timestamps, echo)| {
-            (echo.wrapping_sub(timestamps.value(self.now - age)) as i32) < 0 && delivered.sent > 1
-        });
-        sent_later || self.min_rtt.is_some_and(|min| age < min)
+        (delivered.sent > 1 && self.echoes_earlier(age)) || self.min_rtt.is_some_and(|min| age < min)
+    }
+
+    /// The ACK was caused by something sent more than `age` ago.
+    fn echoes_earlier(&self, age: Duration) -> bool {
+        self.timestamps.zip(self.echo).is_some_and(|(timestamps, echo)| {
+            (echo.wrapping_sub(timestamps.value(self.now - age)) as i32) < 0
+        })
     }
 }
 
