@@ -45,15 +45,18 @@ fn window_in_segments(cwnd: u32, before: u32, mss: u32) -> u32 {
 
 /// Below this a window isn't paced: it goes out within 15 ticks of the timer wheel (131 µs), so that pacing would
 /// only cut it into as many bursts, at the price of as many timers; in a data centre's 100 µs it couldn't at all.
-const PACED_SRTT_MIN: Duration = Duration::from_millis(2);
+const PACED_RTT_MIN: Duration = Duration::from_millis(2);
 
 /// The rate that spreads a window over a round trip, octets per second: somewhat faster than the window moves, so
 /// that pacing never is what limits, and not fully spread, so that what the application has goes out. As Linux:
 /// 200 % while the window doubles each round trip, 120 % from half of ssthresh on.
-fn window_rate(cwnd: u32, ssthresh: u32, srtt: Option<Duration>) -> Option<u64> {
-    let srtt = srtt.filter(|srtt| *srtt >= PACED_SRTT_MIN)?;
+///
+/// Of the shortest round trip: a smoothed one is longer by what receivers hold ACKs back, up to 40 ms for the odd segment
+/// of a small window, and the window would move slower than its ACKs let it, by a sixth where one in a hundred is lost.
+fn window_rate(cwnd: u32, ssthresh: u32, min_rtt: Option<Duration>) -> Option<u64> {
+    let min_rtt = min_rtt.filter(|rtt| *rtt >= PACED_RTT_MIN)?;
     let percent = if cwnd < ssthresh / 2 { 200 } else { 120 };
-    Some(u64::from(cwnd) * percent * 10_000 / srtt.as_micros() as u64)
+    Some(u64::from(cwnd) * percent * 10_000 / min_rtt.as_micros() as u64)
 }
 
 /// Where loss recovery stands (Linux's `CA` states, without Disorder).
@@ -145,7 +148,7 @@ pub trait Congestion {
     /// Slow-start threshold, octets.
     fn ssthresh(&self) -> u32;
     /// Octets per second at which segments should leave; `None`: as fast as the window allows.
-    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64>;
+    fn pacing_rate(&self, min_rtt: Option<Duration>) -> Option<u64>;
     /// An acknowledgement arrived that told something new, in whatever phase.
     fn on_ack(&mut self, ack: &AckSample);
     /// A segment was taken for lost, before any [`on_congestion`](Self::on_congestion) for it. Only BBR looks at
@@ -255,8 +258,8 @@ impl Congestion for Controller {
     fn ssthresh(&self) -> u32 {
         each!(self, it => it.ssthresh())
     }
-    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
-        each!(self, it => it.pacing_rate(srtt))
+    fn pacing_rate(&self, min_rtt: Option<Duration>) -> Option<u64> {
+        each!(self, it => it.pacing_rate(min_rtt))
     }
     fn on_ack(&mut self, ack: &AckSample) {
         each!(self, it => it.on_ack(ack))
@@ -400,6 +403,6 @@ mod tests {
         assert_eq!(window_rate(100_000, 100_000, srtt), Some(1_200_000));
         assert_eq!(window_rate(100_000, u32::MAX, None), None);
         assert_eq!(window_rate(100_000, u32::MAX, Some(Duration::from_micros(100))), None);
-        assert_eq!(window_rate(CWND_MAX, u32::MAX, Some(PACED_SRTT_MIN)), Some(1_073_741_824_000));
+        assert_eq!(window_rate(CWND_MAX, u32::MAX, Some(PACED_RTT_MIN)), Some(1_073_741_824_000));
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Pace {
 impl Tcb {
     /// Takes the rate over from congestion control.
     pub(super) fn set_pace(&mut self) {
-        self.pace.rate = self.congestion.pacing_rate(self.rtt.srtt()).unwrap_or(0);
+        self.pace.rate = self.congestion.pacing_rate(self.rtt.min_rtt()).unwrap_or(0);
     }
 
     /// Whether a segment has to wait for its time; then the timer is set.

@@ -297,9 +297,9 @@ impl Congestion for Bbr {
         u32::MAX
     }
 
-    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
+    fn pacing_rate(&self, min_rtt: Option<Duration>) -> Option<u64> {
         match self.pacing_rate {
-            0 => srtt.map(|srtt| self.initial_rate(srtt)),
+            0 => min_rtt.map(|rtt| self.initial_rate(rtt)),
             rate => Some(rate),
         }
     }

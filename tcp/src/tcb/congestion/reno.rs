@@ -41,8 +41,8 @@ impl Congestion for Reno {
         self.ssthresh
     }
 
-    fn pacing_rate(&self, srtt: Option<Duration>) -> Option<u64> {
-        window_rate(self.cwnd, self.ssthresh, srtt)
+    fn pacing_rate(&self, min_rtt: Option<Duration>) -> Option<u64> {
+        window_rate(self.cwnd, self.ssthresh, min_rtt)
     }
 
     fn on_ack(&mut self, ack: &AckSample) {
