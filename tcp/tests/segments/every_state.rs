@@ -1,4 +1,4 @@
-//! T16: every combination of flags in every state.
+//! T16: every combination of the eight flags in every state.
 
 use byway_tcp::frame::Owner;
 use byway_tcp::stack::Config;
@@ -38,6 +38,10 @@ fn expected(state: State, flags: Flags) -> (State, Option<Flags>) {
         // §3.10.7.2
         Listen if rst => (Listen, None),
         Listen if ack => (Listen, Some(RST)),
+        // RFC 3168 §6.1.1: who asks for ECN is told that it's there. Otherwise ECE and CWR say nothing here.
+        Listen if syn && !fin && flags.contains(Flags::ECE | Flags::CWR) => {
+            (SynReceived, Some(SYN_ACK | Flags::ECE))
+        }
         Listen if syn && !fin => (SynReceived, Some(SYN_ACK)),
         Listen => (Listen, None),
         // §3.10.7.3
@@ -73,7 +77,7 @@ fn fresh() -> Probe {
 fn t16_exact_segments_do_what_the_rfc_says() {
     for (state, open) in STATES {
         let mut p = fresh();
-        for bits in 0..64 {
+        for bits in 0..=u8::MAX {
             let flags = Flags(bits);
             let peer = open(&mut p);
             assert_eq!(p.state(&peer), state);
