@@ -154,17 +154,18 @@ impl Line {
             mark_octets: scenario.ecn.then_some(MARK_OCTETS),
             ..bottleneck(round)
         };
-        let (retransmitted, dropped, impair, (octets, took)) = self.while_kernel_serves(congestion, || {
-            // Hosts find each other's Ethernet address over this line, too, and keep it.
-            let clean = self.impair(bottleneck(round))?;
-            self.receive(sender, Duration::ZERO, ONE_WAY)?;
-            settle();
-            clean.stop()?;
-            let impair = self.impair(data)?;
-            let (retransmitted, dropped) = (self.retransmitted(byway, sender)?, dropped_by_host()?);
-            let received = self.receive(sender, Duration::ZERO, Duration::from_secs(seconds))?;
-            Ok((retransmitted, dropped, impair, received))
-        })?;
+        let (retransmitted, dropped, impair, (octets, took)) =
+            self.while_kernel_serves(congestion, || {
+                // Hosts find each other's Ethernet address over this line, too, and keep it.
+                let clean = self.impair(bottleneck(round))?;
+                self.receive(sender, Duration::ZERO, ONE_WAY)?;
+                settle();
+                clean.stop()?;
+                let impair = self.impair(data)?;
+                let (retransmitted, dropped) = (self.retransmitted(byway, sender)?, dropped_by_host()?);
+                let received = self.receive(sender, Duration::ZERO, Duration::from_secs(seconds))?;
+                Ok((retransmitted, dropped, impair, received))
+            })?;
         settle();
         let retransmitted = self.retransmitted(byway, sender)? - retransmitted;
         let report = impair.stop()?;
