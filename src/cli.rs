@@ -1,7 +1,7 @@
 //! The command line: verbs, exit codes, and one line per error.
 //!
 //! ```text
-//!   byway serve ──→ serve.rs: checks → steering → cores → ready ─┐ control.rs: a Unix socket,
+//!   byway serve ──→ serve.rs ─┬→ running.rs: steering, cores ─────┐ control.rs: a Unix socket,
 //!   byway conns ──→ conns.rs ──┐                                 │ mode 0600, its own thread
 //!   byway stats ──→ stats.rs ──┴── one question, one answer ────→┘
 //! ```
@@ -13,6 +13,7 @@ mod demo;
 mod failure;
 mod notify;
 mod options;
+mod running;
 mod serve;
 mod stats;
 mod usage;
