@@ -1,0 +1,20 @@
+//! The load generator: requests on byway's own client side, and what became of them.
+//!
+//! ```text
+//!   schedule ──→ a free connection ──→ request ──→ answer read (http, websocket, raw) ──→ report
+//!      ↑ open loop: when it is intended             │
+//!      └─ closed loop: as soon as one is free ←─────┘ nothing, nonsense, reset: an error, a pause, a new connection
+//! ```
+//!
+//! One [`Load`] a core. Latency counts from the moment a request was intended to go: a server (or a generator) that
+//! stands still has all the requests that it held up in its figures, not only those that were on the wire.
+
+mod client;
+mod http;
+mod raw;
+mod report;
+mod schedule;
+mod websocket;
+
+pub use client::{Job, Load, Pace, Protocol};
+pub use report::{Failed, Progress, Report};
