@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use byway_lab::{BYWAY_INTERFACE, KERNEL_INTERFACE, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions, is_root};
+use byway_lab::{
+    BYWAY_INTERFACE, KERNEL_INTERFACE, KERNEL_IPV4, KERNEL_IPV6, Lab, LabOptions, VethOptions, is_root,
+};
 use serde_json::Value;
 use support::*;
 
@@ -268,6 +270,17 @@ fn byway_drives_byway_by_every_protocol_and_mode() {
     }
 }
 
+/// Run after run meets what the one before left in TIME-WAIT at the server, on the very same ports.
+#[test]
+fn s2_4_runs_follow_each_other_at_once() {
+    let Some(lab) = lab() else { return };
+    let _server = Serve::start(&lab);
+    for _ in 0..4 {
+        let arguments = "--duration 500ms --new-connection-per-request http://192.0.2.3/hello";
+        Run::start(&lab, arguments).finish().assert_clean();
+    }
+}
+
 #[test]
 fn two_thousand_connections() {
     let Some(lab) = lab() else { return };
@@ -467,4 +480,10 @@ fn mistakes_end_with_their_exit_code() {
         assert_eq!((stderr.lines().count(), output.stdout.len()), (1, 0), "{arguments:?}: {stderr}");
         assert!(stderr.starts_with("byway: ") && stderr.contains(word), "{stderr}");
     }
+    // Answers would land on any of its queues.
+    let veth = VethOptions { queues: 2, ..VethOptions::default() };
+    let lab = Lab::new(LabOptions { veth, impair: None }).expect("a lab");
+    let done = Run::start(&lab, "http://192.0.2.2/").finish();
+    assert_eq!(done.output.status.code(), Some(78));
+    assert!(done.stderr().contains("ethtool -L byway0"), "{}", done.stderr());
 }

@@ -26,6 +26,7 @@ use byway_datapath::control::Event;
 use byway_datapath::link::Link;
 use byway_datapath::runtime::Plan;
 use clap::Args;
+use sha1::{Digest as _, Sha1};
 
 use super::failure::Failure;
 use super::options::{Nic, duration, link_local, on_link};
@@ -233,7 +234,6 @@ fn watch(
 }
 
 fn plan(options: &Options, link: &Link) -> Result<Plan, Failure> {
-    let mut plan = running::plan(&options.nic, link)?;
     if link.rx_queues > 1 && link.rss.is_none() {
         return Err(Failure::configuration(format!(
             "{0} ({1}) has {2} queues and doesn't tell how it spreads flows over them, so answers might reach the \
@@ -241,12 +241,37 @@ fn plan(options: &Options, link: &Link) -> Result<Plan, Failure> {
             link.name, link.driver, link.rx_queues
         )));
     }
+    let mut plan = running::plan(&options.nic, link)?;
     // A core without a connection would have nothing to do.
     plan.lanes.truncate(options.connections as usize);
     let each = options.connections.div_ceil(plan.lanes.len() as u32);
     plan.stack.max_connections = each * 2 + PARTING;
     plan.stack.time_wait = TIME_WAIT;
+    if let Some(secret) = secret(&link.name) {
+        plan.stack.secret = secret;
+    }
     Ok(plan)
+}
+
+/// The stack's secret, the same for as long as the kernel runs, as the kernel's own is. The server may have the last
+/// run's connections in TIME-WAIT for a minute, and takes a SYN on one of their ports only if sequence number or
+/// timestamp are newer (RFC 6191). Both go by the clock, plus what the secret makes of the addresses and ports: with
+/// another secret they would be older as often as not, and each such open would wait in vain.
+///
+/// Hosts can't know it; users of this one could, and guess sequence numbers of connections that carry no one's data.
+fn secret(interface: &str) -> Option<[u8; 32]> {
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    let mut secret = [0; 32];
+    for (number, half) in (0u8..).zip(secret.chunks_mut(16)) {
+        let digest = Sha1::new()
+            .chain_update(b"byway load")
+            .chain_update([number])
+            .chain_update(interface)
+            .chain_update(&boot)
+            .finalize();
+        half.copy_from_slice(&digest[..16]);
+    }
+    Some(secret)
 }
 
 fn jobs(
@@ -303,7 +328,7 @@ fn nothing(options: &Options, report: &Report) -> Failure {
     Failure::system(format!("no request to {} was answered: {why}", options.url))
 }
 
-/// The files that were asked for, made before anything is measured for them.
+/// The files that were asked for, opened before anything is measured for them, and overwritten only afterwards.
 struct Files {
     json: Option<(PathBuf, File)>,
     plot: Option<(PathBuf, File)>,
@@ -313,10 +338,9 @@ struct Files {
 impl Files {
     fn create(options: &Options) -> Result<Self, Failure> {
         let create = |path: &Option<PathBuf>| {
+            let open = |path: &PathBuf| File::options().write(true).create(true).truncate(false).open(path);
             path.as_ref()
-                .map(|path| {
-                    File::create(path).map(|file| (path.clone(), file)).map_err(|why| cannot(path, &why))
-                })
+                .map(|path| open(path).map(|file| (path.clone(), file)).map_err(|why| cannot(path, &why)))
                 .transpose()
         };
         Ok(Self { json: create(&options.json)?, plot: create(&options.plot)?, hdr: create(&options.hdr)? })
@@ -325,7 +349,11 @@ impl Files {
     fn write(self, outcome: &result::Outcome<'_>) -> Result<(), Failure> {
         let write = |file: Option<(PathBuf, File)>, text: &dyn Fn() -> String| match file {
             None => Ok(()),
-            Some((path, mut file)) => file.write_all(text().as_bytes()).map_err(|why| cannot(&path, &why)),
+            Some((path, mut file)) => {
+                // Pipes and terminals have no length to set.
+                let _ = file.set_len(0);
+                file.write_all(text().as_bytes()).map_err(|why| cannot(&path, &why))
+            }
         };
         write(self.json, &|| outcome.json())?;
         write(self.plot, &|| plot::draw(&outcome.title(), &outcome.report.latency))?;
@@ -386,6 +414,14 @@ mod tests {
         }
         let echo_of_nothing = load(&format!("{own} --payload 0 tcp://192.0.2.1:7")).expect("parses").check();
         assert_eq!(echo_of_nothing.expect_err("refused").code, Failure::CONFIGURATION);
+    }
+
+    #[test]
+    fn the_secret_outlives_a_run_and_is_an_interfaces_own() {
+        let first = secret("eth0").expect("a boot has an identity");
+        assert_eq!(secret("eth0"), Some(first));
+        assert_ne!(secret("eth1"), Some(first));
+        assert_ne!(first[..16], first[16..]);
     }
 
     #[test]

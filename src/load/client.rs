@@ -659,8 +659,9 @@ impl Load {
             }
             Heard::Ping => self.pong(conn, at),
             Heard::Close => {
-                self.finished_by_server(conn, at);
+                // Before FIN: an answer to its Close (RFC 6455 §5.5.1).
                 self.say_close(conn);
+                self.finished_by_server(conn, at);
                 return false;
             }
             Heard::Answered { close } => return self.answered(conn, at, close, nothing_more),
@@ -907,3 +908,7 @@ impl Drop for Load {
         let _ = self.results.send(report);
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;
