@@ -56,7 +56,7 @@ fn job(protocol: Protocol) -> Job {
         pace: Pace::Max,
         cores: 1,
         place: 0,
-        duration: Duration::from_millis(100),
+        duration: Duration::from_millis(50),
         timeout: Duration::from_secs(2),
         payload: if protocol == Protocol::Http { Arc::default() } else { (0..100).collect() },
         fresh: false,
@@ -172,8 +172,8 @@ fn every_protocol_closed_and_open_loop_kept_and_fresh() {
                     let what = format!("{protocol:?} {pace:?} fresh {fresh} payload {payload}: {report:?}");
                     assert_eq!(report.errors(), 0, "{what}");
                     match pace {
-                        Pace::Max => assert!(report.requests >= 1000, "{what}"),
-                        Pace::Rate(_) => assert_eq!(report.requests, 100, "{what}"),
+                        Pace::Max => assert!(report.requests >= 500, "{what}"),
+                        Pace::Rate(_) => assert_eq!(report.requests, 50, "{what}"),
                     }
                     // A fresh run opens one connection before it begins.
                     let opened = if fresh { report.requests + 1 } else { 10 };
@@ -287,17 +287,17 @@ fn an_announced_close_is_no_failure() {
     }
     let report = World::new(job(Protocol::Http), Polite).run();
     assert_eq!(report.errors(), 0, "{report:?}");
-    assert!(report.requests > 500 && report.opened >= report.requests, "{report:?}");
+    assert!(report.requests > 200 && report.opened >= report.requests, "{report:?}");
 }
 
 /// Nothing of the client's stays behind in the server's table while it runs.
 #[test]
 fn as_many_connections_as_were_asked_for_are_open() {
     let mut world = World::new(
-        Job { connections: 100, duration: Duration::from_secs(1), ..job(Protocol::Raw) },
+        Job { connections: 100, duration: Duration::from_millis(50), ..job(Protocol::Raw) },
         service(),
     );
-    world.run_for(Duration::from_millis(500));
+    world.run_for(Duration::from_millis(40));
     assert_eq!(world.server.stack().connections_by_state()[State::Established as usize], 100);
     assert_eq!(world.progress.open.load(Ordering::Relaxed), 100);
     assert!(world.client.port().held().tx < RINGS.tx);
