@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One [`Load`] a core. Latency counts from the moment a request was intended to go: a server (or a generator) that
-//! stands still has all the requests that it held up in its figures, not only those that were on the wire.
+//! stands still has all the requests that it held up in its figures, not only those that were on the wire. Times are
+//! those of the loop's turns, as everywhere on a core: a latency is true to within a turn, some microseconds.
 
 mod client;
 mod http;

@@ -370,7 +370,7 @@ fn h8_servers_that_misbehave_are_errors_by_kind() {
 /// A server that resets; one that answers something else than what was sent; a port that nobody listens on; a host
 /// that isn't there.
 #[test]
-fn servers_that_reset_refuse_or_are_not_there() {
+fn s1_5_servers_that_reset_refuse_or_are_not_there() {
     let Some(lab) = lab() else { return };
     let reset = Kernel::start(&lab, KERNEL_IPV4.into(), |mut stream| {
         // Closing with something unread resets.

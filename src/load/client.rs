@@ -103,7 +103,7 @@ pub struct Job {
 enum Stage {
     /// No turn yet.
     Waiting,
-    /// Connections are opened, until then at the latest.
+    /// Connections are opened; at the latest until then, if no further one opens.
     Opening {
         until: Instant,
     },
@@ -188,21 +188,29 @@ pub struct Load {
     by_slot: Vec<u32>,
     vacant: VecDeque<u32>,
     idle: VecDeque<u32>,
-    /// Places in Connecting, and with a request at hand.
+    /// Places in Connecting.
     connecting: u32,
+    /// Places with a request at hand.
     busy: u32,
+    /// Places in Upgrading, Idle or Busy.
     open: u32,
+    /// Places whose first connection hasn't been tried.
     untried: u32,
-    /// The first connection has opened, or failed. Until then there is no other: the server's Ethernet address is
-    /// searched for meanwhile, for which few can wait (RFC 1122 §2.3.2.2); the others would wait for their SYN's repetition.
+    /// The first connection has opened, or failed. Until then there is no other: few can wait for the server's
+    /// Ethernet address to be found, and the rest would wait for their SYN's repetition.
     proven: bool,
+    /// Which own address was used last.
     local: usize,
     stage: Stage,
+    /// The measurement's.
     began: Instant,
     end: Instant,
     last_answer: Instant,
+    /// When limits and pauses are looked at next.
     look_at: Instant,
+    /// The time of the last callback.
     now: Instant,
+    /// With a rate, once the measurement has begun.
     schedule: Option<Schedule>,
     rng: SmallRng,
     report: Report,
@@ -844,6 +852,9 @@ impl App for Load {
         conn.set_nodelay(true);
         self.connecting -= 1;
         self.proven = true;
+        if let Stage::Opening { until } = &mut self.stage {
+            *until = self.now + self.job.timeout;
+        }
         self.open += 1;
         self.report.opened += 1;
         if self.job.protocol == Protocol::WebSocket {
