@@ -16,6 +16,7 @@ use byway_lab::{
 };
 use serde_json::Value;
 use support::*;
+use tungstenite::Message;
 
 /// Where `byway serve` is, beside the kernel's address on the same interface.
 const SERVER_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
@@ -302,6 +303,62 @@ fn byway_drives_a_server_on_the_kernels_tcp() {
         }
         server.stop(&lab);
     }
+}
+
+/// Somebody else's WebSocket, with pings and text in between; and a plain echo.
+#[test]
+fn byway_drives_a_websocket_and_an_echo_of_others() {
+    let Some(lab) = lab() else { return };
+    let server = Kernel::start(&lab, KERNEL_IPV4.into(), |stream| {
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        let mut count = 0;
+        while let Ok(message) = socket.read() {
+            count += 1;
+            if count % 3 == 0 {
+                let _ = socket.send(Message::Ping(vec![7; 125].into()));
+                let _ = socket.send(Message::text("by the way"));
+            }
+            if message.is_binary() && socket.send(message).is_err() {
+                return;
+            }
+        }
+    });
+    for more in ["", "--payload 0", "--payload 100000", "--new-connection-per-request --rate 100"] {
+        let arguments = format!("--duration 500ms --connections 4 {more} {}", server.url("ws"));
+        Run::start(&lab, &arguments).finish().assert_clean();
+    }
+    server.stop(&lab);
+    let server = Kernel::start(&lab, KERNEL_IPV4.into(), |mut stream| {
+        let mut octets = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut octets) {
+            if stream.write_all(&octets[..length]).is_err() {
+                return;
+            }
+        }
+    });
+    for more in ["", "--payload 1", "--payload 100000", "--new-connection-per-request"] {
+        let arguments = format!("--duration 500ms --connections 4 {more} {}", server.url("tcp"));
+        Run::start(&lab, &arguments).finish().assert_clean();
+    }
+    server.stop(&lab);
+}
+
+/// S4.5: a peer on the same host with its offloads on: nothing without the switch, everything with it.
+#[test]
+fn s4_5_partial_checksums_need_the_switch() {
+    if !is_root() {
+        return;
+    }
+    let veth = VethOptions { offloads: true, ..VethOptions::default() };
+    let lab = Lab::new(LabOptions { veth, impair: None }).expect("a lab");
+    let server = Kernel::start(&lab, KERNEL_IPV4.into(), |stream| http(stream, echo_body));
+    let arguments = format!("--duration 500ms --connections 4 --payload 100 {}", server.url("http"));
+    let done = Run::start(&lab, &format!("{arguments} --timeout 500ms")).finish();
+    done.assert_failed("timeout", "--timeout");
+    let done = Run::start(&lab, &format!("{arguments} --accept-partial-checksums")).finish();
+    done.assert_clean();
+    assert_eq!(done.json["environment"]["checksums"], "verified-or-partial");
+    server.stop(&lab);
 }
 
 /// The end of a keep-alive is no error: another connection takes its place.
