@@ -12,10 +12,13 @@
 
 mod client;
 mod http;
+mod job;
 mod raw;
 mod report;
 mod schedule;
+mod send;
 mod websocket;
 
-pub use client::{Job, Load, Pace, Protocol};
+pub use client::Load;
+pub use job::{Job, Pace, Protocol};
 pub use report::{Failed, Progress, Report};

@@ -11,8 +11,11 @@
 //! The stages of a run: Opening (all connections, or one if each request gets its own; not measured) → Measuring →
 //! Finishing (nothing new; what is under way may be answered) → Done.
 
+mod talk;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -22,13 +25,11 @@ use byway_tcp::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::job::{Job, Pace, Protocol, texts};
 use super::report::{Failed, Progress, Report};
 use super::schedule::Schedule;
 use super::{http, raw, websocket};
 use crate::app::Limits;
-use crate::app::ws::frame::Opcode;
-use crate::app::ws::handshake::accept_key;
-use crate::app::ws::mask;
 
 /// Connections of a core that may be opening at once, while none is measured: half of the smallest backlog in use
 /// (128, the standard libraries'), so that none is lost to the server's being slow to accept.
@@ -42,61 +43,6 @@ const PAUSE_DOUBLINGS: u32 = 6;
 const PARTING: Duration = Duration::from_secs(1);
 /// Names no place.
 const NOBODY: u32 = u32::MAX;
-
-/// What is spoken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    Http,
-    /// Binary messages that are echoed.
-    WebSocket,
-    /// Octets that are echoed.
-    Raw,
-}
-
-/// When requests are made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pace {
-    /// Closed loop: the next as soon as a connection is free.
-    Max,
-    /// Open loop: all cores together so many a second, come what may.
-    Rate(u64),
-}
-
-/// What one core is to do.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// The server.
-    pub remote: SocketAddr,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// `Host`: as the user named the server.
-    pub host: String,
-    /// Path and query.
-    pub path: String,
-    /// Own addresses of the server's family, used in turn.
-    pub locals: Vec<IpAddr>,
-    /// This core's connections.
-    pub connections: u32,
-    /// When requests are made.
-    pub pace: Pace,
-    /// How many cores there are, and which of them this one is.
-    pub cores: u64,
-    /// See `cores`.
-    pub place: u64,
-    /// How long requests are made.
-    pub duration: Duration,
-    /// How long a connection, and a request counted from its intention, may take.
-    pub timeout: Duration,
-    /// What is sent with each request, and comes back by WebSocket and raw TCP.
-    pub payload: Arc<[u8]>,
-    /// A connection for each request.
-    pub fresh: bool,
-    /// Slots of the core's stack: its `max_connections`.
-    pub slots: u32,
-    /// Seeds what a WebSocket client has to choose at random.
-    pub seed: u64,
-}
 
 /// Where the run stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,20 +103,6 @@ struct Place {
     answers: u64,
     /// Is in `idle`, rightly or not any more.
     listed: bool,
-}
-
-/// What came of reading.
-enum Heard {
-    /// Nothing yet.
-    More,
-    Upgraded,
-    /// The request is answered; whether the server closes.
-    Answered {
-        close: bool,
-    },
-    Ping,
-    /// The server says goodbye.
-    Close,
 }
 
 /// The load generator's application on one core; its report goes out when it is dropped.
@@ -504,314 +436,6 @@ impl Load {
             opener.wake(id);
         }
     }
-
-    /// The connection is ready for a request: the one at hand, or the next that is due.
-    fn free<C: Conn>(&mut self, conn: &mut C, at: u32) {
-        if self.places[at as usize].wanted.is_none() {
-            match (&mut self.schedule, self.stage) {
-                (None, Stage::Measuring) if self.now < self.end => self.want(at, self.now),
-                (Some(schedule), Stage::Measuring | Stage::Finishing { .. })
-                    if schedule.due() <= self.now && schedule.due() < self.end =>
-                {
-                    let due = schedule.take();
-                    self.want(at, due);
-                }
-                _ => {}
-            }
-        }
-        if self.places[at as usize].wanted.is_some() {
-            return self.begin(conn, at);
-        }
-        let place = &mut self.places[at as usize];
-        place.phase = Phase::Idle;
-        self.ends[at as usize] = Instant::NEVER;
-        if !core::mem::replace(&mut place.listed, true) {
-            self.idle.push_back(at);
-        }
-    }
-
-    fn begin<C: Conn>(&mut self, conn: &mut C, at: u32) {
-        let place = &mut self.places[at as usize];
-        place.phase = Phase::Busy;
-        place.sent = 0;
-        if self.job.protocol == Protocol::WebSocket {
-            place.mask = self.rng.random();
-            let len = self.job.payload.len() as u64;
-            place.header = websocket::ClientHeader::new(Opcode::Binary, len, place.mask);
-        }
-        self.ends[at as usize] = place.wanted.unwrap_or(self.now) + self.job.timeout;
-        self.send(conn, at);
-    }
-
-    /// Octets of a whole request.
-    fn request_len(&self, at: u32) -> usize {
-        let head = match self.job.protocol {
-            Protocol::Http => self.head.len(),
-            Protocol::WebSocket => self.places[at as usize].header.as_slice().len(),
-            Protocol::Raw => 0,
-        };
-        head + self.job.payload.len()
-    }
-
-    /// Sends on, as far as room and memory allow.
-    fn send<C: Conn>(&mut self, conn: &mut C, at: u32) {
-        let place = &mut self.places[at as usize];
-        let payload = &self.job.payload[..];
-        let (parts, key): ([&[u8]; 3], _) = match (place.phase, self.job.protocol) {
-            (Phase::Upgrading, _) => ([&self.head, &place.key, &self.tail], None),
-            (Phase::Busy, Protocol::Http) => ([&self.head, &[], payload], None),
-            (Phase::Busy, Protocol::WebSocket) => ([place.header.as_slice(), &[], payload], Some(place.mask)),
-            (Phase::Busy, Protocol::Raw) => ([&[], &[], payload], None),
-            _ => return,
-        };
-        let before = place.sent;
-        send_parts(conn, parts, key, &mut place.sent);
-        self.report.bytes_sent += (place.sent - before) as u64;
-    }
-
-    /// What came is the place's; reads it.
-    fn hear(&mut self, octets: &[u8], at: u32) -> Result<(usize, Heard), Failed> {
-        let place = &mut self.places[at as usize];
-        if place.phase == Phase::Idle && !matches!(place.reader, Reader::WebSocket(_)) {
-            self.report.example.get_or_insert("an answer to nothing");
-            return Err(Failed::Protocol);
-        }
-        let payload = &self.job.payload[..];
-        let mut wrong = |why: &'static str| {
-            self.report.example.get_or_insert(why);
-            Failed::Protocol
-        };
-        Ok(match &mut place.reader {
-            Reader::Raw(reader) => match reader.next(octets, payload).map_err(wrong)? {
-                true => (octets.len(), Heard::Answered { close: false }),
-                false => (octets.len(), Heard::More),
-            },
-            Reader::WebSocket(reader) => {
-                let (used, event) = reader.next(octets, payload).map_err(&mut wrong)?;
-                let heard = match event {
-                    websocket::Event::More => Heard::More,
-                    websocket::Event::Echoed if place.phase == Phase::Busy => {
-                        Heard::Answered { close: false }
-                    }
-                    websocket::Event::Echoed => return Err(wrong("an echo of nothing")),
-                    websocket::Event::Ping => Heard::Ping,
-                    websocket::Event::Close => Heard::Close,
-                };
-                (used, heard)
-            }
-            Reader::Http(reader) => {
-                let (used, event) = reader.next(octets, &self.limits).map_err(&mut wrong)?;
-                let http::Event::Answered(answer) = event else { return Ok((used, Heard::More)) };
-                if answer.status >= 400 {
-                    self.report.status.get_or_insert(answer.status);
-                }
-                if place.phase == Phase::Upgrading {
-                    if answer.status >= 400 {
-                        return Err(Failed::Status);
-                    }
-                    if answer.status != 101 || answer.upgrade != Some(accept_key(&place.key)) {
-                        return Err(wrong("the WebSocket's opening isn't answered as it has to be"));
-                    }
-                    return Ok((used, Heard::Upgraded));
-                }
-                if answer.status == 101 {
-                    return Err(wrong("101 without having been asked"));
-                }
-                if answer.status >= 400 {
-                    self.report.failed(Failed::Status, 1);
-                    // Not an answer that latencies are told of; the connection is all right.
-                    if place.wanted.take().is_some() {
-                        self.busy -= 1;
-                    }
-                }
-                (used, Heard::Answered { close: answer.close })
-            }
-        })
-    }
-
-    fn read<C: Conn>(&mut self, conn: &mut C, at: u32) {
-        while let Some(mut chunk) = conn.recv() {
-            self.report.bytes_received += chunk.len() as u64;
-            let mut ours = true;
-            while ours && !chunk.is_empty() {
-                let heard = self.hear(conn.bytes(&chunk), at);
-                ours = match heard {
-                    Err(how) => {
-                        self.fail(at, how);
-                        conn.abort();
-                        false
-                    }
-                    Ok((used, heard)) => {
-                        chunk.advance(used);
-                        self.follow(conn, at, heard, chunk.is_empty())
-                    }
-                };
-            }
-            conn.release(chunk);
-            if !ours {
-                return self.part(conn, false);
-            }
-        }
-        if conn.recv_finished() {
-            self.finished_by_server(conn, at);
-        }
-    }
-
-    /// Acts on what was heard; whether the connection is still the place's.
-    fn follow<C: Conn>(&mut self, conn: &mut C, at: u32, heard: Heard, nothing_more: bool) -> bool {
-        match heard {
-            Heard::More => {}
-            Heard::Upgraded => {
-                self.places[at as usize].reader = Reader::WebSocket(websocket::Reader::default());
-                self.free(conn, at);
-            }
-            Heard::Ping => self.pong(conn, at),
-            Heard::Close => {
-                // Before FIN: an answer to its Close (RFC 6455 §5.5.1).
-                self.say_close(conn);
-                self.finished_by_server(conn, at);
-                return false;
-            }
-            Heard::Answered { close } => return self.answered(conn, at, close, nothing_more),
-        }
-        true
-    }
-
-    fn answered<C: Conn>(&mut self, conn: &mut C, at: u32, close: bool, nothing_more: bool) -> bool {
-        let total = self.request_len(at);
-        let place = &mut self.places[at as usize];
-        let unsent = place.sent < total;
-        if let Some(wanted) = place.wanted.take() {
-            self.busy -= 1;
-            if self.stage != Stage::Done {
-                self.report.answered(self.now.since(wanted));
-                self.last_answer = self.now;
-            }
-        }
-        place.answers += 1;
-        place.failures = 0;
-        // A server may answer before it has the whole request; then the rest has no end on this connection.
-        if self.job.fresh || close || unsent {
-            self.vacate(at);
-            if self.job.protocol == Protocol::WebSocket {
-                self.say_close(conn);
-            } else if unsent || !close {
-                // A server that says that it closes does so first, and has the TIME-WAIT.
-                conn.shutdown();
-            }
-            conn.set_timer(Some(self.now + PARTING));
-            return false;
-        }
-        if !nothing_more && self.job.protocol != Protocol::WebSocket {
-            self.report.example.get_or_insert("more than an answer");
-            self.fail(at, Failed::Protocol);
-            conn.abort();
-            return false;
-        }
-        self.free(conn, at);
-        true
-    }
-
-    /// FIN, or a WebSocket's Close: in order if nothing is owed.
-    fn finished_by_server<C: Conn>(&mut self, conn: &mut C, at: u32) {
-        let place = &self.places[at as usize];
-        if place.wanted.is_some() || place.answers == 0 {
-            self.fail(at, Failed::Closed);
-        } else {
-            self.vacate(at);
-        }
-        conn.shutdown();
-        conn.set_timer(Some(self.now + PARTING));
-    }
-
-    /// A connection that is nobody's any more: until the server closes, too.
-    fn part<C: Conn>(&mut self, conn: &mut C, timer: bool) {
-        while let Some(chunk) = conn.recv() {
-            conn.release(chunk);
-        }
-        if conn.recv_finished() {
-            conn.shutdown();
-        }
-        if timer {
-            conn.abort();
-        }
-    }
-
-    fn pong<C: Conn>(&mut self, conn: &mut C, at: u32) {
-        let place = &self.places[at as usize];
-        let Reader::WebSocket(reader) = &place.reader else { return };
-        // Not into the middle of a message that is still being sent; the server asks again (§5.5.3).
-        if place.phase == Phase::Busy && place.sent < self.request_len(at) {
-            return;
-        }
-        send_control(conn, Opcode::Pong, reader.control(), self.rng.random());
-    }
-
-    /// 1000, and FIN.
-    fn say_close<C: Conn>(&mut self, conn: &mut C) {
-        send_control(conn, Opcode::Close, &1000u16.to_be_bytes(), self.rng.random());
-        conn.shutdown();
-    }
-}
-
-/// The request, or the WebSocket's opening, in the two parts that never change.
-fn texts(job: &Job) -> (Vec<u8>, Vec<u8>) {
-    let (path, host) = (&job.path, &job.host);
-    let common = format!("{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: byway-load\r\n");
-    match job.protocol {
-        Protocol::Raw => (Vec::new(), Vec::new()),
-        Protocol::WebSocket => {
-            let head = format!(
-                "GET {common}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-            );
-            (head.into_bytes(), b"\r\n\r\n".to_vec())
-        }
-        Protocol::Http => {
-            let close = if job.fresh { "Connection: close\r\n" } else { "" };
-            let len = job.payload.len();
-            let head = if len == 0 {
-                format!("GET {common}{close}\r\n")
-            } else {
-                let body = format!("Content-Type: application/octet-stream\r\nContent-Length: {len}\r\n");
-                format!("POST {common}{body}{close}\r\n")
-            };
-            (head.into_bytes(), Vec::new())
-        }
-    }
-}
-
-/// Sends `parts`, one after the other, from octet `sent` on; with a key, the last of them masked.
-fn send_parts<C: Conn>(conn: &mut C, parts: [&[u8]; 3], key: Option<[u8; 4]>, sent: &mut usize) {
-    let total: usize = parts.iter().map(|part| part.len()).sum();
-    while *sent < total && conn.send_room() > 0 {
-        let Some(mut chunk) = conn.alloc() else { return };
-        let mut room = conn.mss().min(conn.tailroom(&chunk));
-        let mut begin = 0;
-        for (number, part) in parts.iter().enumerate() {
-            let from = (*sent + chunk.len()).saturating_sub(begin);
-            begin += part.len();
-            let Some(rest) = part.get(from..).filter(|_| *sent + chunk.len() < begin) else { continue };
-            let octets = &rest[..rest.len().min(room)];
-            let at = chunk.len();
-            conn.append(&mut chunk, octets);
-            if let Some(key) = key.filter(|_| number == 2) {
-                mask::unmask(&mut conn.bytes_mut(&mut chunk)[at..], mask::rotate(key, from));
-            }
-            room -= octets.len();
-        }
-        let len = chunk.len();
-        match conn.send(chunk) {
-            Ok(()) => *sent += len,
-            // Closed already, or no room after all: `closed` or `writable` follows.
-            Err(refused) => return conn.release(refused),
-        }
-    }
-}
-
-/// A control frame, if there is room for it: without, the connection has other troubles.
-fn send_control<C: Conn>(conn: &mut C, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
-    let header = websocket::ClientHeader::new(opcode, payload.len() as u64, key);
-    send_parts(conn, [header.as_slice(), &[], payload], Some(key), &mut 0);
 }
 
 impl App for Load {
@@ -919,7 +543,3 @@ impl Drop for Load {
         let _ = self.results.send(report);
     }
 }
-
-#[cfg(test)]
-#[path = "client_tests.rs"]
-mod tests;
