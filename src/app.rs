@@ -9,7 +9,7 @@
 //! Payload stays in the frame it arrived in: a reply is made by rewriting the received frame
 //! (`rewrite`) and sending that; only what byway makes itself goes into fresh chunks.
 
-mod http;
+pub(crate) mod http;
 mod limits;
 mod outbox;
 mod raw;
@@ -17,7 +17,7 @@ mod rewrite;
 mod service;
 #[cfg(test)]
 mod testing;
-mod ws;
+pub(crate) mod ws;
 
 pub use limits::Limits;
 pub use service::{Config, Ports, Service};

@@ -1,7 +1,7 @@
 //! The command line: verbs, exit codes, and one line per error.
 //!
 //! ```text
-//!   byway serve ──→ serve.rs: checks → steering → cores → ready ─┐ control.rs: a Unix socket,
+//!   byway serve ──→ serve.rs ─┬→ running.rs: steering, cores ─────┐ control.rs: a Unix socket,
 //!   byway conns ──→ conns.rs ──┐                                 │ mode 0600, its own thread
 //!   byway stats ──→ stats.rs ──┴── one question, one answer ────→┘
 //! ```
@@ -11,8 +11,10 @@ mod conns;
 mod control;
 mod demo;
 mod failure;
+mod load;
 mod notify;
 mod options;
+mod running;
 mod serve;
 mod stats;
 mod usage;
@@ -43,6 +45,8 @@ struct Cli {
 enum Verb {
     /// Serve HTTP, WebSocket and raw TCP on an interface
     Serve(options::Serve),
+    /// Drive an HTTP, WebSocket or echo server from byway's own client side, and measure it
+    Load(load::Options),
     /// Show byway at work between two network namespaces; leaves nothing behind
     Demo,
     /// Show connections, as `ss -tan` does for the kernel's
@@ -82,6 +86,7 @@ fn end(result: Result<(), Failure>) -> ExitCode {
 fn run(verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Serve(options) => serve::run(&options),
+        Verb::Load(options) => load::run(&options),
         Verb::Demo => demo::run(),
         Verb::Conns(options) => conns::run(&options),
         Verb::Stats(options) => stats::run(&options),

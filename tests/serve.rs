@@ -65,7 +65,7 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
         (serve(&format!("{own} --zero-copy maybe")), 2, &["auto", "on", "off"]),
         (serve(&format!("{own} --drain 5")), 2, &["--drain", "a unit is missing"]),
         ("serve --interface= --address 192.0.2.1/24".into(), 2, &["--interface", "ip link"]),
-        ("".into(), 2, &["serve, demo"]),
+        ("".into(), 2, &["serve, load, demo"]),
         ("serve --interface nosuch0 --address 192.0.2.1/24".into(), 78, &["nosuch0", "ip link"]),
         ("serve --interface lo --address 192.0.2.1/24".into(), 78, &["lo", "Ethernet"]),
         (serve("--address 192.0.2.77/24"), 78, &["192.0.2.77", "other0", "ip addr del"]),

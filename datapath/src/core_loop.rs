@@ -128,9 +128,10 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
         self.expected = Some(until);
     }
 
-    /// When a timer is due.
+    /// When a timer is due, or the application wants its turn.
     pub fn next_deadline(&self) -> Instant {
-        self.stack.next_deadline()
+        let app = if self.stack.is_draining() { Instant::NEVER } else { self.app.deadline() };
+        self.stack.next_deadline().min(app)
     }
 
     /// Stops accepting connections and asks the application to end those there are.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use byway_datapath::config::Rings;
 use byway_datapath::core_loop::CoreLoop;
 use byway_datapath::port::{MemPort, Port};
-use byway_tcp::app::{App, Closed, Conn, Ready};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Opener, Ready};
 use byway_tcp::frame::{FramePool, HeapMemory, Owner};
 use byway_tcp::stack::{Cidr, Config, Listener, Stack};
 use byway_tcp::time::Instant;
@@ -289,4 +289,97 @@ fn a_removed_device_ends_the_turn() {
     let error = core.turn(Instant::from_millis(1)).expect_err("gone");
     assert!(matches!(error, byway_datapath::Error::DeviceGone { .. }));
     core.assert_conserved();
+}
+
+/// Opens a connection when it is time, says a word each millisecond, and gives up another that nobody answers.
+#[derive(Default)]
+struct Caller {
+    begins: Instant,
+    next: Option<Instant>,
+    talks: Option<ConnId>,
+    waits: Option<ConnId>,
+    said: u32,
+    heard: usize,
+    closed: Vec<(ConnId, Closed)>,
+}
+
+impl App for Caller {
+    fn opened<C: Conn>(&mut self, conn: &mut C) {
+        assert_eq!(Some(conn.id()), self.talks, "the name that `connect` gave");
+        self.next = Some(conn.now() + Duration::from_millis(1));
+    }
+
+    fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
+        while let Some(chunk) = conn.recv() {
+            self.heard += chunk.len();
+            conn.release(chunk);
+        }
+        if ready.woken {
+            let mut chunk = conn.alloc().expect("memory");
+            conn.append(&mut chunk, b"word");
+            conn.send(chunk).expect("room");
+            self.said += 1;
+        }
+    }
+
+    fn closed<C: Conn>(&mut self, conn: &mut C, reason: Closed) {
+        self.closed.push((conn.id(), reason));
+    }
+
+    fn turn<O: Opener>(&mut self, opener: &mut O) {
+        let now = opener.now();
+        if self.talks.is_none() && now >= self.begins {
+            self.talks = Some(opener.connect(([10, 0, 0, 1], PORT).into()).expect("connects"));
+            self.waits = Some(opener.connect(([10, 0, 0, 77], PORT).into()).expect("connects"));
+            assert!(opener.connect_from([10, 0, 0, 9].into(), ([10, 0, 0, 1], PORT).into()).is_err());
+        }
+        if let (Some(talks), Some(next)) = (self.talks, self.next.filter(|&next| next <= now)) {
+            opener.wake(talks);
+            self.next = Some(next + Duration::from_millis(1));
+            if self.said == 10 {
+                opener.abort(self.waits.expect("opened"));
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        if self.talks.is_none() { self.begins } else { self.next.unwrap_or(Instant::NEVER) }
+    }
+}
+
+/// An application begins things by itself, when it wants to, and not any more once it is to end.
+#[test]
+fn an_application_opens_wakes_and_gives_up_connections_in_its_turn() {
+    let begins = Instant::from_millis(1005);
+    let mut server = core(1, RINGS, Echo::default());
+    server.stack_mut().listen(Listener { port: PORT, backlog: 16 });
+    let mut client = core(2, RINGS, Caller { begins, ..Caller::default() });
+    let mut now = Instant::from_millis(1000);
+    client.turn(now).expect("turn");
+    // Its own wish, or what the stack has to do before.
+    assert!(client.next_deadline() <= begins && client.app().talks.is_none());
+    while now < Instant::from_millis(1105) {
+        now = now + Duration::from_micros(100);
+        client.turn(now).expect("turn");
+        server.turn(now).expect("turn");
+        carry(&mut client, &mut server, usize::MAX);
+        carry(&mut server, &mut client, usize::MAX);
+    }
+    let app = client.app();
+    assert!(app.said > 90 && app.heard >= 4 * 90, "said {}, heard {}", app.said, app.heard);
+    assert_eq!(app.closed, [(app.waits.expect("opened"), Closed::Aborted)]);
+    client.stack().assert_consistent();
+
+    let said = app.said;
+    client.drain(now);
+    for _ in 0..100 {
+        now = now + Duration::from_millis(1);
+        client.turn(now).expect("turn");
+        server.turn(now).expect("turn");
+        carry(&mut client, &mut server, usize::MAX);
+        carry(&mut server, &mut client, usize::MAX);
+    }
+    assert_eq!(client.app().said, said);
+    assert_eq!(client.app().closed.len(), 2);
+    client.assert_conserved();
 }

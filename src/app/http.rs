@@ -1,7 +1,7 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112), server side.
 
-pub(super) mod body;
+pub(crate) mod body;
 pub(super) mod connection;
-pub(super) mod request;
-pub(super) mod response;
+pub(crate) mod request;
+pub(crate) mod response;
 pub(super) mod routes;

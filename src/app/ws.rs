@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455), server side.
 
-pub(super) mod frame;
-pub(super) mod handshake;
-pub(super) mod mask;
-pub(super) mod session;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod mask;
+pub(crate) mod session;
 pub(super) mod utf8;

@@ -1,4 +1,5 @@
-//! `byway serve`'s options, and what of them can be judged without looking at the host.
+//! What `byway serve` and `byway load` are told of the interface, `byway serve`'s own options, and what of them can be
+//! judged without looking at the host.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,10 +13,9 @@ use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
 
-/// Options of `byway serve`.
-#[derive(Args, Debug)]
-#[command(args_override_self = true)]
-pub(crate) struct Serve {
+/// The interface, and byway's place on it: what every verb that takes frames is told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Nic {
     /// Interface whose frames to take
     #[arg(long, value_name = "IF", value_parser = interface)]
     pub(crate) interface: String,
@@ -27,22 +27,6 @@ pub(crate) struct Serve {
     /// Next hop for what isn't on-link, one per address family
     #[arg(long = "gateway", value_name = "IP")]
     pub(crate) gateways: Vec<IpAddr>,
-
-    /// Port of HTTP/1.1 and WebSocket
-    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = port())]
-    pub(crate) port: u16,
-
-    /// Port of the echo service (RFC 862), off unless given
-    #[arg(long, value_name = "PORT", value_parser = port())]
-    pub(crate) echo_port: Option<u16>,
-
-    /// Port of the discard service (RFC 863), off unless given
-    #[arg(long, value_name = "PORT", value_parser = port())]
-    pub(crate) discard_port: Option<u16>,
-
-    /// Port of the character generator (RFC 864), off unless given
-    #[arg(long, value_name = "PORT", value_parser = port())]
-    pub(crate) chargen_port: Option<u16>,
 
     /// Receive queues to serve, one core each
     #[arg(long, value_name = "all|0,1,…", default_value = "all")]
@@ -68,17 +52,9 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) accept_partial_checksums: bool,
 
-    /// Connections at once on each core
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    pub(crate) max_connections: u32,
-
     /// Frames of memory for each queue: 2 KiB each, 4 KiB if the MTU is above 1770
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     pub(crate) frames: u32,
-
-    /// How long connections may take to finish when byway is told to stop
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub(crate) drain: Duration,
 
     /// Control socket [default: /run/byway/IF.sock]
     #[arg(long, value_name = "SOCKET")]
@@ -87,6 +63,38 @@ pub(crate) struct Serve {
     /// Congestion control of new connections
     #[arg(long, value_name = "NAME", default_value_t = Algorithm::default(), value_parser = algorithm())]
     pub(crate) congestion: Algorithm,
+}
+
+/// Options of `byway serve`.
+#[derive(Args, Debug)]
+#[command(args_override_self = true)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) nic: Nic,
+
+    /// Port of HTTP/1.1 and WebSocket
+    #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = port())]
+    pub(crate) port: u16,
+
+    /// Port of the echo service (RFC 862), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub(crate) echo_port: Option<u16>,
+
+    /// Port of the discard service (RFC 863), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub(crate) discard_port: Option<u16>,
+
+    /// Port of the character generator (RFC 864), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub(crate) chargen_port: Option<u16>,
+
+    /// Connections at once on each core
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub(crate) max_connections: u32,
+
+    /// How long connections may take to finish when byway is told to stop
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) drain: Duration,
 
     /// TOML file with these options by their long names; the command line goes before it
     #[arg(long, value_name = "FILE")]
@@ -200,7 +208,7 @@ fn cidr(text: &str) -> Result<Cidr, String> {
 }
 
 /// A number with `ms`, `s` or `m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 =
         digits.parse().map_err(|_| format!("'{text}' is no time: give, say, 500ms, 5s or 1m"))?;
@@ -218,34 +226,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-impl Serve {
+impl Nic {
     /// The control socket.
     pub(crate) fn control_path(&self) -> PathBuf {
         self.control.clone().unwrap_or_else(|| super::control::default_path(&self.interface))
     }
 
-    /// Each port with what is spoken on it.
-    pub(crate) fn services(&self) -> Vec<(&'static str, u16)> {
-        [
-            ("http", Some(self.port)),
-            ("echo", self.echo_port),
-            ("discard", self.discard_port),
-            ("chargen", self.chargen_port),
-        ]
-        .into_iter()
-        .filter_map(|(name, port)| Some((name, port?)))
-        .collect()
-    }
-
     /// What contradicts itself, whatever the host.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let services = self.services();
-        for (place, &(name, port)) in services.iter().enumerate() {
-            if let Some((other, _)) = services[..place].iter().find(|(_, taken)| *taken == port) {
-                let text = format!("port {port} is given to both {other} and {name}: choose another for one");
-                return Err(Failure::configuration(text));
-            }
-        }
         for (place, own) in self.addresses.iter().enumerate() {
             let address = own.address;
             if self.addresses[..place].iter().any(|other| other.address == address) {
@@ -274,6 +262,33 @@ impl Serve {
     }
 }
 
+impl Serve {
+    /// Each port with what is spoken on it.
+    pub(crate) fn services(&self) -> Vec<(&'static str, u16)> {
+        [
+            ("http", Some(self.port)),
+            ("echo", self.echo_port),
+            ("discard", self.discard_port),
+            ("chargen", self.chargen_port),
+        ]
+        .into_iter()
+        .filter_map(|(name, port)| Some((name, port?)))
+        .collect()
+    }
+
+    /// What contradicts itself, whatever the host.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let services = self.services();
+        for (place, &(name, port)) in services.iter().enumerate() {
+            if let Some((other, _)) = services[..place].iter().find(|(_, taken)| *taken == port) {
+                let text = format!("port {port} is given to both {other} and {name}: choose another for one");
+                return Err(Failure::configuration(text));
+            }
+        }
+        self.nic.check()
+    }
+}
+
 fn unfit(own: &Cidr) -> Option<&'static str> {
     let address = own.address;
     let broadcast = match address {
@@ -296,14 +311,14 @@ fn unfit(own: &Cidr) -> Option<&'static str> {
     }
 }
 
-fn link_local(address: IpAddr) -> bool {
+pub(super) fn link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 
-fn on_link(own: &Cidr, address: IpAddr) -> bool {
+pub(super) fn on_link(own: &Cidr, address: IpAddr) -> bool {
     match (own.address, address) {
         (IpAddr::V4(own4), IpAddr::V4(v4)) => {
             (own4.to_bits() ^ v4.to_bits()).checked_shr(32 - u32::from(own.prefix)).unwrap_or(0) == 0
@@ -344,21 +359,21 @@ mod tests {
         )
         .expect("parses");
         options.check().expect("fits");
-        assert_eq!(options.queues, Queues::These(vec![0, 1]));
-        assert_eq!(options.cores, Cores::These(vec![2, 3]));
+        assert_eq!(options.nic.queues, Queues::These(vec![0, 1]));
+        assert_eq!(options.nic.cores, Cores::These(vec![2, 3]));
         assert_eq!(options.services(), [("http", 8080), ("echo", 7)]);
         assert_eq!(options.drain, Duration::from_millis(100));
         let defaults = serve("--address 192.0.2.7/24").expect("parses");
-        assert_eq!(defaults.control_path(), PathBuf::from("/run/byway/eth0.sock"));
+        assert_eq!(defaults.nic.control_path(), PathBuf::from("/run/byway/eth0.sock"));
         assert_eq!((defaults.port, defaults.drain), (80, Duration::from_secs(5)));
-        assert_eq!(defaults.congestion, Algorithm::Cubic);
+        assert_eq!(defaults.nic.congestion, Algorithm::Cubic);
     }
 
     #[test]
     fn s7_1_every_congestion_control_is_chosen_by_name() {
         for algorithm in Algorithm::ALL {
             let options = serve(&format!("--address 192.0.2.7/24 --congestion {algorithm}")).expect("parses");
-            assert_eq!(options.congestion, *algorithm);
+            assert_eq!(options.nic.congestion, *algorithm);
         }
         assert!(serve("--address 192.0.2.7/24 --congestion cubik").expect_err("typo").contains("cubic"));
     }

@@ -88,7 +88,7 @@ mod tests {
             assert_eq!(message, expected);
         }
         let bare = said(&[]);
-        assert!(bare.contains("requires a subcommand") && bare.contains("serve, demo"), "{bare}");
+        assert!(bare.contains("requires a subcommand") && bare.contains("serve, load, demo"), "{bare}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! opened ─→ ready* ─→ closed        ready: new bytes, the peer's FIN, room to send again, the timer
+//! turn, once in each turn of the loop: what an application begins by itself (see [`Opener`])
 //! ```
 //!
 //! Callbacks run on the connection's core and must not block. Payload never moves: [`Conn::recv`]
@@ -12,10 +13,11 @@
 //! Back-pressure: an application that can't send (`send_room() == 0`) stops calling `recv`; the
 //! receive window closes, and `ready` comes with `writable` once there is room again.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::counters::Totals;
 use crate::frame::Chunk;
+use crate::stack::ConnectError;
 use crate::time::{Duration, Instant};
 
 /// Names a connection of one stack. The generation tells a slot's tenants apart.
@@ -41,6 +43,8 @@ pub struct Ready {
     /// The peer may be out of reach: see [`Conn::trouble`]. Who doesn't care needn't look (RFC 9293 §3.9.1.8, MUST-47,
     /// SHLD-20).
     pub trouble: bool,
+    /// [`Opener::wake`] asked for it.
+    pub woken: bool,
 }
 
 /// What may be wrong with a connection that goes on all the same: soft errors (RFC 9293 §3.9.1.8).
@@ -100,6 +104,35 @@ pub trait App {
     fn draining<C: Conn>(&mut self, conn: &mut C) {
         conn.shutdown();
     }
+    /// Once in each turn of the loop, before the connections that have news are served, and not any more once
+    /// the stack drains: a client opens its connections here, and wakes those on which it wants to begin something.
+    fn turn<O: Opener>(&mut self, _opener: &mut O) {}
+    /// When [`turn`](Self::turn) is wanted at the latest, whether or not frames arrive. A time that has passed keeps
+    /// the loop from sleeping: an application that can do nothing until a frame arrives says [`Instant::NEVER`].
+    fn deadline(&self) -> Instant {
+        Instant::NEVER
+    }
+}
+
+/// What an application may begin by itself, for the duration of [`App::turn`].
+pub trait Opener {
+    /// The time of this turn.
+    fn now(&self) -> Instant;
+    /// Opens a connection actively (S1.1); `opened` or `closed` follows, with this name.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    fn connect(&mut self, remote: SocketAddr) -> Result<ConnId, ConnectError>;
+    /// The same from one of our own addresses (RFC 9293 §3.9.1.1, MUST-43).
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    fn connect_from(&mut self, local: IpAddr, remote: SocketAddr) -> Result<ConnId, ConnectError>;
+    /// Calls `ready` with `woken` for a connection that is open, in this turn. Without effect on others.
+    fn wake(&mut self, id: ConnId);
+    /// Gives up a connection, open or not yet: `closed` follows, with [`Closed::Aborted`]. Without effect on one that
+    /// is gone.
+    fn abort(&mut self, id: ConnId);
 }
 
 /// A connection, for the duration of a callback.

@@ -20,6 +20,7 @@ mod conn;
 mod control;
 mod fragments;
 mod news;
+mod opener;
 mod pressure;
 mod receive;
 mod show;
@@ -50,6 +51,7 @@ use crate::wire::{MacAddr, ethernet};
 use conn::StackConn;
 use control::RateLimit;
 use news::Outbox;
+use opener::StackOpener;
 
 /// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
 const TICK_SHIFT: u32 = 17;
@@ -311,6 +313,9 @@ impl<M: Memory> Stack<M> {
         }
         self.relieve(now);
         self.feed_starved();
+        if !self.draining {
+            app.turn(&mut StackOpener { stack: self, now });
+        }
         self.serve(app, now);
     }
 
@@ -432,8 +437,7 @@ impl<M: Memory> Stack<M> {
         now: Instant,
         act: impl FnOnce(&mut A, &mut dyn Conn) -> R,
     ) -> Option<R> {
-        let slot = self.slots.get(id.index as usize)?;
-        if slot.generation != id.generation {
+        if !self.is_current(id) {
             return None;
         }
         let (tcb, ctx) = self.tcb(id.index, now)?;
@@ -455,6 +459,11 @@ impl<M: Memory> Stack<M> {
             }
         }
         self.serve(app, now);
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// Resets every connection, so that peers hear of the end.
@@ -547,6 +556,11 @@ impl<M: Memory> Stack<M> {
 
     fn find(&self, tuple: &FourTuple) -> Option<u32> {
         self.flows.find(tuple, |index| tuple_of(&self.slots, index))
+    }
+
+    /// Whether the slot still has this tenant, or is free for the next one.
+    fn is_current(&self, id: ConnId) -> bool {
+        self.slots.get(id.index as usize).is_some_and(|slot| slot.generation == id.generation)
     }
 
     fn is_full(&self) -> bool {

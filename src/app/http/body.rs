@@ -4,7 +4,7 @@ use super::super::limits::Limits;
 
 /// What comes next in a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// All octets are used up; more are needed.
     More,
     /// A chunk of so many octets begins.
@@ -19,14 +19,14 @@ pub(super) enum Event {
 
 /// How far a body has been read.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// Octets to come.
     Length(u64),
     Chunked(Chunked),
 }
 
 impl Body {
-    pub(super) fn chunked() -> Self {
+    pub(crate) fn chunked() -> Self {
         Self::Chunked(Chunked { at: At::Size { digits: 0 }, left: 0, line: 0, extensions: 0, trailers: 0 })
     }
 
@@ -34,7 +34,7 @@ impl Body {
     ///
     /// # Errors
     /// If the framing is malformed, with what is wrong; where the body ends is then unknown.
-    pub(super) fn next(&mut self, octets: &[u8], limits: &Limits) -> Result<(usize, Event), &'static str> {
+    pub(crate) fn next(&mut self, octets: &[u8], limits: &Limits) -> Result<(usize, Event), &'static str> {
         match self {
             Self::Length(0) => Ok((0, Event::End)),
             Self::Length(left) => Ok((0, data(*left, octets.len()))),
@@ -43,7 +43,7 @@ impl Body {
     }
 
     /// `octets` of payload have been dealt with.
-    pub(super) fn took(&mut self, octets: usize) {
+    pub(crate) fn took(&mut self, octets: usize) {
         match self {
             Self::Length(left) => *left -= octets as u64,
             Self::Chunked(chunked) => {
@@ -65,7 +65,7 @@ fn data(left: u64, available: usize) -> Event {
 
 /// A chunked body. Strict: hexadecimal digits, CRLF, nothing lenient (H3, H4).
 #[derive(Debug)]
-pub(super) struct Chunked {
+pub(crate) struct Chunked {
     at: At,
     /// Octets of the current chunk still to come; while its size is read, the size so far.
     left: u64,

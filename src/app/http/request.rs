@@ -14,7 +14,7 @@ const USUAL_HEADERS: usize = 24;
 /// Looks for the end of a header block, wherever the frames cut it. Each octet is looked at once,
 /// and what is wrong is found at the same octet however the block is cut (H6).
 #[derive(Debug, Default)]
-pub(super) struct Scanner {
+pub(crate) struct Scanner {
     /// Octets of the block so far.
     octets: usize,
     /// Octets of the current line so far.
@@ -27,7 +27,7 @@ pub(super) struct Scanner {
 
 impl Scanner {
     /// Whether any octet of a block has come.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.octets > 0
     }
 
@@ -35,7 +35,7 @@ impl Scanner {
     ///
     /// # Errors
     /// A bare LF, or a limit passed (H2, H4).
-    pub(super) fn scan(&mut self, octets: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    pub(crate) fn scan(&mut self, octets: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
         let mut at = 0;
         while at < octets.len() {
             self.check_first(octets[at])?;
@@ -388,7 +388,7 @@ impl Codings {
 }
 
 /// Digits only, and within 64 bits: never `FromStr`, which takes a sign (CVE-2021-32715).
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }
@@ -403,11 +403,11 @@ fn once<T>(place: &mut Option<T>, value: T, why: &'static str) -> Result<(), Ref
 }
 
 /// The members of a comma-separated list, empty ones passed over (RFC 9110 §5.6.1).
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-fn has_token(value: &[u8], token: &[u8]) -> bool {
+pub(crate) fn has_token(value: &[u8], token: &[u8]) -> bool {
     list(value).any(|member| member.eq_ignore_ascii_case(token))
 }
 

@@ -2,7 +2,7 @@
 
 /// A status code with its reason phrase.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::app) struct Status {
+pub(crate) struct Status {
     /// RFC 9110 §15.
     pub(in crate::app) code: u16,
     reason: &'static str,
@@ -31,9 +31,9 @@ impl Status {
 ///
 /// The connection is closed after it: where the next request begins is no longer certain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::app) struct Refusal {
+pub(crate) struct Refusal {
     pub(in crate::app) status: Status,
-    pub(in crate::app) why: &'static str,
+    pub(crate) why: &'static str,
 }
 
 impl Refusal {

@@ -5,12 +5,12 @@ use super::session::CloseCode;
 /// Longest header a client sends: 2 octets, 8 of length, 4 of key.
 pub(super) const CLIENT_HEADER: usize = 14;
 /// Longest payload of a control frame (§5.5).
-pub(super) const CONTROL_PAYLOAD: usize = 125;
+pub(crate) const CONTROL_PAYLOAD: usize = 125;
 
 /// What a frame is (§11.8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub(super) enum Opcode {
+pub(crate) enum Opcode {
     Continuation = 0,
     Text = 1,
     Binary = 2,
@@ -20,7 +20,7 @@ pub(super) enum Opcode {
 }
 
 impl Opcode {
-    fn from_bits(bits: u8) -> Option<Self> {
+    pub(crate) fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0 => Self::Continuation,
             1 => Self::Text,
@@ -33,14 +33,14 @@ impl Opcode {
     }
 
     /// Close, ping, pong: short, and allowed between the fragments of a message.
-    pub(super) fn is_control(self) -> bool {
+    pub(crate) fn is_control(self) -> bool {
         self as u8 >= 8
     }
 }
 
 /// A client's frame header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// The message's last fragment.
     pub(super) fin: bool,
     pub(super) opcode: Opcode,
@@ -84,7 +84,7 @@ impl Header {
 
     /// The payload's length and where the key begins. "The minimal number of bytes MUST be used
     /// to encode the length", and the 64-bit form's top bit must be 0 (§5.2).
-    fn parse_len(short: u8, extended: &[u8]) -> Result<Option<(u64, usize)>, CloseCode> {
+    pub(crate) fn parse_len(short: u8, extended: &[u8]) -> Result<Option<(u64, usize)>, CloseCode> {
         match short {
             126 => {
                 let Some(&octets) = extended.first_chunk::<2>() else { return Ok(None) };
@@ -106,14 +106,14 @@ impl Header {
 
 /// A server's frame header, written out: 2, 4 or 10 octets, no key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ReplyHeader {
+pub(crate) struct ReplyHeader {
     octets: [u8; 10],
     len: u8,
 }
 
 impl ReplyHeader {
     /// For `len` octets of payload.
-    pub(super) fn new(fin: bool, opcode: Opcode, len: u64) -> Self {
+    pub(crate) fn new(fin: bool, opcode: Opcode, len: u64) -> Self {
         let mut octets = [0; 10];
         octets[0] = (u8::from(fin) << 7) | opcode as u8;
         let used = if len < 126 {
@@ -132,7 +132,7 @@ impl ReplyHeader {
     }
 
     /// The header's octets.
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
     }
 }

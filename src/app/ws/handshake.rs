@@ -10,7 +10,7 @@ use super::super::http::response::{Made, Refusal, Status};
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Base64 of a SHA-1: 20 octets in 28 characters.
-const ACCEPT: usize = 28;
+pub(crate) const ACCEPT: usize = 28;
 
 /// A handshake that is all right.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(in crate::app) fn accept(request: &Request<'_>, allowed_origins: &[String]) 
 }
 
 /// `Sec-WebSocket-Accept` for a key (§4.2.2, 5.4).
-fn accept_key(key: &[u8]) -> [u8; ACCEPT] {
+pub(crate) fn accept_key(key: &[u8]) -> [u8; ACCEPT] {
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     let mut accept = [0; ACCEPT];
     let written = STANDARD.encode_slice(digest, &mut accept);

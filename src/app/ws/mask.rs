@@ -13,13 +13,13 @@ fn widen(key: [u8; 4]) -> [u8; LANE] {
 }
 
 /// The key as it stands `octets` further into the payload.
-pub(in crate::app) fn rotate(mut key: [u8; 4], octets: usize) -> [u8; 4] {
+pub(crate) fn rotate(mut key: [u8; 4], octets: usize) -> [u8; 4] {
     key.rotate_left(octets % 4);
     key
 }
 
 /// Unmasks (or masks) `octets` in place.
-pub(in crate::app) fn unmask(octets: &mut [u8], key: [u8; 4]) {
+pub(crate) fn unmask(octets: &mut [u8], key: [u8; 4]) {
     let wide = widen(key);
     let mut lanes = octets.chunks_exact_mut(LANE);
     for lane in &mut lanes {

@@ -28,7 +28,7 @@ const SPARE_ROOM: usize = 8;
 
 /// Why a WebSocket is closed (RFC 6455 §7.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CloseCode(pub(super) u16);
+pub(crate) struct CloseCode(pub(crate) u16);
 
 impl CloseCode {
     /// The endpoint is going away.
