@@ -1,8 +1,9 @@
 //! `byway-sim`: runs seeds, or replays one.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use byway_sim::capture::Capture;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     let options = Options { choices: Choices { congestion: arguments.congestion }, fault: None };
     match arguments.seed {
         Some(seed) => replay(seed, &arguments, &options).unwrap_or_else(|error| {
-            eprintln!("{error}");
+            eprintln!("byway-sim: {error}");
             ExitCode::FAILURE
         }),
         None => run(arguments.from, arguments.seeds, &options),
@@ -70,31 +71,36 @@ fn run(from: u64, count: u64, options: &Options) -> ExitCode {
         }
         Err(failure) => {
             failures += 1;
-            println!("seed {} failed: {}", failure.seed, failure.why);
+            say(format_args!("seed {} failed: {}\n", failure.seed, failure.why));
         }
     });
     let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{count} seeds in {seconds:.1} s: {:.0} seeds/s; {frames} frames, {:.1} MB delivered, {:.1} h of virtual time",
+    say(format_args!(
+        "{count} seeds in {seconds:.1} s: {:.0} seeds/s; {frames} frames, {:.1} MB delivered, {:.1} h of virtual time\n",
         count as f64 / seconds,
         delivered as f64 / 1e6,
         virtual_time / 3600.0
-    );
-    println!("most frames for what there was to say: {:.1} times the need, seed {}", worst.0, worst.1);
-    println!("{failures} failed");
+    ));
+    say(format_args!(
+        "most frames for what there was to say: {:.1} times the need, seed {}\n{failures} failed\n",
+        worst.0, worst.1
+    ));
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn replay(seed: u64, arguments: &Arguments, options: &Options) -> io::Result<ExitCode> {
     let scenario = Scenario::draw(seed, options.choices);
-    print!("{scenario}");
+    say(format_args!("{scenario}"));
     // The first run tells which connection is worth a picture; the second is the same.
     let outcome = one(seed, options, &mut ());
     let (flow, client) = outcome.as_ref().map_or((0, true), |summary| summary.busiest);
     let mut probe = Probe::new(flow, client);
     let mut observers: Vec<&mut dyn Observer> = vec![&mut probe];
     let mut capture = match &arguments.capture {
-        Some(path) => Some(Capture::new(BufWriter::new(File::create(path)?), scenario.hosts.len())),
+        Some(path) => Some(Capture::new(
+            BufWriter::new(File::create(path).map_err(|error| about(path, &error))?),
+            scenario.hosts.len(),
+        )),
         None => None,
     };
     observers.extend(capture.as_mut().map(|capture| capture as &mut dyn Observer));
@@ -112,16 +118,27 @@ fn replay(seed: u64, arguments: &Arguments, options: &Options) -> io::Result<Exi
             if client { "client" } else { "server" },
             host.config.congestion
         );
-        std::fs::write(path, plot::draw(&probe, &title))?;
+        std::fs::write(path, plot::draw(&probe, &title)).map_err(|error| about(path, &error))?;
     }
     Ok(match outcome {
         Ok(summary) => {
-            println!("{summary:#?}");
+            say(format_args!("{summary:#?}\n"));
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            println!("failed: {}", failure.why);
+            say(format_args!("failed: {}\n", failure.why));
             ExitCode::FAILURE
         }
     })
+}
+
+/// On standard output, whose reader may have seen enough, as `head`: the rest is done all the same, and the exit code
+/// tells how it went.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = io::stdout().write_fmt(text);
+}
+
+/// Which file it is about.
+fn about(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

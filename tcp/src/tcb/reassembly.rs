@@ -232,6 +232,8 @@ impl Reassembly {
                 let old = end.since(seq) as usize;
                 if old >= chunk.len() {
                     pool.release(chunk);
+                    // The block behind a DSACK holds it, or the peer takes it for no DSACK (RFC 2883 §4).
+                    self.touch(before);
                     return Inserted::Dropped(DropReason::Duplicate);
                 }
                 chunk.advance(old);
