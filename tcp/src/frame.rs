@@ -569,6 +569,25 @@ impl<M: Memory> FramePool<M> {
         core::mem::forget(to);
     }
 
+    /// The same with `octets` of it, `from` its start, if there is room. Whether there was.
+    pub(crate) fn copy_part_to_parked(
+        &mut self,
+        chunk: &Chunk,
+        from: usize,
+        octets: usize,
+        index: u32,
+    ) -> bool {
+        let meta = self.meta[index as usize];
+        if usize::from(meta.start) + usize::from(meta.len) + octets > self.frame_size {
+            return false;
+        }
+        let mut to = Chunk { index, start: meta.start, len: meta.len };
+        self.copy_payload(chunk.index, chunk.start() + from, &mut to, octets);
+        self.meta[index as usize].len = to.len;
+        core::mem::forget(to);
+        true
+    }
+
     // --- towards the connections' queues ---------------------------------------------------
 
     #[inline]

@@ -125,13 +125,6 @@ pub(crate) const STORIES: &[Allowed] = &[
     ),
     goes_on("data after a FIN", "[.] seq 1 ack 2", "", TEXT_BEHIND_FIN),
     parts("data after a FIN", "[.] seq 1 ack 2", "[R] seq 1", TEXT_ACROSS_FIN),
-    parts(
-        "t13 a segment around another",
-        "[.] seq 1 ack 101",
-        "[.] seq 1 ack 301",
-        "byway keeps what it has, takes the part in front of it and leaves the part behind it to be sent again: a frame \
-         holds one piece, and a second would be a copy (RFC 9293 §3.10.7.4 lets segments be trimmed)",
-    ),
     goes_on(
         "s2_2 echo and FIN at once",
         "[F.] seq 1 ack 102 len 100",

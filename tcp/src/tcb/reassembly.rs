@@ -148,10 +148,10 @@ impl Reassembly {
             self.append_frame(pool, chunk, frames_max);
             return len;
         }
-        // A range that begins inside the new segment was there first: its octets stay. One that ends
-        // inside it too would leave the segment's rest behind it; the peer sends that again.
+        // A range that begins inside the new segment was there first: its octets stay.
         let ahead = SeqNumber(pool.meta(self.first_range).seq).since(nxt) as usize;
         if chunk.len() > ahead {
+            self.keep_rest(pool, &chunk, nxt, self.first_range);
             chunk.truncate(ahead);
         }
         let mut reached = nxt + chunk.len() as u32;
@@ -243,6 +243,7 @@ impl Reassembly {
         if after != NONE {
             let gap = SeqNumber(pool.meta(after).seq).since(seq) as usize;
             if chunk.len() > gap {
+                self.keep_rest(pool, &chunk, seq, after);
                 chunk.truncate(gap);
             }
             if chunk.is_empty() {
@@ -251,6 +252,32 @@ impl Reassembly {
             }
         }
         self.link(pool, chunk, seq, (before, after), frames_max)
+    }
+
+    /// What of a segment lies beyond the range `range`, and between those further ahead: copied behind their text, where
+    /// it fits in their frames, as it does unless they are long. A peer that sends again in larger segments what it
+    /// had sent in small ones would fill one hole in each round trip otherwise. S5.5
+    fn keep_rest<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: &Chunk, seq: SeqNumber, range: u32) {
+        let end = seq + chunk.len() as u32;
+        loop {
+            let (from, tail, next) =
+                (range_end(pool, range), pool.meta(range).range_tail, pool.meta(range).aux);
+            if end.leq(from) {
+                return;
+            }
+            let joins = next != NONE && SeqNumber(pool.meta(next).seq).leq(end);
+            let to = if joins { SeqNumber(pool.meta(next).seq) } else { end };
+            let octets = to.since(from);
+            if !pool.copy_part_to_parked(chunk, from.since(seq) as usize, octets as usize, tail) {
+                return;
+            }
+            self.ooo_bytes += octets;
+            self.touch(range);
+            if !joins {
+                return;
+            }
+            self.join(pool, range, tail, next);
+        }
     }
 
     /// The last range that starts at or before `seq`, and the one after it.
@@ -586,9 +613,9 @@ mod tests {
             for (offset, len, drain) in segments {
                 tag = tag.wrapping_add(1);
                 let before: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.since(SeqNumber(first)) as usize, b.since(SeqNumber(first)) as usize)).collect();
-                r.segment(SeqNumber(first) + offset, &vec![tag; len]);
+                let inserted = r.segment(SeqNumber(first) + offset, &vec![tag; len]);
                 let after = r.nxt.since(SeqNumber(first)) as usize;
-                // Octets beyond a range that was reached may be left out; what is taken is new.
+                // What is taken is new, and all that is new is taken, within the bounds on ranges.
                 let held = |at: usize, blocks: &[(usize, usize)]| blocks.iter().any(|&(a, b)| a <= at && at < b);
                 let now: Vec<_> = r.queue.sack_blocks(&r.pool).map(|(a, b)| (a.since(SeqNumber(first)) as usize, b.since(SeqNumber(first)) as usize)).collect();
                 let covered = offset as usize..offset as usize + len;
@@ -597,6 +624,9 @@ mod tests {
                         prop_assert!(octet.is_none());
                         *octet = Some(tag);
                     }
+                }
+                if inserted != Inserted::Dropped(DropReason::OutOfOrderLimit) {
+                    prop_assert!(covered.clone().all(|at| at < after || held(at, &now)));
                 }
                 for pair in now.iter() { prop_assert!(pair.0 < pair.1); }
                 model_nxt = after;
