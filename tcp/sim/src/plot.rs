@@ -18,9 +18,9 @@ use crate::world::Observer;
 /// What a sender is doing, as the picture colours it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Band {
-    /// cwnd below ssthresh.
+    /// cwnd below ssthresh, or BBR's Startup.
     SlowStart,
-    /// cwnd at ssthresh or above.
+    /// cwnd at ssthresh or above, or what BBR does later.
     Avoidance,
     /// Congestion was signalled without loss (ECN).
     Reduced,
@@ -45,7 +45,8 @@ impl Band {
             Phase::Loss => Self::Loss,
             Phase::FastRecovery => Self::FastRecovery,
             Phase::Cwr => Self::Reduced,
-            Phase::Open if info.cwnd < info.ssthresh => Self::SlowStart,
+            // BBR has no ssthresh: only its Startup is what the others call slow start.
+            Phase::Open if info.mode == "Startup" || info.mode.ends_with("slow start") => Self::SlowStart,
             Phase::Open => Self::Avoidance,
         }
     }
