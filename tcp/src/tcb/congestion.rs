@@ -52,7 +52,7 @@ const PACED_RTT_MIN: Duration = Duration::from_millis(2);
 /// 200 % while the window doubles each round trip, 120 % from half of ssthresh on.
 ///
 /// Of the shortest round trip: a smoothed one is longer by what receivers hold ACKs back, up to 40 ms for the odd segment
-/// of a small window, and the window would move slower than its ACKs let it, by a sixth where one in a hundred is lost.
+/// of a small window, and pacing could then be slower than the ACKs that release the window.
 fn window_rate(cwnd: u32, ssthresh: u32, min_rtt: Option<Duration>) -> Option<u64> {
     let min_rtt = min_rtt.filter(|rtt| *rtt >= PACED_RTT_MIN)?;
     let percent = if cwnd < ssthresh / 2 { 200 } else { 120 };
