@@ -170,6 +170,11 @@ impl<M: Memory> Stack<M> {
         let terms = seg.options.timestamps.map(|(_, echo)| Terms::of_stamp(echo));
         let Some(mss) = self.secrets.cookies.check(tuple, irs, iss, terms, now) else {
             self.counters.syncookies_failed += 1;
+            if seg.payload.1 > 0 {
+                // Text that has overtaken the segment with the cookie's number: the sender will repeat it, and a reset
+                // would end a connection that it takes for open. Whoever has none is told by its ACKs without text.
+                return self.discard(chunk, DropReason::NoListener);
+            }
             self.counters.drop(DropReason::NoListener);
             return self.answer_reset(link, tuple, seg, chunk, now);
         };
