@@ -247,11 +247,12 @@ impl Host {
         let counters = self.stack.counters();
         let dropped = |reason| counters.dropped(reason) > 0;
         // A segment may be so late that its ACK is older than any window (RFC 5961 §5.2), or its timestamp than what
-        // was sent again since (RFC 7323 §5.3).
+        // was sent again since (RFC 7323 §5.3), or it comes before the one with the cookie.
         let refused = dropped(DropReason::MemoryPressure)
             || dropped(DropReason::OutOfOrderLimit)
             || dropped(DropReason::BadAck)
-            || dropped(DropReason::Paws);
+            || dropped(DropReason::Paws)
+            || counters.syncookies_failed > 0;
         Manners {
             punctual: self.nic.missed == 0 && self.stalled_until == Instant::ZERO && !refused,
             forgetful: counters.syncookies_sent > 0,

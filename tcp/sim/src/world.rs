@@ -453,8 +453,9 @@ impl<'a> World<'a> {
         let recoveries: u64 = counters().map(|counters| counters.tcp_fast_retrans).sum();
         let timeouts: u64 = counters().map(|counters| counters.tcp_timeouts).sum();
         let again: u64 = counters().map(|counters| counters.tcp_retrans_segs).sum();
-        // A timer also stands in for a next hop that has to be found.
-        if recoveries > 0 || (timeouts > 0 && again > 0) {
+        let probes: u64 = counters().map(|counters| counters.tcp_loss_probes).sum();
+        // A timer also stands in for a next hop that has to be found, and what a probe repeats no timeout did.
+        if recoveries > 0 || (timeouts > 0 && again > probes) {
             return Err(format!(
                 "nothing was lost, and there were {recoveries} fast recoveries, {timeouts} timeouts and {again} retransmissions"
             ));
