@@ -562,11 +562,8 @@ impl<M: Memory> FramePool<M> {
 
     /// Copies `chunk`'s payload behind that of the parked frame `index`, counting it.
     pub(crate) fn copy_to_parked(&mut self, chunk: &Chunk, index: u32) {
-        let meta = self.meta[index as usize];
-        let mut to = Chunk { index, start: meta.start, len: meta.len };
-        self.copy_payload(chunk.index, chunk.start(), &mut to, chunk.len());
-        self.meta[index as usize].len = to.len;
-        core::mem::forget(to);
+        let fits = self.copy_part_to_parked(chunk, 0, chunk.len(), index);
+        assert!(fits, "who copies has asked `fits_behind`");
     }
 
     /// The same with `octets` of it, `from` its start, if there is room. Whether there was.
