@@ -6,9 +6,12 @@ use siphasher::sip::SipHasher13;
 
 use crate::time::Instant;
 
-/// Places. Only reports that quote a segment in flight take one, so a server sees about as many as it has
-/// peers behind tunnels; a collision costs a connection one lost segment. 40 KiB a core.
-const PLACES: usize = 1024;
+/// Only reports that quote a segment in flight take a place, so a server sees about as many as it has peers
+/// behind tunnels: 40 KiB a core.
+const SETS: usize = 256;
+/// Places in a set. With one, two hosts whose hashes meet would displace each other at every connection, each
+/// time for a lost flight.
+const WAYS: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Destination {
@@ -17,36 +20,41 @@ struct Destination {
     until: Instant,
 }
 
-/// A fixed number of destinations: a new one takes the place of whichever was there.
+/// A fixed number of destinations: in a full set a new one takes the place of what ends first.
 #[derive(Debug)]
 pub(crate) struct Destinations {
-    places: Box<[Option<Destination>]>,
+    sets: Box<[[Option<Destination>; WAYS]]>,
     /// Secret, so that nobody can choose whose place to take (T21).
     hasher: SipHasher13,
 }
 
 impl Destinations {
     pub(crate) fn new(key: [u8; 16]) -> Self {
-        Self { places: vec![None; PLACES].into(), hasher: SipHasher13::new_with_key(&key) }
+        Self { sets: vec![[None; WAYS]; SETS].into(), hasher: SipHasher13::new_with_key(&key) }
     }
 
-    fn place(&self, ip: IpAddr) -> usize {
+    fn set(&self, ip: IpAddr) -> usize {
         let octets = match ip {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),
         };
-        self.hasher.hash(&octets) as usize % PLACES
+        self.hasher.hash(&octets) as usize % SETS
     }
 
     /// Packets to `ip` may have `mtu` octets; believed until then.
     pub(crate) fn learn(&mut self, ip: IpAddr, mtu: u16, until: Instant) {
-        let place = self.place(ip);
-        self.places[place] = Some(Destination { ip, mtu, until });
+        let set = self.set(ip);
+        let set = &mut self.sets[set];
+        let is_of_ip = |place: &Option<Destination>| place.is_some_and(|known| known.ip == ip);
+        let ends = |&way: &usize| set[way].map(|known| known.until);
+        let place = set.iter().position(is_of_ip).or_else(|| (0..WAYS).min_by_key(ends)).unwrap_or(0);
+        set[place] = Some(Destination { ip, mtu, until });
     }
 
     /// The path MTU to `ip`, octets, and how long that is believed.
     pub(crate) fn path_mtu(&self, ip: IpAddr, now: Instant) -> Option<(u16, Instant)> {
-        let known = self.places[self.place(ip)].filter(|known| known.ip == ip && now < known.until)?;
+        let mut set = self.sets[self.set(ip)].iter().flatten();
+        let known = set.find(|known| known.ip == ip && now < known.until)?;
         Some((known.mtu, known.until))
     }
 }
@@ -71,6 +79,23 @@ mod tests {
             table.learn(ip(n), 1300, until);
         }
         let known = (0..100_000).filter(|&n| table.path_mtu(ip(n), now).is_some()).count();
-        assert_eq!(known, PLACES, "every place has one tenant");
+        assert_eq!(known, SETS * WAYS, "every place has one tenant");
+    }
+
+    #[test]
+    fn s6_2_hosts_that_share_a_set_are_known_side_by_side() {
+        let mut table = Destinations::new([3; 16]);
+        let shared = (2..).find(|&n| table.set(ip(n)) == table.set(ip(1))).expect("a host that hashes alike");
+        let (now, until) = (Instant::from_millis(5), Instant::from_millis(600_005));
+        table.learn(ip(1), 1400, until);
+        table.learn(ip(shared), 1300, until);
+        assert_eq!(table.path_mtu(ip(1), now), Some((1400, until)));
+        assert_eq!(table.path_mtu(ip(shared), now), Some((1300, until)));
+        // What is learned again takes no second place.
+        for mtu in [1200, 1100, 1000, 900, 800] {
+            table.learn(ip(1), mtu, until);
+        }
+        assert_eq!(table.path_mtu(ip(1), now), Some((800, until)));
+        assert_eq!(table.path_mtu(ip(shared), now), Some((1300, until)));
     }
 }
