@@ -61,10 +61,12 @@ impl Congestion for Reno {
             // step, as in Linux.
             self.cwnd = self.cwnd.saturating_add(ack.acked).min(self.ssthresh).min(CWND_MAX);
         } else {
-            // RFC 3465 §2.1: one MSS for each window acknowledged.
+            // RFC 3465 §2.1: one MSS for each window acknowledged, of which a segment's part isn't used: counted
+            // in, it would cost up to every second round trip its step.
             self.acked = self.acked.saturating_add(ack.acked);
-            if self.acked >= self.cwnd {
-                self.acked -= self.cwnd;
+            let whole = self.cwnd - self.cwnd % ack.mss;
+            if self.acked >= whole {
+                self.acked -= whole;
                 self.cwnd = self.cwnd.saturating_add(ack.mss).min(CWND_MAX);
             }
         }
@@ -162,6 +164,21 @@ mod tests {
             reno.on_ack(&ack(MSS, Phase::Open, true));
         }
         assert_eq!(reno.cwnd(), 11 * MSS);
+    }
+
+    /// RFC 5681 §3.1: "1 full-sized segment per RTT", also if half of one is left over by the halving.
+    #[test]
+    fn s7_1_a_window_with_half_a_segment_grows_in_a_round_trip() {
+        let mut reno = Reno::new(MSS);
+        reno.on_congestion(&event(13 * MSS));
+        assert_eq!(reno.cwnd(), 13 * MSS / 2);
+        for round_trip in 1..10 {
+            // What such a window lets out.
+            for _ in 0..reno.cwnd() / MSS {
+                reno.on_ack(&ack(MSS, Phase::Open, true));
+            }
+            assert_eq!(reno.cwnd(), 13 * MSS / 2 + round_trip * MSS);
+        }
     }
 
     #[test]
