@@ -407,7 +407,12 @@ impl Tcb {
         let mut flight = self.snd.nxt.since(self.snd.una);
         if self.recovery.phase == Phase::Open {
             // What limited transmit let out beyond the window doesn't count (RFC 5681 §3.2 step 2).
-            flight = flight.min(self.congestion.cwnd());
+            let cwnd = self.congestion.cwnd();
+            flight = flight.min(cwnd);
+            // ACKs before this one in its batch have made room that is filled only behind the batch.
+            if self.cwnd_limited {
+                flight = flight.max(cwnd - cwnd % u32::from(self.snd.mss));
+            }
         }
         CongestionEvent { signal, now, nxt: self.snd.nxt, flight, mss: u32::from(self.snd.mss) }
     }
