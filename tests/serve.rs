@@ -250,6 +250,7 @@ fn readiness_is_told_in_a_line_and_to_systemd() {
         "mode=copy",
         "need-wakeup=on",
         "busy-poll=off",
+        "idle=adaptive",
         "queues=0",
         "cores=0",
         "checksums=verified",

@@ -88,8 +88,9 @@ pub struct Config {
     pub zero_copy: ZeroCopy,
     /// Preferred busy polling; `None`: interrupts wake the core.
     pub busy_poll: Option<BusyPoll>,
-    /// Longest time the loop spins after the last frame before it sleeps. Zero: sleeps at once.
-    pub spin_max: Duration,
+    /// Longest time the loop spins after the last frame before it sleeps. Zero: sleeps at once. `None`: never, the core
+    /// is the loop's alone.
+    pub spin_max: Option<Duration>,
 }
 
 impl Default for Config {
@@ -106,7 +107,7 @@ impl Default for Config {
             busy_poll: None,
             // About ten times what it costs to sleep and be woken (a system call, a softirq, a
             // context switch: 3-5 µs); spinning longer than that can't win more than it burns.
-            spin_max: Duration::from_micros(50),
+            spin_max: Some(Duration::from_micros(50)),
         }
     }
 }

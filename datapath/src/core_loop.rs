@@ -295,10 +295,11 @@ pub enum Rest {
 /// the peer itself) could use. The loop spins for as long as spinning would lately have paid, as
 /// KVM's halt polling does: an idle time shorter than the maximum doubles the spin, a longer one
 /// halves it. A loop whose frames come every 20 µs never sleeps; one that waits for its clients
-/// sleeps after 3 µs.
+/// sleeps after 3 µs. Told never to sleep, it spins for ever: no wake-up, and a core that is always full.
 #[derive(Debug)]
 pub struct Idle {
-    spin_max: Duration,
+    /// `None`: never sleeps.
+    spin_max: Option<Duration>,
     spin: Duration,
     /// Since when there has been nothing to do, sleeps included.
     since: Option<Instant>,
@@ -316,18 +317,19 @@ impl Idle {
     /// Sleeping takes longer than this anyway.
     const SLEEP_MIN: Duration = Duration::from_micros(5);
 
-    /// Spins at most `spin_max` in a row; zero: sleeps whenever there is nothing to do.
-    pub fn new(spin_max: Duration) -> Self {
-        Self { spin_max, spin: spin_max, since: None }
+    /// Spins at most `spin_max` in a row; zero: sleeps whenever there is nothing to do; `None`: never sleeps.
+    pub fn new(spin_max: Option<Duration>) -> Self {
+        Self { spin_max, spin: spin_max.unwrap_or_default(), since: None }
     }
 
     /// Decides after a turn that began at `now`, with the next timer at `deadline`.
     pub fn after(&mut self, turn: Turn, now: Instant, deadline: Instant) -> Rest {
+        let Some(spin_max) = self.spin_max else { return Rest::Spin };
         if turn.is_busy() {
             if let Some(since) = self.since.take() {
-                let paid = now.since(since) < self.spin_max;
+                let paid = now.since(since) < spin_max;
                 let spin = if paid { self.spin * 2 } else { self.spin / 2 };
-                self.spin = spin.clamp(self.spin_max / 16, self.spin_max);
+                self.spin = spin.clamp(spin_max / 16, spin_max);
             }
             return Rest::Spin;
         }
@@ -355,7 +357,7 @@ mod tests {
 
     #[test]
     fn an_idle_loop_spins_a_while_and_then_sleeps_until_the_timer() {
-        let mut idle = Idle::new(Duration::from_micros(50));
+        let mut idle = Idle::new(Some(Duration::from_micros(50)));
         assert_eq!(idle.after(QUIET, micros(100), Instant::NEVER), Rest::Spin);
         assert_eq!(idle.after(QUIET, micros(149), Instant::NEVER), Rest::Spin);
         assert_eq!(idle.after(QUIET, micros(150), Instant::NEVER), Rest::Sleep(Idle::SLEEP_MAX));
@@ -366,8 +368,17 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_told_never_to_sleep_spins() {
+        let mut idle = Idle::new(None);
+        for turn in 0..100 {
+            let turn_of = if turn % 10 == 0 { BUSY } else { QUIET };
+            assert_eq!(idle.after(turn_of, micros(turn * 1_000_000), Instant::NEVER), Rest::Spin);
+        }
+    }
+
+    #[test]
     fn spinning_adapts_to_what_arrives() {
-        let mut idle = Idle::new(Duration::from_micros(64));
+        let mut idle = Idle::new(Some(Duration::from_micros(64)));
         // Frames a millisecond apart: spinning doesn't pay.
         for turn in 1..10 {
             idle.after(QUIET, micros(turn * 1000), Instant::NEVER);
@@ -386,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_is_neither_spun_on_nor_slept_on() {
-        let mut idle = Idle::new(Duration::ZERO);
+        let mut idle = Idle::new(Some(Duration::ZERO));
         let full = Turn { backlog: true, ..QUIET };
         for deadline in [Instant::ZERO, Instant::NEVER] {
             let rest = idle.after(full, micros(1), deadline);

@@ -391,7 +391,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         queue: u32,
         core_loop: CoreLoop<Xsk, Umem, A>,
         mailbox: &'a Mailbox,
-        spin_max: Duration,
+        spin_max: Option<Duration>,
     ) -> Self {
         let (idle, phase) = (Idle::new(spin_max), Phase::Waiting);
         Self { core, queue, core_loop, mailbox, idle, phase, news: Vec::new() }

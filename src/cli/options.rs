@@ -48,6 +48,10 @@ pub(crate) struct Nic {
     #[arg(long, value_enum, default_value_t = Switch::Off)]
     pub(crate) busy_poll: Switch,
 
+    /// What a core does when nothing comes: spin for ever, or for as long as that lately paid and then sleep
+    #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
+    pub(crate) idle: Idle,
+
     /// Accept segments whose checksum a virtual interface left half done
     #[arg(long)]
     pub(crate) accept_partial_checksums: bool,
@@ -125,6 +129,21 @@ pub(crate) enum ZeroCopy {
     On,
     /// Copy mode
     Off,
+}
+
+/// `--idle`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Idle {
+    /// Gives the core back; the next frame waits for a wake-up, some microseconds
+    Adaptive,
+    /// Never sleeps: the core is always full
+    Spin,
+}
+
+impl Idle {
+    pub(crate) fn name(self) -> &'static str {
+        if self == Self::Spin { "spin" } else { "adaptive" }
+    }
 }
 
 /// `on` or `off`.
@@ -354,7 +373,7 @@ mod tests {
     fn the_documented_command_line_parses() {
         let options = serve(
             "--address 192.0.2.7/24 --address 2001:db8::7/64 --gateway 192.0.2.1 --port 8080 --echo-port 7 \
-             --queues 0,1 --cores 2,3 --attach native --zero-copy off --busy-poll on \
+             --queues 0,1 --cores 2,3 --attach native --zero-copy off --busy-poll on --idle spin \
              --accept-partial-checksums --max-connections 1000 --control /tmp/x.sock --drain 100ms",
         )
         .expect("parses");
@@ -363,6 +382,7 @@ mod tests {
         assert_eq!(options.nic.cores, Cores::These(vec![2, 3]));
         assert_eq!(options.services(), [("http", 8080), ("echo", 7)]);
         assert_eq!(options.drain, Duration::from_millis(100));
+        assert_eq!(options.nic.idle, Idle::Spin);
         let defaults = serve("--address 192.0.2.7/24").expect("parses");
         assert_eq!(defaults.nic.control_path(), PathBuf::from("/run/byway/eth0.sock"));
         assert_eq!((defaults.port, defaults.drain), (80, Duration::from_secs(5)));

@@ -25,7 +25,7 @@ use byway_tcp::wire::Checksums;
 
 use super::control::{Answerer, Server};
 use super::failure::Failure;
-use super::options::{Attach, Cores, Nic, Queues, Switch, ZeroCopy};
+use super::options::{Attach, Cores, Idle, Nic, Queues, Switch, ZeroCopy};
 use super::warn;
 
 /// How long a NIC may take to get its carrier back after the program was attached; ixgbe retrains
@@ -302,6 +302,9 @@ fn datapath(nic: &Nic, link: &Link) -> Datapath {
         (ZeroCopy::Off, _) => DatapathZeroCopy::Off,
     };
     datapath.busy_poll = (nic.busy_poll == Switch::On).then(BusyPoll::default);
+    if nic.idle == Idle::Spin {
+        datapath.spin_max = None;
+    }
     datapath
 }
 

@@ -110,12 +110,13 @@ fn ready_line(options: &Serve, facts: &Facts) -> String {
     let ports = options.services().into_iter().map(|(name, port)| format!("{port}({name})"));
     format!(
         "byway ready interface={} driver={} attach={} mode={} need-wakeup=on busy-poll={} \
-         huge-pages={} queues={} cores={} checksums={} mtu={} addresses={} ports={} control={}",
+         idle={} huge-pages={} queues={} cores={} checksums={} mtu={} addresses={} ports={} control={}",
         facts.interface,
         facts.driver,
         facts.attach,
         facts.mode,
         on(facts.busy_poll),
+        options.nic.idle.name(),
         on(facts.huge_pages),
         joined(&facts.queues),
         joined(&facts.cores),

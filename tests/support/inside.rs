@@ -56,7 +56,7 @@ impl<A: App> Inside<A> {
     /// Turns the loop until `enough` says so, after a turn.
     pub fn turn_until(&mut self, mut enough: impl FnMut(&CoreLoop<Xsk, Umem, A>) -> bool) {
         let waker = Waker::new().expect("waker");
-        let mut idle = Idle::new(Duration::from_micros(50));
+        let mut idle = Idle::new(Some(Duration::from_micros(50)));
         loop {
             let now = Clock.now();
             let turn = self.core.turn(now).expect("turns");
