@@ -46,7 +46,7 @@ impl Add<Duration> for Instant {
     type Output = Self;
     #[inline]
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(nanos(duration)))
     }
 }
 
@@ -54,8 +54,14 @@ impl Sub<Duration> for Instant {
     type Output = Self;
     #[inline]
     fn sub(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_sub(nanos(duration)))
     }
+}
+
+/// In 64 bits, because every segment sets timers.
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 impl fmt::Debug for Instant {

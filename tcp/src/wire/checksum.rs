@@ -1,12 +1,12 @@
 //! The internet checksum (RFC 1071): the ones' complement sum of 16-bit words.
 //!
 //! Sums are taken over words in the machine's own byte order and swapped once at the end, which
-//! gives the same result (RFC 1071 §2 (B)); 32-bit words in 64-bit lanes defer the carries
-//! (§2 (A)) and let the compiler use vector instructions without a carry chain.
+//! gives the same result (RFC 1071 §2 (B)); 64-bit words in 128-bit sums defer the carries (§2 (A)): an addition
+//! and a carry for eight octets, which the vectors of every x86-64 don't beat.
 
 use core::net::IpAddr;
 
-/// Octets per step of [`sum`]'s main loop: eight lanes fill two 256-bit or four 128-bit registers.
+/// Octets per step of [`sum`]'s main loop, a word for each of its accumulators.
 const BLOCK: usize = 32;
 
 /// The ones' complement sum of `octets` as big-endian 16-bit words, an odd last octet padded with
@@ -14,29 +14,58 @@ const BLOCK: usize = 32;
 #[inline]
 pub fn sum(octets: &[u8]) -> u32 {
     let (blocks, rest) = octets.as_chunks::<BLOCK>();
-    // A lane takes 2^32 words before it overflows: more than any slice of a frame has.
-    let mut lanes = [0_u64; BLOCK / 4];
+    // Four chains of additions, so that none waits for the one before.
+    let mut sums = [0_u128; 4];
     for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
+        let (words, _) = block.as_chunks::<8>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum += u128::from(u64::from_ne_bytes(*word));
         }
     }
-    let mut total: u64 = 0;
-    for lane in lanes {
-        total += (lane & 0xffff_ffff) + (lane >> 32);
+    let [mut total, ..] = sums;
+    for sum in &sums[1..] {
+        total += sum;
     }
-    let (words, tail) = rest.as_chunks::<4>();
+    let (words, rest) = rest.as_chunks::<8>();
     for word in words {
-        total += u64::from(u32::from_ne_bytes(*word));
+        total += u128::from(u64::from_ne_bytes(*word));
     }
-    let mut last = [0; 4];
-    last[..tail.len()].copy_from_slice(tail);
-    total += u64::from(u32::from_ne_bytes(last));
+    total += u128::from(last_word(rest));
+    u32::from(u16::from_be(fold_wide(total)))
+}
 
-    total = (total & 0xffff_ffff) + (total >> 32);
-    total = (total & 0xffff_ffff) + (total >> 32);
-    u32::from(u16::from_be(fold(total as u32)))
+/// Fewer than eight octets, in the machine's order, padded with zeros.
+#[inline]
+fn last_word(mut octets: &[u8]) -> u64 {
+    let (mut word, mut shift) = (0, 0);
+    let mut add = |part: u64, bits: u32| {
+        word |= part << shift;
+        shift += bits;
+    };
+    if let Some((four, rest)) = octets.split_first_chunk::<4>() {
+        add(u64::from(u32::from_le_bytes(*four)), 32);
+        octets = rest;
+    }
+    if let Some((two, rest)) = octets.split_first_chunk::<2>() {
+        add(u64::from(u16::from_le_bytes(*two)), 16);
+        octets = rest;
+    }
+    if let Some(&one) = octets.first() {
+        add(u64::from(one), 8);
+    }
+    u64::from_le(word)
+}
+
+/// Adds the carries back in, without the branches of an exact sum of 128 bits.
+#[inline]
+fn fold_wide(total: u128) -> u16 {
+    // The upper half counts carries: far from overflowing anything.
+    let (low, carries) = (total as u64, (total >> 64) as u64);
+    let halves = (low >> 32) + (low & 0xffff_ffff) + carries;
+    let once = (halves >> 32) + (halves & 0xffff_ffff);
+    let twice = (once >> 16) + (once & 0xffff);
+    let thrice = (twice >> 16) + (twice & 0xffff);
+    ((thrice >> 16) + (thrice & 0xffff)) as u16
 }
 
 /// The sum over `first` octets followed by those of `second`, from their sums. `first_len` is the

@@ -51,11 +51,13 @@ pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>
         return Err(DropReason::Truncated);
     }
     // RFC 1122 §3.2.1.2: verify every header, discard silently.
-    if !checksum::is_valid(checksum::sum(&frame[at..at + header_len])) {
+    let options = &frame[at + MIN_LEN..at + header_len];
+    if !checksum::is_valid(checksum::sum(fixed) + if options.is_empty() { 0 } else { checksum::sum(options) })
+    {
         return Err(DropReason::IpChecksum);
     }
-    if header_len > MIN_LEN {
-        check_options(&frame[at + MIN_LEN..at + header_len])?;
+    if !options.is_empty() {
+        check_options(options)?;
     }
     let place = be16(fixed, FRAGMENT);
     let (offset, more) = (place & FRAGMENT_OFFSET, place & MORE_FRAGMENTS != 0);

@@ -164,12 +164,15 @@ impl Options {
             at += 4;
         }
         if let Some((value, echo)) = self.timestamps {
-            let front = if self.sack_permitted { [SACK_PERMITTED, 2] } else { [NOP, NOP] };
-            put(to, at, front);
-            put(to, at + 2, [TIMESTAMPS, 10]);
-            put(to, at + 4, value.to_be_bytes());
-            put(to, at + 8, echo.to_be_bytes());
+            let [front, second] = if self.sack_permitted { [SACK_PERMITTED, 2] } else { [NOP, NOP] };
+            let mut option = [front, second, TIMESTAMPS, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+            put(&mut option, 4, value.to_be_bytes());
+            put(&mut option, 8, echo.to_be_bytes());
+            put(to, at, option);
             at += 12;
+            if to.len() == at {
+                return;
+            }
         } else if self.sack_permitted {
             put(to, at, [NOP, NOP, SACK_PERMITTED, 2]);
             at += 4;
