@@ -10,6 +10,9 @@ use core::net::{IpAddr, SocketAddr};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use crate::wire::ip;
+use crate::wire::tcp::Segment;
+
 /// The two ends of a connection, seen from here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FourTuple {
@@ -24,6 +27,12 @@ pub struct FourTuple {
 }
 
 impl FourTuple {
+    /// Whose the segment is.
+    #[inline]
+    pub(crate) fn of(ip: &ip::Header, seg: &Segment) -> Self {
+        Self { local_ip: ip.dst, remote_ip: ip.src, local_port: seg.dst_port, remote_port: seg.src_port }
+    }
+
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         SocketAddr::new(self.local_ip, self.local_port)
@@ -115,6 +124,12 @@ impl FlowTable {
     #[inline]
     pub fn find<'a>(&self, tuple: &FourTuple, tuple_of: impl Fn(u32) -> &'a FourTuple) -> Option<u32> {
         self.slots.find(self.key.hash(tuple), |&slot| tuple_of(slot) == tuple).copied()
+    }
+
+    /// The slot whose tenant probably has this tuple, from the table's own memory alone.
+    #[inline]
+    pub fn guess(&self, tuple: &FourTuple) -> Option<u32> {
+        self.slots.find(self.key.hash(tuple), |_| true).copied()
     }
 
     /// Enters `slot`. False, and nothing changed, when the table is full. The tuple must be new.

@@ -46,12 +46,12 @@ use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::Instant;
 use crate::time_wait::TimeWaitTable;
 use crate::timer::wheel::TimerWheel;
-use crate::wire::{MacAddr, ethernet};
 
 use conn::StackConn;
 use control::RateLimit;
 use news::Outbox;
 use opener::StackOpener;
+use receive::Arrivals;
 
 /// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
 const TICK_SHIFT: u32 = 17;
@@ -103,6 +103,13 @@ struct Slot {
     starved: bool,
 }
 
+impl Slot {
+    #[inline]
+    fn is_of(&self, tuple: &FourTuple) -> bool {
+        self.tcb.as_ref().is_some_and(|tcb| tcb.tuple == *tuple)
+    }
+}
+
 /// All of one core's TCP/IP.
 #[derive(Debug)]
 pub struct Stack<M> {
@@ -127,6 +134,8 @@ pub struct Stack<M> {
     reassembler: Reassembler,
     /// Finished frames that belong to no connection.
     control: VecDeque<FrameSlice>,
+    /// Frames of the batch that are read and not acted on.
+    arrivals: Arrivals,
     /// Connections whose application has to be called.
     dirty: Vec<u32>,
     /// Connections that may have something to send.
@@ -169,6 +178,7 @@ impl<M: Memory> Stack<M> {
             wheel: TimerWheel::new(max, TICK_SHIFT),
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
+            arrivals: Arrivals::default(),
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
             starved: VecDeque::new(),
@@ -242,16 +252,7 @@ impl<M: Memory> Stack<M> {
             FourTuple { local_ip, remote_ip: remote.ip(), local_port: 0, remote_port: remote.port() };
         tuple.local_port = self.free_port(tuple).ok_or(ConnectError::NoPort)?;
         let (iss, offset) = (self.secrets.isn(&tuple, now), self.secrets.timestamp_offset(&tuple));
-        let ethertype = if remote.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
-        let link = ethernet::Header {
-            dst: MacAddr::default(),
-            src: self.config.mac,
-            vlan: ethernet::VlanTags::NONE,
-            ethertype,
-        };
-        let next = self.config.next_hop(remote.ip()).or(Some(remote.ip()));
-        let hop = Hop { link, next, fresh_until: Instant::ZERO };
-        let mut tcb = Tcb::active(tuple, iss, offset, hop, &mut self.ctx(now));
+        let mut tcb = Tcb::active(tuple, iss, offset, Hop::unknown(), &mut self.ctx(now));
         self.recall_path(&mut tcb, now);
         let Some(id) = self.admit(tcb) else {
             self.states[State::SynSent as usize] -= 1;

@@ -80,21 +80,12 @@ impl<M: Memory> Stack<M> {
             // Linux does (RFC 9293 §3.6.1, RFC 6191 §2). S2.4
             iss = used + 65_537;
         }
-        let hop = self.hop_back(link, tuple);
+        let hop = Hop::back(link);
         let tcb = Tcb::passive(*tuple, seg, iss, offset, hop, &mut self.ctx(now));
         if let Some(port) = self.listeners.find(tuple) {
             port.half_open += 1;
         }
         self.enter_passive(tcb, now);
-    }
-
-    /// Where a peer's SYN came from. The next hop is asked for before anything goes there.
-    fn hop_back(&self, link: &ethernet::Header, tuple: &FourTuple) -> Hop {
-        Hop {
-            link: link.answer(self.config.mac),
-            next: self.config.next_hop(tuple.remote_ip),
-            fresh_until: Instant::ZERO,
-        }
     }
 
     /// Gives a connection from a SYN its slot. The table isn't full.
@@ -192,7 +183,7 @@ impl<M: Memory> Stack<M> {
         };
         let asked = if terms.is_some_and(|terms| terms.ecn) { ecn::SETUP } else { Flags::NONE };
         let syn = Segment { seq: irs, flags: Flags::SYN | asked, options, payload: (0, 0), ecn: 0, ..*seg };
-        let hop = self.hop_back(link, tuple);
+        let hop = Hop::back(link);
         let tcb = Tcb::passive_by_cookie(*tuple, &syn, iss, offset, hop, &mut self.ctx(now));
         let index = self.enter_passive(tcb, now);
         self.input(index, link, ip, seg, chunk, now);

@@ -67,22 +67,23 @@ impl<M: Memory> Stack<M> {
     /// Looks the next hop up. False: it is being asked for, and the connection waits.
     fn resolve(&mut self, index: u32, now: Instant) -> bool {
         let Some(tcb) = self.slots[index as usize].tcb.as_mut() else { return false };
-        let Some(next) = tcb.hop.next else {
-            // Neither on-link nor a gateway for it: straight back to where it came from.
+        let remote = tcb.tuple.remote_ip;
+        // Neither on-link nor a gateway for it: straight back to where it came from, if it came.
+        let Some(next) = self.config.next_hop(remote).or((!tcb.passive).then_some(remote)) else {
             tcb.hop.fresh_until = Instant::NEVER;
             return true;
         };
         // Who opens a connection hears from the neighbour in which VLAN it is; who was called knows.
-        let vlan = tcb.passive.then_some(tcb.hop.link.vlan);
+        let vlan = tcb.passive.then_some(tcb.hop.station.vlan);
         if tcb.has_progressed_since(now - 2 * HOP_FRESH) {
-            self.neighbors.confirm(next, tcb.hop.link.dst, now);
+            self.neighbors.confirm(next, tcb.hop.station.mac, now);
         }
         let mut woken = true;
         match self.neighbors.lookup(next, vlan, now) {
             Resolution::Known(Station { mac, vlan }) => {
-                tcb.hop.link.dst = mac;
+                tcb.hop.station.mac = mac;
                 if !tcb.passive {
-                    tcb.hop.link.vlan = vlan;
+                    tcb.hop.station.vlan = vlan;
                 }
                 tcb.hop.fresh_until = now + HOP_FRESH;
                 return true;

@@ -26,7 +26,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::seq::SeqNumber;
-use crate::tcb::rate::{LostSample, RateSample};
+use crate::tcb::rate::{LostSample, RateSample, RateSampler};
 use crate::time::{Duration, Instant};
 
 /// No window grows beyond what a scaled receive window can express (RFC 7323 §2.3).
@@ -100,7 +100,7 @@ pub struct AckSample {
     pub rtt: Option<Duration>,
     /// Smoothed round-trip time (RFC 6298).
     pub srtt: Option<Duration>,
-    /// The rate at which the path delivers, if the ACK gives a sample.
+    /// The rate at which the path delivers, if the ACK gives a sample; only for [`Algorithm::Bbr`].
     pub rate: Option<RateSample>,
     /// Where loss recovery stands after it.
     pub phase: Phase,
@@ -151,6 +151,10 @@ pub trait Congestion {
     fn pacing_rate(&self, min_rtt: Option<Duration>) -> Option<u64>;
     /// An acknowledgement arrived that told something new, in whatever phase.
     fn on_ack(&mut self, ack: &AckSample);
+    /// What measures the path's rate, if the controller looks at that.
+    fn sampler(&mut self) -> Option<&mut RateSampler> {
+        None
+    }
     /// A segment was taken for lost, before any [`on_congestion`](Self::on_congestion) for it. Only BBR looks at
     /// segments one by one.
     fn on_lost(&mut self, _lost: &LostSample, _now: Instant) {}
@@ -263,6 +267,9 @@ impl Congestion for Controller {
     }
     fn on_ack(&mut self, ack: &AckSample) {
         each!(self, it => it.on_ack(ack))
+    }
+    fn sampler(&mut self) -> Option<&mut RateSampler> {
+        each!(self, it => it.sampler())
     }
     fn on_lost(&mut self, lost: &LostSample, now: Instant) {
         each!(self, it => it.on_lost(lost, now))

@@ -2,7 +2,7 @@
 
 use super::reassembly::Inserted;
 use super::state::State;
-use super::{Ctx, Tcb};
+use super::{Ctx, Tcb, seconds};
 use crate::app::Closed;
 use crate::counters::DropReason;
 use crate::frame::{Chunk, Memory};
@@ -11,8 +11,8 @@ use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
 use crate::wire::tcp::{Flags, Segment};
 
-/// RFC 7323 §5.5: a timestamp this old says nothing any more.
-const TIMESTAMP_OUTDATED: Duration = Duration::from_secs(24 * 24 * 3600);
+/// RFC 7323 §5.5: a timestamp so many seconds old says nothing any more.
+const TIMESTAMP_OUTDATED: u32 = 24 * 24 * 3600;
 
 /// Why a segment goes no further, and what is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,7 +153,7 @@ impl Tcb {
         let rst = seg.flags.contains(Flags::RST);
         if let (Some(ts), Some((value, _))) = (self.timestamps, seg.options.timestamps) {
             let older = (value.wrapping_sub(ts.recent) as i32) < 0;
-            let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
+            let outdated = seconds(ctx.now).saturating_sub(ts.recent_at) > TIMESTAMP_OUTDATED;
             if older && !outdated && !rst {
                 return Err(Disposition::ChallengeAck(DropReason::Paws));
             }
@@ -225,11 +225,11 @@ impl Tcb {
     fn remember_timestamp<M>(&mut self, seg: &Segment, ctx: &Ctx<'_, M>) {
         if let (Some(ts), Some((value, _))) = (&mut self.timestamps, seg.options.timestamps) {
             let newer = (value.wrapping_sub(ts.recent) as i32) >= 0;
-            let outdated = ctx.now.since(ts.recent_at) > TIMESTAMP_OUTDATED;
+            let outdated = seconds(ctx.now).saturating_sub(ts.recent_at) > TIMESTAMP_OUTDATED;
             let last_ack_sent = self.rcv.nxt - self.owed.unacked;
             if seg.seq.leq(last_ack_sent) && (newer || outdated) {
                 ts.recent = value;
-                ts.recent_at = ctx.now;
+                ts.recent_at = seconds(ctx.now);
             }
         }
     }

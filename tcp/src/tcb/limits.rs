@@ -8,6 +8,8 @@
 //!   set_user_timeout(t)    t                      t
 //! ```
 
+use core::num::NonZeroU32;
+
 use super::state::State;
 use super::{Ctx, Tcb};
 use crate::app::{Closed, Keepalive, Trouble};
@@ -22,7 +24,7 @@ const RETRANSMISSIONS_R1: u32 = 3;
 /// What the application has set for one connection, in milliseconds: a table holds many.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    user_timeout: Option<u32>,
+    user_timeout: Option<NonZeroU32>,
     /// 0: no keepalive.
     idle: u32,
     interval: u32,
@@ -68,7 +70,7 @@ impl Tcb {
     // --- user timeout -------------------------------------------------------------------------
 
     pub(crate) fn set_user_timeout(&mut self, limit: Option<Duration>) {
-        self.limits.user_timeout = limit.map(millis);
+        self.limits.user_timeout = limit.map(|limit| millis(limit).try_into().unwrap_or(NonZeroU32::MIN));
     }
 
     /// The peer's window is shut, or shrank to nothing before what was out: it is asked from time to time, and has
@@ -94,7 +96,7 @@ impl Tcb {
     fn patience_ends(&self, config: &Config) -> Instant {
         if let Some(limit) = self.limits.user_timeout {
             // RFC 5482: the application's word (RFC 9293 §3.8.3, MUST-21).
-            return self.stalled_since + from_millis(limit);
+            return self.stalled_since + from_millis(limit.get());
         }
         // R2 as a time (RFC 9293 §3.8.3, MUST-20). S3.2
         let end = if self.is_shut() { Instant::NEVER } else { self.stalled_since + config.user_timeout };
@@ -174,7 +176,7 @@ impl Tcb {
         }
         // As with Linux's TCP_USER_TIMEOUT: a limit that was set stands in for the number of probes.
         let over = match user_timeout {
-            Some(limit) => self.tries > 0 && ctx.now.since(self.last_heard) >= from_millis(limit),
+            Some(limit) => self.tries > 0 && ctx.now.since(self.last_heard) >= from_millis(limit.get()),
             None => self.tries >= probes,
         };
         if over {

@@ -17,6 +17,7 @@ use super::send_queue::SACKED;
 use super::state::State;
 use super::{Ctx, Tcb};
 use crate::frame::{FrameSlice, MAX_HEADERS, Memory, Owner};
+use crate::neighbor::Station;
 use crate::seq::SeqNumber;
 use crate::timer::TimerKind;
 use crate::wire::tcp::{Emit, Flags, Options, SackBlocks};
@@ -138,8 +139,10 @@ impl Tcb {
             }
         }
         let flight = self.in_flight();
-        if flight < self.send_window() {
-            self.rate.on_app_limited(flight);
+        if flight < self.send_window()
+            && let Some(rate) = self.congestion.sampler()
+        {
+            rate.on_app_limited(flight);
         }
         Output::Done
     }
@@ -296,8 +299,11 @@ impl Tcb {
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
         let flight = self.in_flight();
-        let record = self.rate.on_send(flight, u32::from(octets), stamp(ctx.now));
-        self.send.sent(ctx.pool, index, whole, stamp(ctx.now), record);
+        if let Some(rate) = self.congestion.sampler() {
+            let record = rate.on_send(flight, u32::from(octets), stamp(ctx.now));
+            ctx.pool.transmission_mut(index).record = record;
+        }
+        self.send.sent(ctx.pool, index, whole, stamp(ctx.now));
         self.recovery.on_send(u32::from(octets));
         self.paced(u32::from(octets), ctx.now);
         let mut reached = end;
@@ -444,7 +450,10 @@ impl Tcb {
     }
 
     fn envelope<M>(&self, ecn: u8, ctx: &Ctx<'_, M>) -> Envelope {
-        let (link, src, dst) = (self.hop.link, self.tuple.local_ip, self.tuple.remote_ip);
+        let (src, dst) = (self.tuple.local_ip, self.tuple.remote_ip);
+        let Station { mac, vlan } = self.hop.station;
+        let ethertype = if dst.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
+        let link = ethernet::Header { dst: mac, src: ctx.config.mac, vlan, ethertype };
         // RFC 9293 §3.9.1.9 (SHLD-22), §3.9.2 (MUST-49).
         Envelope { link, src, dst, traffic_class: self.dscp << 2 | ecn, hop_limit: ctx.config.hop_limit }
     }

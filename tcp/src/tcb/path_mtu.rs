@@ -53,14 +53,29 @@ pub(super) struct PathMtu {
     /// New data is cut to `full`, and one segment of it sent.
     raising: bool,
     /// Sequence number behind that segment, and its octets.
-    probe: Option<(SeqNumber, u16)>,
-    /// When a router last said that packets don't arrive.
-    trouble_at: Option<Instant>,
+    probe: Option<SeqNumber>,
+    probe_len: u16,
+    /// When a router last said that packets don't arrive; [`Instant::ZERO`]: never.
+    trouble_at: Instant,
 }
 
 impl PathMtu {
     pub(super) fn new(full: u16) -> Self {
-        Self { mtu: u16::MAX, full, raise_at: Instant::NEVER, raising: false, probe: None, trouble_at: None }
+        Self {
+            mtu: u16::MAX,
+            full,
+            raise_at: Instant::NEVER,
+            raising: false,
+            probe: None,
+            probe_len: 0,
+            trouble_at: Instant::ZERO,
+        }
+    }
+}
+
+impl PathMtu {
+    pub(super) fn raise_at(&self) -> Instant {
+        self.raise_at
     }
 }
 
@@ -127,7 +142,7 @@ impl Tcb {
         match report.cause {
             Cause::TooBig { mtu } => self.on_too_big(mtu, ctx).map(Some),
             _ => {
-                self.path.trouble_at = Some(ctx.now);
+                self.path.trouble_at = ctx.now;
                 self.ready.trouble = true;
                 // RFC 9293 §3.9.2.2: hard errors SHOULD abort (SHLD-26); RFC 5927 §6.2: but nothing that is
                 // established, where the last word is the retransmission limit's. L8
@@ -142,7 +157,7 @@ impl Tcb {
 
     /// Whether the last that was heard of our packets is that they don't arrive.
     pub(crate) fn is_unreachable(&self) -> bool {
-        self.path.trouble_at.is_some_and(|at| at >= self.progressed)
+        self.path.trouble_at != Instant::ZERO && self.path.trouble_at >= self.progressed
     }
 
     /// RFC 1191 §6.4, RFC 8201 §4: what was too large goes out again at once, in smaller pieces; that says
@@ -196,9 +211,10 @@ impl Tcb {
         if self.path.raise_at == Instant::NEVER {
             return;
         }
-        if let Some((end, len)) = self.path.probe
+        if let Some(end) = self.path.probe
             && end.leq(self.snd.una)
         {
+            let len = self.path.probe_len;
             ctx.counters.tcp_mtup_success += 1;
             if self.snd.mss < len {
                 self.congestion.on_mss(u32::from(self.snd.mss), u32::from(len));
@@ -223,9 +239,9 @@ impl Tcb {
             return true;
         }
         let (end, len, fresh) = (SeqNumber(meta.seq) + u32::from(meta.len), meta.len, meta.sent == 0);
-        let is_probe = self.path.probe.is_some_and(|(probe, _)| probe == end);
+        let is_probe = self.path.probe == Some(end);
         if fresh && self.path.raising && (is_probe || self.path.probe.is_none()) {
-            self.path.probe = Some((end, len));
+            (self.path.probe, self.path.probe_len) = (Some(end), len);
             return true;
         }
         if is_probe {

@@ -83,7 +83,7 @@ struct Newest {
 }
 
 /// A connection's bookkeeping for rate samples.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RateSampler {
     delivered: u64,
     lost: u64,

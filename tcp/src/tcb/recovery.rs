@@ -65,6 +65,12 @@ impl Recovery {
         Self { rack: Rack::new(iss), ..Self::default() }
     }
 
+    /// Reads something, so that it is near.
+    #[inline]
+    pub(super) fn touch(&self) -> u32 {
+        self.timeouts ^ self.rack.fack().0 ^ self.prr.window()
+    }
+
     /// Whether a lost segment goes out however much is in flight: the first one, at once (RFC 5681 §3.2 step 3,
     /// RFC 6675 §5 step 4.3), and without SACK the next one at a partial ACK (RFC 6582 §3.2 step 3).
     pub(super) fn retransmit_now(&self) -> bool {
@@ -126,7 +132,7 @@ pub(super) struct News {
 /// Takes what is delivered to everything that learns from it.
 struct Digest<'a> {
     news: &'a mut News,
-    rate: &'a mut RateSampler,
+    rate: Option<&'a mut RateSampler>,
     rack: &'a mut Rack,
     /// Numbers up to here were sent before recovery began.
     point: SeqNumber,
@@ -145,7 +151,9 @@ impl Digest<'_> {
     fn take(&mut self, delivered: &Delivered) {
         let now = stamp(self.now);
         self.news.delivered += delivered.octets;
-        self.rate.on_delivered(&delivered.record, delivered.at, delivered.octets, now);
+        if let Some(rate) = &mut self.rate {
+            rate.on_delivered(&delivered.record, delivered.at, delivered.octets, now);
+        }
         if !delivered.whole {
             return;
         }
@@ -203,7 +211,7 @@ impl Tcb {
         // With the timer's mark all that was in flight may count as lost: before it says nothing about an original.
         let mut digest = Digest {
             news: &mut news,
-            rate: &mut self.rate,
+            rate: self.congestion.sampler(),
             point: self.recovery.point,
             fack: self.recovery.rack.fack(),
             rack: &mut self.recovery.rack,
@@ -302,7 +310,8 @@ impl Tcb {
     }
 
     fn ack_sample(&mut self, news: &News, now: Instant) -> AckSample {
-        let rate = self.rate.take_sample(self.rtt.min_rtt(), stamp(now));
+        let min_rtt = self.rtt.min_rtt();
+        let rate = self.congestion.sampler().and_then(|rate| rate.take_sample(min_rtt, stamp(now)));
         // Slow start after a timeout counts what arrives, not what was SACKed before (RFC 3465 §2.3).
         let after_timeout = self.recovery.phase == Phase::Loss;
         let acked = if after_timeout { news.acked.min(news.delivered) } else { news.acked };
@@ -397,8 +406,10 @@ impl Tcb {
         let octets = self.send.mark_lost(ctx.pool, index);
         if octets > 0 {
             ctx.counters.tcp_lost_retransmit += u64::from(again);
-            let lost = self.rate.on_lost(&ctx.pool.transmission(index).record, octets);
-            self.congestion.on_lost(&lost, ctx.now);
+            if let Some(rate) = self.congestion.sampler() {
+                let lost = rate.on_lost(&ctx.pool.transmission(index).record, octets);
+                self.congestion.on_lost(&lost, ctx.now);
+            }
         }
         octets
     }

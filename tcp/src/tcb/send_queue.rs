@@ -93,6 +93,12 @@ impl SendQueue {
         }
     }
 
+    /// Reads something of the first frame's bookkeeping, which an acknowledgement will need: so that it is near.
+    #[inline]
+    pub(crate) fn touch<M: Memory>(&self, pool: &FramePool<M>) -> u32 {
+        if self.head == NONE { 0 } else { pool.meta(self.head).seq ^ pool.transmission(self.head).at }
+    }
+
     pub(crate) fn frames(&self) -> u32 {
         self.frames
     }
@@ -199,17 +205,8 @@ impl SendQueue {
     }
 
     /// The frame was put into the TX ring: all of it or, if it isn't `whole`, its first octets.
-    pub(crate) fn sent<M: Memory>(
-        &mut self,
-        pool: &mut FramePool<M>,
-        index: u32,
-        whole: bool,
-        at: u32,
-        record: TxRecord,
-    ) {
-        let transmission = pool.transmission_mut(index);
-        transmission.at = at;
-        transmission.record = record;
+    pub(crate) fn sent<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, whole: bool, at: u32) {
+        pool.transmission_mut(index).at = at;
         let meta = pool.meta_mut(index);
         meta.sent = meta.sent.saturating_add(1);
         if meta.flags & LOST != 0 {
@@ -533,7 +530,7 @@ mod tests {
 
     fn send(queue: &mut SendQueue, pool: &mut FramePool<HeapMemory>, index: u32, whole: bool, at: u32) {
         pool.transmit_parked(index);
-        queue.sent(pool, index, whole, at, TxRecord::default());
+        queue.sent(pool, index, whole, at);
         pool.completed(index);
     }
 

@@ -25,7 +25,7 @@ mod model;
 
 use super::{AckSample, CWND_MAX, Congestion, CongestionEvent, Descent, Phase, Signal};
 use super::{initial_window, window_in_segments};
-use crate::tcb::rate::LostSample;
+use crate::tcb::rate::{LostSample, RateSampler};
 use crate::time::{Duration, Instant};
 use cycle::{Cycle, State};
 use model::{Model, bdp};
@@ -84,6 +84,7 @@ pub struct Bbr {
     prior_cwnd: u32,
     recovering: bool,
     idle_restart: bool,
+    sampler: RateSampler,
     model: Model,
     cycle: Cycle,
     undo: Undo,
@@ -105,6 +106,7 @@ impl Bbr {
             prior_cwnd: 0,
             recovering: false,
             idle_restart: false,
+            sampler: RateSampler::default(),
             model: Model::new(),
             cycle: Cycle::new(),
             undo,
@@ -288,6 +290,10 @@ impl Bbr {
 }
 
 impl Congestion for Bbr {
+    fn sampler(&mut self) -> Option<&mut RateSampler> {
+        Some(&mut self.sampler)
+    }
+
     fn cwnd(&self) -> u32 {
         self.cwnd
     }

@@ -17,6 +17,7 @@
 
 use super::AckSample;
 use crate::seq::SeqNumber;
+use crate::tcb::rate::stamp;
 use crate::time::Instant;
 
 /// RFC 9406 §4.3, all of them as recommended: a rise counts from 4 ms, which a receiver's delay of ACKs rarely
@@ -68,8 +69,9 @@ pub(super) struct HyStart {
     css_judged: u8,
     /// The shortest round trip so far.
     path_min: u32,
-    train_began: Instant,
-    last_ack: Instant,
+    /// Both as [`stamp`] has them.
+    train_began: u32,
+    last_ack: u32,
 }
 
 impl HyStart {
@@ -83,8 +85,8 @@ impl HyStart {
             css_baseline: INFINITE,
             css_judged: 0,
             path_min: INFINITE,
-            train_began: Instant::ZERO,
-            last_ack: Instant::ZERO,
+            train_began: 0,
+            last_ack: 0,
         }
     }
 
@@ -112,7 +114,7 @@ impl HyStart {
         }
         let round_end = *self.round_end.get_or_insert(ack.nxt);
         if round_end.leq(ack.una) {
-            self.train_began = ack.now;
+            self.train_began = stamp(ack.now);
             if self.next_round(ack.nxt) {
                 return Step::Exit;
             }
@@ -126,12 +128,13 @@ impl HyStart {
             return false;
         }
         let gap = (self.path_min / RTT_DIVISOR).max(TRAIN_GAP_US);
-        if now.since(self.last_ack).as_micros() > u128::from(gap) {
+        let now = stamp(now);
+        if now.wrapping_sub(self.last_ack) > gap {
             self.train_began = now;
         }
         self.last_ack = now;
         let enough = (self.path_min / 100 * TRAIN_PERCENT).max(RTT_THRESH_MIN_US);
-        now.since(self.train_began).as_micros() >= u128::from(enough)
+        now.wrapping_sub(self.train_began) >= enough
     }
 
     fn judge(&mut self) {

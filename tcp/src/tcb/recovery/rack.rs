@@ -28,8 +28,8 @@ const WINDOW_PERSISTS: u8 = 16;
 pub(in crate::tcb) struct Rack {
     /// RACK.xmit_ts, RACK.end_seq: the segment sent last of those that arrived; `None` at first.
     newest: Option<(u32, SeqNumber)>,
-    /// RACK.rtt: its round trip.
-    rtt: Duration,
+    /// RACK.rtt: its round trip, µs.
+    rtt_us: u32,
     /// Highest number that has arrived.
     fack: SeqNumber,
     /// RACK.reordering_seen
@@ -51,6 +51,10 @@ impl Rack {
         self.fack
     }
 
+    fn rtt(&self) -> Duration {
+        Duration::from_micros(u64::from(self.rtt_us))
+    }
+
     /// A segment sent once arrived, `fack` being what it was before this ACK (§6.2 step 3).
     pub(super) fn saw_original(&mut self, end: SeqNumber, fack: SeqNumber) {
         if end.lt(fack) {
@@ -63,7 +67,7 @@ impl Rack {
         self.fack = self.fack.max(end);
         if self.newest.is_none_or(|newest| !is_later(newest, (at, end))) {
             self.newest = Some((at, end));
-            self.rtt = rtt;
+            self.rtt_us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
         }
     }
 
@@ -129,7 +133,7 @@ impl Tcb {
         self.timers.clear(TimerKind::Reorder);
         let Some(newest) = self.recovery.rack.newest else { return 0 };
         let now = stamp(ctx.now);
-        let allowed = self.recovery.rack.rtt + self.reordering_window();
+        let allowed = self.recovery.rack.rtt() + self.reordering_window();
         let mut lost = 0;
         while let Some(index) = self.send.earliest_sent() {
             let meta = ctx.pool.meta(index);
@@ -165,7 +169,7 @@ impl Tcb {
         self.timers.clear(TimerKind::Reorder);
         let now = stamp(ctx.now);
         let allowed =
-            if self.sack { self.recovery.rack.rtt + self.reordering_window() } else { Duration::ZERO };
+            if self.sack { self.recovery.rack.rtt() + self.reordering_window() } else { Duration::ZERO };
         while let Some(index) = self.send.earliest_sent() {
             if between(ctx.pool.transmission(index).at, now) < allowed {
                 break;
