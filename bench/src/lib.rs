@@ -14,6 +14,7 @@
 //! reading the clock twice costs it a nanosecond a segment at most.
 
 pub mod client;
+pub mod echo;
 pub mod server;
 
 use std::time::{Duration, Instant};
@@ -46,9 +47,18 @@ impl Shuffled {
     /// # Panics
     /// If `count` is 0.
     pub fn new(count: u32) -> Self {
-        assert!(count > 0, "nothing to shuffle");
-        let mut order: Vec<u32> = (0..count).collect();
+        Self::some(count, count)
+    }
+
+    /// Only so many of them, whichever.
+    ///
+    /// # Panics
+    /// If that is none, or more than there are.
+    pub fn some(count: u32, of: u32) -> Self {
+        assert!(0 < count && count <= of, "{count} of {of} to shuffle");
+        let mut order: Vec<u32> = (0..of).collect();
         order.shuffle(&mut SmallRng::seed_from_u64(0x0062_7977_6179));
+        order.truncate(count as usize);
         Self { order, next: 0 }
     }
 

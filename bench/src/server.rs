@@ -72,11 +72,16 @@ pub struct Server {
 impl Server {
     /// A server with memory for `connections`, of which each may keep an unacknowledged answer.
     pub fn new(connections: u32) -> Self {
+        Self::with_unacknowledged(connections, connections)
+    }
+
+    /// The same with memory for so many unacknowledged answers.
+    pub fn with_unacknowledged(connections: u32, answers: u32) -> Self {
         let mut config = Config::new(SERVER_MAC, *b"thirty-two octets nobody guesses");
         config.addresses = vec![Cidr { address: SERVER_IP.into(), prefix: 24 }];
         config.gateways = vec![GATEWAY_IP.into()];
         config.max_connections = connections;
-        let frames = 4 * RING as u32 + 2 * connections;
+        let frames = 4 * RING as u32 + 2 * answers;
         let mut stack = Stack::new(config, FramePool::new(HeapMemory::new(frames, FRAME_SIZE)));
         stack.listen(Listener { port: SERVER_PORT, backlog: connections });
         let fill = (0..RING).map(|_| stack.pool_mut().fill().expect("there are more frames")).collect();
@@ -157,6 +162,11 @@ impl Server {
             self.turn(&frames);
         }
         assert_eq!(self.stack.connections_by_state()[State::Established as usize], count);
+    }
+
+    /// Octets of all frames.
+    pub fn buffers(&self) -> usize {
+        self.stack.pool().total() as usize * self.stack.pool().frame_size()
     }
 
     /// Octets that the application has sent back.

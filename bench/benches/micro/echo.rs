@@ -1,76 +1,14 @@
 //! Segment in → application → segment out: 64 octets echoed through `Stack<HeapMemory>`, in ns per
-//! request, with 1, 1,000 and 100,000 connections established, in batches of 1 and 64.
-//!
-//! What is measured is [`Server::turn`], and nothing else: the answers of the turn before are completed,
-//! the fill ring is filled up, the batch is received, which calls the application, the timers are
-//! advanced, and the answers are taken from `poll_transmit`. Not measured is the client's side: it
-//! writes the segments for up to 1,024 requests (sequence numbers, acknowledgements, timestamps and
-//! checksums right, each acknowledging the connection's answer before) into the fill ring's frames, as
-//! the NIC's DMA would, and then the clock runs while the server takes them batch by batch. Frames were
-//! thus written shortly before and lie in the second-level cache, much as with DDIO; connections were
-//! not touched. Answers aren't read. That there was one for each request, that nothing was refused or
-//! retransmitted, and that no payload was copied, is asserted from the counters.
-//!
-//! Connections take turns in a fixed shuffled order: each is as cold as the others allow, and none goes
-//! unacknowledged for longer than a retransmission timeout at a (virtual) microsecond per request.
+//! request, with 1 connection to a million established, in batches of 1 and 64. What is measured, and what isn't: see
+//! [`byway_bench::echo`].
 
-use std::time::Duration;
-
-use byway_bench::client::Client;
-use byway_bench::server::Server;
-use byway_bench::{PAYLOAD, RING, Shuffled, scaled, timed};
+use byway_bench::echo::Bench;
 use criterion::{BenchmarkId, Criterion, Throughput};
-
-struct Bench {
-    server: Server,
-    client: Client,
-    order: Shuffled,
-}
-
-impl Bench {
-    fn new(connections: u32) -> Self {
-        let (mut server, mut client) = (Server::new(connections), Client::new(connections));
-        server.establish(&mut client, connections);
-        Self { server, client, order: Shuffled::new(connections) }
-    }
-
-    fn run(&mut self, batch: usize, requests: u64) -> Duration {
-        let (mut total, mut done) = (Duration::ZERO, 0);
-        let mut numbers = Vec::with_capacity(batch);
-        let mut frames = Vec::with_capacity(RING);
-        while done < requests {
-            let round = (requests - done).min(RING as u64).next_multiple_of(batch as u64);
-            frames.clear();
-            while (frames.len() as u64) < round {
-                numbers.clear();
-                numbers.extend((0..batch).map(|_| self.order.draw()));
-                for &number in &numbers {
-                    frames.push(self.server.deliver(self.client.request(number, self.server.now())));
-                }
-                // Only then: a batch's second request of one connection was sent before the first's answer.
-                for &number in &numbers {
-                    self.client.expect(number, PAYLOAD);
-                }
-            }
-            let (segments, echoed) = (self.server.segments().1, self.server.echoed());
-            total += timed(|| {
-                for batch in frames.chunks(batch) {
-                    self.server.turn(batch);
-                }
-            });
-            assert_eq!(self.server.segments().1 - segments, round, "an answer each");
-            assert_eq!(self.server.echoed() - echoed, round * PAYLOAD as u64);
-            done += round;
-        }
-        self.server.assert_clean();
-        scaled(total, done, requests)
-    }
-}
 
 pub(crate) fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("echo/byway");
     group.throughput(Throughput::Elements(1));
-    for connections in [1, 1_000, 100_000] {
+    for connections in [1, 1_000, 100_000, 1_000_000] {
         let mut bench = None;
         for batch in [1, 64] {
             let id = BenchmarkId::new(format!("{connections} connections"), format!("batch {batch}"));
