@@ -3,7 +3,7 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test compliance bench bench-impaired compare
+.PHONY: help demo test compliance bench bench-impaired compare profile
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
@@ -12,6 +12,7 @@ help:
 	@echo 'make bench     micro-benchmarks, latency and throughput'
 	@echo 'make bench-impaired   goodput and fairness over a lossy line, beside the kernel (root; most of an hour)'
 	@echo 'make compare   byway beside nginx on this host (root)'
+	@echo 'make profile   a flame graph of a core under load (root)'
 
 demo:
 	@deploy/install-deps.sh
@@ -44,3 +45,8 @@ bench-impaired:
 compare:
 	@deploy/install-deps.sh compare
 	@deploy/compare-nginx.sh
+
+# ARGS='10 /bytes/100000' for ten seconds of that.
+profile:
+	@deploy/install-deps.sh profile
+	@deploy/profile.sh $(ARGS)

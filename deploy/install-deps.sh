@@ -4,6 +4,7 @@
 #   deploy/install-deps.sh            to build and run
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
+#   deploy/install-deps.sh profile    and what a profile is taken with
 set -euo pipefail
 
 # The XDP program: clang, and the kernel's and libc's headers. libbpf and libxdp are built from the sources that
@@ -15,6 +16,7 @@ build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev lib
 run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
+profile=(linux-perf)
 
 # workspace.package.rust-version; Debian 12's own rustc is older.
 rust=1.88
@@ -56,7 +58,8 @@ case ${1-} in
 '') optional=() ;;
 test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
-*) fail "no list named '$1': use none, test or compare" ;;
+profile) optional=("${profile[@]}") ;;
+*) fail "no list named '$1': use none, test, compare or profile" ;;
 esac
 
 { command -v apt-get && command -v dpkg-query; } >/dev/null ||
