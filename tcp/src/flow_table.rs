@@ -45,24 +45,30 @@ impl FourTuple {
 
     #[inline]
     pub(crate) fn feed(&self, hasher: &mut impl Hasher) {
+        let (octets, len) = self.octets();
+        hasher.write(&octets[..len]);
+    }
+
+    /// What there is to hash, and how much of it.
+    #[inline]
+    fn octets(&self) -> ([u8; 36], usize) {
+        let mut octets = [0; 36];
+        let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+        octets[..4].copy_from_slice(&ports.to_ne_bytes());
         match (self.local_ip, self.remote_ip) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
-                let mut octets = [0u8; 12];
-                octets[..4].copy_from_slice(&local.octets());
-                octets[4..8].copy_from_slice(&remote.octets());
-                octets[8..10].copy_from_slice(&self.local_port.to_ne_bytes());
-                octets[10..].copy_from_slice(&self.remote_port.to_ne_bytes());
-                hasher.write(&octets);
+                octets[4..8].copy_from_slice(&local.octets());
+                octets[8..12].copy_from_slice(&remote.octets());
+                (octets, 12)
             }
             (local, remote) => {
-                for ip in [local, remote] {
+                for (to, ip) in octets[4..].chunks_exact_mut(16).zip([local, remote]) {
                     match ip {
-                        IpAddr::V4(ip) => hasher.write(&ip.octets()),
-                        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+                        IpAddr::V4(ip) => to[..4].copy_from_slice(&ip.octets()),
+                        IpAddr::V6(ip) => to.copy_from_slice(&ip.octets()),
                     }
                 }
-                hasher.write(&self.local_port.to_ne_bytes());
-                hasher.write(&self.remote_port.to_ne_bytes());
+                (octets, 36)
             }
         }
     }
@@ -88,9 +94,8 @@ impl HashKey {
     /// SipHash-1-3 of a four-tuple.
     #[inline]
     pub fn hash(&self, tuple: &FourTuple) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        tuple.feed(&mut hasher);
-        hasher.finish()
+        let (octets, len) = tuple.octets();
+        SipHasher13::new_with_key(&self.0).hash(&octets[..len])
     }
 }
 

@@ -65,6 +65,8 @@ const MSS_DEFAULT_V4: u16 = 536;
 const MSS_DEFAULT_V6: u16 = 1220;
 /// No peer may make byway send smaller segments than this (T11): Linux's TCP_MIN_SND_MSS.
 const MSS_MIN: u16 = 48;
+/// Seconds. RFC 7323 §5.5: after half of the peer's clock, at a millisecond a tick, older can't be told from newer.
+const TIMESTAMP_OUTDATED: u32 = 24 * 24 * 3600;
 /// Timestamps with their two NOPs (RFC 7323 appendix A).
 const TIMESTAMPS_LEN: u16 = 12;
 /// Chunks a connection may queue whatever the memory: without them it couldn't answer at all.
@@ -144,6 +146,11 @@ pub(crate) struct Timestamps {
 }
 
 impl Timestamps {
+    /// RFC 7323 §5.5: TS.Recent is so old that it says nothing any more.
+    pub(crate) fn is_outdated(&self, now: Instant) -> bool {
+        seconds(now).saturating_sub(self.recent_at) > TIMESTAMP_OUTDATED
+    }
+
     /// Our clock for this connection, in milliseconds (RFC 7323 §5.4: 1 ms to 1 s a tick).
     pub(crate) fn value(&self, now: Instant) -> u32 {
         (now.as_millis() as u32).wrapping_add(self.offset)

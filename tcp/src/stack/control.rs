@@ -63,13 +63,18 @@ impl<M: Memory> Stack<M> {
         if !self.config.is_own(ip.dst) {
             return Err(DropReason::IpNotOurs);
         }
+        self.check_link(link)?;
+        let martian =
+            self.config.is_own(ip.src) || self.config.addresses.iter().any(|own| own.is_broadcast(ip.src));
+        if martian { Err(DropReason::Martian) } else { Ok(()) }
+    }
+
+    /// To us, and not from us.
+    pub(super) fn check_link(&self, link: &ethernet::Header) -> Result<(), DropReason> {
         if link.dst != self.config.mac {
             return Err(DropReason::WrongMac);
         }
-        let martian = self.config.is_own(ip.src)
-            || link.src == self.config.mac
-            || self.config.addresses.iter().any(|own| own.is_broadcast(ip.src));
-        if martian { Err(DropReason::Martian) } else { Ok(()) }
+        if link.src == self.config.mac { Err(DropReason::Martian) } else { Ok(()) }
     }
 
     /// RFC 826 "Packet Reception".

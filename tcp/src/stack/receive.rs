@@ -16,6 +16,9 @@ use crate::wire::{Body, Packet, ethernet, ip};
 /// overlaps with what it fetches for the first, and few enough that all of it stays in the first-level cache.
 const AHEAD: usize = 32;
 
+/// So many connections' memory is never far: half a MiB, of a second-level cache of one or two.
+const NEAR: usize = 512;
+
 /// Frames that are read and not acted on.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
@@ -51,7 +54,7 @@ impl<M: Memory> Stack<M> {
                 Err(reason) => self.discard(chunk, reason),
             }
         }
-        if arrivals.packets.len() > 1 {
+        if arrivals.packets.len() > 1 && self.slots.len() > NEAR {
             self.fetch(&mut arrivals);
         }
         for (packet, (chunk, hint)) in arrivals.packets.iter().zip(arrivals.frames.drain(..)) {
@@ -102,13 +105,16 @@ impl<M: Memory> Stack<M> {
         hint: Option<u32>,
         now: Instant,
     ) {
-        if let Err(reason) = self.check_ours(link, ip) {
+        let tuple = FourTuple::of(ip, seg);
+        let hint = hint.filter(|&index| self.slots[index as usize].is_of(&tuple));
+        let index = hint.or_else(|| self.find(&tuple));
+        // A connection's addresses were looked at when it was opened.
+        let ours = if index.is_some() { self.check_link(link) } else { self.check_ours(link, ip) };
+        if let Err(reason) = ours {
             return self.discard(chunk, reason);
         }
         self.counters.tcp_in_segs += 1;
-        let tuple = FourTuple::of(ip, seg);
-        let hint = hint.filter(|&index| self.slots[index as usize].is_of(&tuple));
-        if let Some(index) = hint.or_else(|| self.find(&tuple)) {
+        if let Some(index) = index {
             return self.input(index, link, ip, seg, chunk, now);
         }
         let may_reopen = !self.draining && self.listeners.find(&tuple).is_some_and(|port| port.has_room());
@@ -147,12 +153,16 @@ impl<M: Memory> Stack<M> {
             tcb.wants_room = false;
             tcb.ready.writable = true;
         }
-        let (news, tuple) = (tcb.has_news(), tcb.tuple);
-        if tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog) {
-            self.half_open_done(&tuple);
-        }
-        if reset {
-            self.reset_for(link, &tuple, seg, now);
+        let news = tcb.has_news();
+        let established = tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog);
+        if established || reset {
+            let tuple = tcb.tuple;
+            if established {
+                self.half_open_done(&tuple);
+            }
+            if reset {
+                self.reset_for(link, &tuple, seg, now);
+            }
         }
         if news {
             self.mark_dirty(index);

@@ -11,9 +11,6 @@ use crate::time::{Duration, Instant};
 use crate::timer::TimerKind;
 use crate::wire::tcp::{Flags, Segment};
 
-/// RFC 7323 §5.5: a timestamp so many seconds old says nothing any more.
-const TIMESTAMP_OUTDATED: u32 = 24 * 24 * 3600;
-
 /// Why a segment goes no further, and what is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disposition {
@@ -153,8 +150,7 @@ impl Tcb {
         let rst = seg.flags.contains(Flags::RST);
         if let (Some(ts), Some((value, _))) = (self.timestamps, seg.options.timestamps) {
             let older = (value.wrapping_sub(ts.recent) as i32) < 0;
-            let outdated = seconds(ctx.now).saturating_sub(ts.recent_at) > TIMESTAMP_OUTDATED;
-            if older && !outdated && !rst {
+            if older && !rst && !ts.is_outdated(ctx.now) {
                 return Err(Disposition::ChallengeAck(DropReason::Paws));
             }
         }
@@ -225,9 +221,8 @@ impl Tcb {
     fn remember_timestamp<M>(&mut self, seg: &Segment, ctx: &Ctx<'_, M>) {
         if let (Some(ts), Some((value, _))) = (&mut self.timestamps, seg.options.timestamps) {
             let newer = (value.wrapping_sub(ts.recent) as i32) >= 0;
-            let outdated = seconds(ctx.now).saturating_sub(ts.recent_at) > TIMESTAMP_OUTDATED;
             let last_ack_sent = self.rcv.nxt - self.owed.unacked;
-            if seg.seq.leq(last_ack_sent) && (newer || outdated) {
+            if seg.seq.leq(last_ack_sent) && (newer || ts.is_outdated(ctx.now)) {
                 ts.recent = value;
                 ts.recent_at = seconds(ctx.now);
             }
