@@ -1,5 +1,5 @@
-//! Segment in → application → segment out: 64 octets echoed through `Stack<HeapMemory>`, in ns per
-//! request, with 1, 1,000 and 100,000 connections established, in batches of 1 and 64.
+//! Segment in → application → segment out: 64 octets echoed through `Stack<HeapMemory>`, with any number of
+//! connections established, in batches of any size.
 //!
 //! What is measured is [`Server::turn`], and nothing else: the answers of the turn before are completed,
 //! the fill ring is filled up, the batch is received, which calls the application, the timers are
@@ -16,25 +16,31 @@
 
 use std::time::Duration;
 
-use byway_bench::client::Client;
-use byway_bench::server::Server;
-use byway_bench::{PAYLOAD, RING, Shuffled, scaled, timed};
-use criterion::{BenchmarkId, Criterion, Throughput};
+use crate::client::Client;
+use crate::server::Server;
+use crate::{PAYLOAD, RING, Shuffled, scaled, timed};
 
-struct Bench {
+/// Connections on which requests are echoed.
+#[derive(Debug)]
+pub struct Echoes {
     server: Server,
     client: Client,
     order: Shuffled,
 }
 
-impl Bench {
-    fn new(connections: u32) -> Self {
+impl Echoes {
+    /// So many connections, established.
+    pub fn new(connections: u32) -> Self {
         let (mut server, mut client) = (Server::new(connections), Client::new(connections));
         server.establish(&mut client, connections);
         Self { server, client, order: Shuffled::new(connections) }
     }
 
-    fn run(&mut self, batch: usize, requests: u64) -> Duration {
+    /// The time that `requests` take in batches of `batch`.
+    ///
+    /// # Panics
+    /// If the server did anything else than echo them.
+    pub fn run(&mut self, batch: usize, requests: u64) -> Duration {
         let (mut total, mut done) = (Duration::ZERO, 0);
         let mut numbers = Vec::with_capacity(batch);
         let mut frames = Vec::with_capacity(RING);
@@ -65,20 +71,4 @@ impl Bench {
         self.server.assert_clean();
         scaled(total, done, requests)
     }
-}
-
-pub(crate) fn bench(c: &mut Criterion) {
-    let mut group = c.benchmark_group("echo/byway");
-    group.throughput(Throughput::Elements(1));
-    for connections in [1, 1_000, 100_000] {
-        let mut bench = None;
-        for batch in [1, 64] {
-            let id = BenchmarkId::new(format!("{connections} connections"), format!("batch {batch}"));
-            group.bench_function(id, |b| {
-                let bench = bench.get_or_insert_with(|| Bench::new(connections));
-                b.iter_custom(|requests| bench.run(batch, requests));
-            });
-        }
-    }
-    group.finish();
 }
