@@ -95,13 +95,11 @@ fn check() -> Result<(), String> {
     let text = std::fs::read_to_string(BASELINE).map_err(|why| format!("{BASELINE}: {why}: {hint}"))?;
     let baseline: Baseline = toml::from_str(&text).map_err(|why| format!("{BASELINE}: {why}"))?;
     let now = measure(Some(&baseline))?;
-    for (what, before, now) in [
-        ("rustc", &baseline.rustc, &now.rustc),
-        ("valgrind", &baseline.valgrind, &now.valgrind),
-        ("target", &baseline.target, &now.target),
-    ] {
+    for (before, now) in
+        [(&baseline.rustc, &now.rustc), (&baseline.valgrind, &now.valgrind), (&baseline.target, &now.target)]
+    {
         if before != now {
-            say(&format!("note: the baseline is of {what} {before}, this is {now}"));
+            say(&format!("note: the baseline is of {before}, this is {now}"));
         }
     }
     let worse = now.instructions.iter().filter(|(name, count)| match baseline.instructions.get(*name) {
