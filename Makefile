@@ -3,13 +3,14 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test compliance bench bench-impaired compare profile
+.PHONY: help demo test compliance bench bench-check bench-impaired compare profile
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
 	@echo 'make test      format, lints, dependency direction, all tests (as root: those on real interfaces, too)'
 	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
-	@echo 'make bench     micro-benchmarks, latency and throughput'
+	@echo 'make bench     over a veth pair beside nginx and a bare reflector (root), and micro-benchmarks'
+	@echo 'make bench-check   instructions per segment, held against bench/instructions.toml (valgrind)'
 	@echo 'make bench-impaired   goodput and fairness over a lossy line, beside the kernel (root; most of an hour)'
 	@echo 'make compare   byway beside nginx on this host (root)'
 	@echo 'make profile   a flame graph of a core under load (root)'
@@ -33,9 +34,15 @@ test:
 compliance:
 	@BYWAY_COMPLIANCE=table cargo test --quiet --locked --package byway-tcp --test compliance
 
+# Only over the veth pair: cargo bench --bench veth -- --help. Only in memory: cargo bench --package byway-bench.
 bench:
-	@deploy/install-deps.sh
+	@deploy/install-deps.sh bench
 	cargo bench --locked
+
+# Fails if anything takes 5 % more instructions than the baseline; UPDATE=1 writes the baseline anew.
+bench-check:
+	@deploy/install-deps.sh bench
+	cargo bench --locked --package byway-bench --bench instructions -- $(if $(UPDATE),--update)
 
 # ARGS='--rounds 1 --congestion cubic --no-fairness' for a quick look; ARGS=--help for the rest.
 bench-impaired:

@@ -5,6 +5,7 @@
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
 #   deploy/install-deps.sh profile    and what a profile is taken with
+#   deploy/install-deps.sh bench      and what the benches use; they skip what they can't measure without it
 set -euo pipefail
 
 # The XDP program: clang, and the kernel's and libc's headers. libbpf and libxdp are built from the sources that
@@ -17,6 +18,7 @@ run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 profile=(linux-perf)
+bench=(nginx-light valgrind)
 
 # workspace.package.rust-version; Debian 12's own rustc is older.
 rust=1.88
@@ -59,7 +61,8 @@ case ${1-} in
 test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
 profile) optional=("${profile[@]}") ;;
-*) fail "no list named '$1': use none, test, compare or profile" ;;
+bench) optional=("${bench[@]}") ;;
+*) fail "no list named '$1': use none, test, compare, bench or profile" ;;
 esac
 
 { command -v apt-get && command -v dpkg-query; } >/dev/null ||
@@ -70,11 +73,11 @@ install "${packages[@]}" || fail "apt could not install ${packages[*]}"
 
 mapfile -t packages < <(missing "${optional[@]}")
 if ((${#packages[@]} > 0)); then
-	if [[ $1 == test ]] && ((EUID != 0)); then
-		echo "install-deps: ${packages[*]} missing; tests that use them skip themselves" >&2
+	if [[ $1 != compare ]] && ((EUID != 0)); then
+		echo "install-deps: ${packages[*]} missing; what uses them skips itself" >&2
 	elif ! install "${packages[@]}"; then
-		[[ $1 == test ]] || fail "apt could not install ${packages[*]}"
-		echo "install-deps: apt could not install ${packages[*]}; tests that use them skip themselves" >&2
+		[[ $1 != compare ]] || fail "apt could not install ${packages[*]}"
+		echo "install-deps: apt could not install ${packages[*]}; what uses them skips itself" >&2
 	fi
 fi
 

@@ -45,13 +45,13 @@ struct Connection {
 #[derive(Debug)]
 pub struct Client {
     connections: Vec<Connection>,
-    frame: [u8; 256],
+    frame: [u8; 2048],
 }
 
 impl Client {
     /// Clients of `count` connections, none of them open.
     pub fn new(count: u32) -> Self {
-        Self { connections: vec![Connection::default(); count as usize], frame: [0; 256] }
+        Self { connections: vec![Connection::default(); count as usize], frame: [0; 2048] }
     }
 
     /// The four-tuple of a connection, from the server's point of view.
@@ -87,8 +87,13 @@ impl Client {
 
     /// The next [`PAYLOAD`] octets, with an acknowledgement.
     pub fn request(&mut self, number: u32, now: Instant) -> &[u8] {
+        self.data(number, PAYLOAD, now)
+    }
+
+    /// The next `octets`, with an acknowledgement.
+    pub fn data(&mut self, number: u32, octets: usize, now: Instant) -> &[u8] {
         let options = self.options(number, now);
-        self.segment(number, Flags::ACK | Flags::PSH, &options, PAYLOAD)
+        self.segment(number, Flags::ACK | Flags::PSH, &options, octets)
     }
 
     /// FIN, with an acknowledgement.

@@ -1,4 +1,5 @@
-//! Segment in → application → segment out: 64 octets echoed through `Stack<HeapMemory>`.
+//! Segment in → application → segment out: 64 octets echoed through `Stack<HeapMemory>`, with any number of
+//! connections established, in batches of any size.
 //!
 //! What is measured is [`Server::turn`], and nothing else: the answers of the turn before are completed,
 //! the fill ring is filled up, the batch is received, which calls the application, the timers are
@@ -19,31 +20,31 @@ use crate::client::Client;
 use crate::server::Server;
 use crate::{PAYLOAD, RING, Shuffled, scaled, timed};
 
-/// A server, and the clients of all its connections.
+/// Connections on which requests are echoed.
 #[derive(Debug)]
-pub struct Bench {
+pub struct Echoes {
     server: Server,
     client: Client,
     order: Shuffled,
 }
 
-impl Bench {
-    /// With so many connections established, all of which take part.
+impl Echoes {
+    /// So many connections, established.
     pub fn new(connections: u32) -> Self {
         let (mut server, mut client) = (Server::new(connections), Client::new(connections));
         server.establish(&mut client, connections);
         Self::of(server, client, Shuffled::new(connections))
     }
 
-    /// With connections established already, of which those in `order` take part.
+    /// Of connections that are established, those in `order`.
     pub fn of(server: Server, client: Client, order: Shuffled) -> Self {
         Self { server, client, order }
     }
 
-    /// The time that `requests` take, in batches of so many.
+    /// The time that `requests` take in batches of `batch`.
     ///
     /// # Panics
-    /// If anything is lost, refused or sent twice.
+    /// If the server did anything else than echo them.
     pub fn run(&mut self, batch: usize, requests: u64) -> Duration {
         let (mut total, mut done) = (Duration::ZERO, 0);
         let mut numbers = Vec::with_capacity(batch);

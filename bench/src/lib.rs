@@ -13,7 +13,9 @@
 //! frames and a server that is measured while it takes them, some microseconds at a time, so that
 //! reading the clock twice costs it a nanosecond a segment at most.
 
+pub mod bulk;
 pub mod client;
+pub mod connections;
 pub mod echo;
 pub mod server;
 
@@ -25,10 +27,11 @@ use rand::seq::SliceRandom;
 
 /// Frames in the fill ring: as many as a client can deliver before the server's next turn.
 pub const RING: usize = 1024;
-/// Octets of payload of a request and of its answer.
+/// Octets of payload of a small request and of its answer.
 pub const PAYLOAD: usize = 64;
 
-/// The real time that `work` takes.
+/// The real time that `work` takes. Not inlined: by its name valgrind knows what to count (`make bench-check`).
+#[inline(never)]
 #[allow(clippy::disallowed_methods)] // What a bench is for; nothing on the packet path sees it.
 pub fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! A `Stack` with an echo application, and the port's part of the loop in memory.
+//! A `Stack` with an application, and the port's part of the loop in memory.
 
 use std::collections::VecDeque;
 
@@ -59,9 +59,9 @@ impl App for Echo {
 
 /// The measured side.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<A = Echo> {
     stack: Stack<HeapMemory>,
-    app: Echo,
+    app: A,
     /// Frames in the fill ring, which the NIC uses in their order.
     fill: VecDeque<u32>,
     /// Frames of the last turn, on their way out.
@@ -70,13 +70,34 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with memory for `connections`, of which each may keep an unacknowledged answer.
+    /// A server that echoes, with memory for `connections`, of which each may keep an unacknowledged answer.
     pub fn new(connections: u32) -> Self {
         Self::with_unacknowledged(connections, connections)
     }
 
-    /// The same with memory for so many unacknowledged answers.
+    /// The same, of which so many may keep one.
     pub fn with_unacknowledged(connections: u32, answers: u32) -> Self {
+        Self::with_frames(connections, answers, Echo::default())
+    }
+
+    /// Octets that the application has sent back.
+    pub fn echoed(&self) -> u64 {
+        self.app.echoed
+    }
+
+    /// Connections that both sides have closed.
+    pub fn finished(&self) -> u64 {
+        self.app.finished
+    }
+}
+
+impl<A: App> Server<A> {
+    /// A server of `app`, with memory as for one that echoes.
+    pub fn with_app(connections: u32, app: A) -> Self {
+        Self::with_frames(connections, connections, app)
+    }
+
+    fn with_frames(connections: u32, answers: u32, app: A) -> Self {
         let mut config = Config::new(SERVER_MAC, *b"thirty-two octets nobody guesses");
         config.addresses = vec![Cidr { address: SERVER_IP.into(), prefix: 24 }];
         config.gateways = vec![GATEWAY_IP.into()];
@@ -86,7 +107,7 @@ impl Server {
         stack.listen(Listener { port: SERVER_PORT, backlog: connections });
         let fill = (0..RING).map(|_| stack.pool_mut().fill().expect("there are more frames")).collect();
         let sent = Vec::with_capacity(2 * RING);
-        Self { stack, app: Echo::default(), fill, sent, now: Instant::from_millis(1) }
+        Self { stack, app, fill, sent, now: Instant::from_millis(1) }
     }
 
     /// Virtual time.
@@ -104,7 +125,7 @@ impl Server {
     /// One turn of the core's loop, in `CoreLoop`'s order: the frames sent by the last turn come back,
     /// the fill ring is filled up, the stack takes `frames`, runs its timers, and sends what it has.
     pub fn turn(&mut self, frames: &[FrameSlice]) {
-        self.now = self.now + PACE * frames.len() as u32;
+        self.now = self.now + PACE * frames.len().max(1) as u32;
         let pool = self.stack.pool_mut();
         for slice in self.sent.drain(..) {
             pool.completed(slice.index);
@@ -169,14 +190,9 @@ impl Server {
         self.stack.pool().total() as usize * self.stack.pool().frame_size()
     }
 
-    /// Octets that the application has sent back.
-    pub fn echoed(&self) -> u64 {
-        self.app.echoed
-    }
-
-    /// Connections that both sides have closed.
-    pub fn finished(&self) -> u64 {
-        self.app.finished
+    /// The application.
+    pub fn app(&self) -> &A {
+        &self.app
     }
 
     /// TCP segments received and sent.

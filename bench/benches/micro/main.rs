@@ -2,11 +2,10 @@
 //!
 //! Only printed and compared, never judged: what is fast enough is measured on real links.
 
-mod connections;
-mod echo;
 mod echo_smoltcp;
 mod flow_table;
 mod timers;
+mod whole;
 mod wire;
 
 use std::time::Duration;
@@ -26,7 +25,7 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4));
-    targets = echo::bench, echo_smoltcp::bench, connections::bench
+    targets = whole::bench_echo, echo_smoltcp::bench, whole::bench_connections, whole::bench_bulk
 }
 
 criterion_main!(pieces, whole);

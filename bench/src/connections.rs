@@ -1,5 +1,5 @@
 //! A connection's whole life: handshake, one request of 64 octets and its answer, and the close by the
-//! client, in ns per connection: five segments in, three out.
+//! client: five segments in, three out.
 //!
 //! 64 connections go through it together, in four turns of the loop, each of which is measured as in
 //! `echo.rs`. Between the turns, unmeasured, the client reads the answers (the server's initial sequence
@@ -7,31 +7,39 @@
 
 use std::time::Duration;
 
-use byway_bench::client::Client;
-use byway_bench::server::Server;
-use byway_bench::{scaled, timed};
 use byway_tcp::frame::FrameSlice;
-use criterion::{Criterion, Throughput};
+
+use crate::client::Client;
+use crate::server::Server;
+use crate::{scaled, timed};
 
 const TOGETHER: usize = 64;
 /// So many different four-tuples, before one comes again.
 const CLIENTS: u32 = 64 * 1024;
 
-struct Bench {
+/// Connections that come and go.
+#[derive(Debug)]
+pub struct Connections {
     server: Server,
     client: Client,
     numbers: core::iter::Cycle<core::ops::Range<u32>>,
 }
 
-impl Bench {
-    fn new() -> Self {
+impl Default for Connections {
+    fn default() -> Self {
         let (mut server, mut client) = (Server::new(CLIENTS), Client::new(CLIENTS + 1));
         // One that stays, so that the gateway is known.
         server.establish(&mut client, 1);
         Self { server, client, numbers: (1..CLIENTS + 1).cycle() }
     }
+}
 
-    fn run(&mut self, connections: u64) -> Duration {
+impl Connections {
+    /// The time that `connections` take.
+    ///
+    /// # Panics
+    /// If one of them went otherwise.
+    pub fn run(&mut self, connections: u64) -> Duration {
         let (mut total, mut done) = (Duration::ZERO, 0);
         let mut frames: Vec<FrameSlice> = Vec::with_capacity(2 * TOGETHER);
         while done < connections {
@@ -71,15 +79,4 @@ impl Bench {
         self.server.assert_clean();
         scaled(total, done, connections)
     }
-}
-
-pub(crate) fn bench(c: &mut Criterion) {
-    let mut group = c.benchmark_group("connection");
-    group.throughput(Throughput::Elements(1));
-    let mut bench = None;
-    group.bench_function("open, request and response, close", |b| {
-        let bench = bench.get_or_insert_with(Bench::new);
-        b.iter_custom(|connections| bench.run(connections));
-    });
-    group.finish();
 }
