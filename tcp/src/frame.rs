@@ -219,7 +219,8 @@ pub(crate) struct Meta {
     pub(crate) next: u32,
     /// Sequence number of the first payload octet.
     pub(crate) seq: u32,
-    /// Out-of-order queue: head of the next range, or [`NONE`].
+    /// Out-of-order queue: head of the next range, or [`NONE`]. Send queue: the payload's checksum (see
+    /// [`sum`](crate::wire::checksum::sum)), or [`NONE`] if it isn't known.
     pub(crate) aux: u32,
     /// Out-of-order queue, in a range's head: the range's last frame.
     pub(crate) range_tail: u32,

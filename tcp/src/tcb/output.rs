@@ -16,12 +16,12 @@ use super::rate::stamp;
 use super::send_queue::SACKED;
 use super::state::State;
 use super::{Ctx, Tcb};
-use crate::frame::{FrameSlice, MAX_HEADERS, Memory, Owner};
+use crate::frame::{FrameSlice, MAX_HEADERS, Memory, NONE, Owner};
 use crate::neighbor::Station;
 use crate::seq::SeqNumber;
 use crate::timer::TimerKind;
 use crate::wire::tcp::{Emit, Flags, Options, SackBlocks};
-use crate::wire::{ethernet, ip};
+use crate::wire::{checksum, ethernet, ip};
 
 /// Segments one connection may send before the next one's turn: a whole initial window (RFC 6928) and
 /// some, without holding up the others for longer than about ten microseconds.
@@ -295,7 +295,9 @@ impl Tcb {
         let header = self.header(seq, flags, &options, ctx);
         let envelope = self.envelope(ecn, ctx);
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &envelope, frame, payload.clone());
+        let known = whole && meta.aux != NONE;
+        let sum = if known { meta.aux } else { checksum::sum(&frame[payload.clone()]) };
+        let from = write_headers(&header, &envelope, frame, payload.clone(), sum);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
         let flight = self.in_flight();
@@ -419,7 +421,7 @@ impl Tcb {
         let envelope = self.envelope(0, ctx);
         let index = chunk.index();
         let frame = ctx.pool.frame_mut(index);
-        let from = write_headers(&header, &envelope, frame, MAX_HEADERS..MAX_HEADERS);
+        let from = write_headers(&header, &envelope, frame, MAX_HEADERS..MAX_HEADERS, 0);
         let slice = ctx.pool.transmit_once(chunk, from..MAX_HEADERS);
         push(out, ctx, slice.index, from, MAX_HEADERS);
         true
@@ -527,10 +529,11 @@ fn write_headers(
     envelope: &Envelope,
     frame: &mut [u8],
     payload: core::ops::Range<usize>,
+    sum: u32,
 ) -> usize {
     let &Envelope { link, src, dst, traffic_class, hop_limit } = envelope;
     let end = payload.end;
-    let at = header.emit(frame, payload, src, dst);
+    let at = header.emit_summed(frame, payload, sum, src, dst);
     let at = ip::emit_hops(frame, at, end, src, dst, ip::TCP, traffic_class, hop_limit);
     link.emit(frame, at)
 }

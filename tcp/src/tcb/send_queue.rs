@@ -18,6 +18,7 @@
 use crate::frame::{Chunk, FramePool, Memory, NONE, Owner};
 use crate::seq::SeqNumber;
 use crate::tcb::rate::TxRecord;
+use crate::wire::checksum;
 
 /// The peer has it, by SACK.
 pub(crate) const SACKED: u8 = 1;
@@ -132,8 +133,12 @@ impl SendQueue {
     /// Appends a chunk of at most one MSS.
     pub(crate) fn push<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk) {
         let len = chunk.len() as u32;
+        // Here, where the payload is near: it was just written or received. Until it is sent, perhaps again, much may
+        // lie between.
+        let sum = checksum::sum(pool.bytes(&chunk));
         let index = pool.park(chunk, Owner::SendQueue);
-        pool.meta_mut(index).seq = self.end.0;
+        let meta = pool.meta_mut(index);
+        (meta.seq, meta.aux) = (self.end.0, sum);
         if self.tail == NONE {
             self.head = index;
         } else {
@@ -168,6 +173,7 @@ impl SendQueue {
         }
         pool.copy_to_parked(&chunk, index);
         pool.release(chunk);
+        pool.meta_mut(index).aux = NONE;
         self.bytes += len as u32;
         self.end += len as u32;
         Ok(())
@@ -186,15 +192,14 @@ impl SendQueue {
         let behind = pool.park(rest, Owner::SendQueue);
         let rest = pool.meta_mut(behind);
         rest.seq = meta.seq.wrapping_add(u32::from(at));
-        (rest.next, rest.sent, rest.flags) = (meta.next, meta.sent, meta.flags);
+        (rest.next, rest.sent, rest.flags, rest.aux) = (meta.next, meta.sent, meta.flags, NONE);
         rest.flags &= !IN_FLIGHT;
         *pool.transmission_mut(behind) = *pool.transmission(index);
         if meta.flags & IN_FLIGHT != 0 {
             self.join_flight(pool, behind, index);
         }
         let front = pool.meta_mut(index);
-        front.len = at;
-        front.next = behind;
+        (front.len, front.next, front.aux) = (at, behind, NONE);
         for last in [&mut self.tail, &mut self.sent_last] {
             if *last == index {
                 *last = behind;
@@ -251,6 +256,7 @@ impl SendQueue {
                 meta.seq = una.0;
                 meta.start += gone as u16;
                 meta.len -= gone as u16;
+                meta.aux = NONE;
                 break;
             }
             if meta.flags & SACKED != 0 {
@@ -522,7 +528,8 @@ mod tests {
         let mut queue = SendQueue::new(SeqNumber(u32::MAX - 5));
         for &len in lens {
             let mut chunk = pool.alloc(Owner::App).expect("free");
-            pool.append(&mut chunk, &vec![7; len]);
+            let octets: Vec<u8> = (0..len).map(|octet| octet as u8).collect();
+            pool.append(&mut chunk, &octets);
             queue.push(&mut pool, chunk);
         }
         (queue, pool)
@@ -703,6 +710,10 @@ mod tests {
             while at != NONE {
                 let meta = *pool.meta(at);
                 proptest::prop_assert_eq!(SeqNumber(meta.seq), seq);
+                if meta.aux != NONE {
+                    let payload = usize::from(meta.start)..usize::from(meta.start + meta.len);
+                    proptest::prop_assert_eq!(meta.aux, checksum::sum(&pool.frame_mut(at)[payload]));
+                }
                 seq += u32::from(meta.len);
                 lost += if meta.flags & LOST != 0 { u32::from(meta.len) } else { 0 };
                 sacked += if meta.flags & SACKED != 0 { u32::from(meta.len) } else { 0 };

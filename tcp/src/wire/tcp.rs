@@ -209,9 +209,24 @@ impl Emit<'_> {
     /// If there is no room in front of the payload, or it ends beyond the frame.
     #[inline]
     pub fn emit(&self, frame: &mut [u8], payload: Range<usize>, src: IpAddr, dst: IpAddr) -> usize {
+        let sum = checksum::sum(&frame[payload.clone()]);
+        self.emit_summed(frame, payload, sum, src, dst)
+    }
+
+    /// The same, if the payload's [`sum`](checksum::sum) is known.
+    #[inline]
+    pub(crate) fn emit_summed(
+        &self,
+        frame: &mut [u8],
+        payload: Range<usize>,
+        sum: u32,
+        src: IpAddr,
+        dst: IpAddr,
+    ) -> usize {
         let header_len = self.header_len();
         let start = payload.start - header_len;
-        let segment = &mut frame[start..payload.end];
+        // Of whole 32-bit words: the payload's octets keep their places in the sum.
+        let header = &mut frame[start..payload.start];
         let mut fixed = [0; MIN_LEN];
         put(&mut fixed, SRC_PORT, self.src_port.to_be_bytes());
         put(&mut fixed, DST_PORT, self.dst_port.to_be_bytes());
@@ -221,11 +236,11 @@ impl Emit<'_> {
         fixed[FLAGS] = self.flags.0;
         put(&mut fixed, WINDOW, self.window.to_be_bytes());
         put(&mut fixed, URGENT, self.urgent.to_be_bytes());
-        put(segment, 0, fixed);
-        self.options.emit(&mut segment[MIN_LEN..header_len]);
-        let pseudo = checksum::pseudo_header(src, dst, ip::TCP, segment.len());
-        let sum = checksum::finish(pseudo + checksum::sum(segment));
-        put(segment, CHECKSUM, sum.to_be_bytes());
+        put(header, 0, fixed);
+        self.options.emit(&mut header[MIN_LEN..]);
+        let pseudo = checksum::pseudo_header(src, dst, ip::TCP, header_len + payload.len());
+        let sum = checksum::finish(pseudo + checksum::sum(header) + sum);
+        put(header, CHECKSUM, sum.to_be_bytes());
         start
     }
 }
