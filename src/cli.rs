@@ -16,6 +16,7 @@ mod notify;
 mod options;
 mod running;
 mod serve;
+mod sockets;
 mod stats;
 mod usage;
 
@@ -91,6 +92,11 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Conns(options) => conns::run(&options),
         Verb::Stats(options) => stats::run(&options),
     }
+}
+
+/// One line on standard output. That nobody reads it is no reason to fail.
+fn say(message: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{message}");
 }
 
 /// One line on standard error. That nobody reads it is no reason to fail.

@@ -18,6 +18,7 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
 use crate::core_loop::LoopCounters;
 use crate::error::Error;
+use crate::kernel::SocketCounters;
 use crate::port::{Held, PortCounters};
 
 /// Commands that may wait for a core. The control side sends one at a time; a few more allow for
@@ -157,6 +158,8 @@ pub struct Snapshot {
     pub port: PortCounters,
     /// The loop's counters.
     pub turns: LoopCounters,
+    /// What its sockets counted, if it is one of [`kernel`](crate::kernel)'s.
+    pub sockets: SocketCounters,
 }
 
 /// Wakes a core that sleeps; cheap to share.

@@ -1,6 +1,7 @@
 //! What can go wrong on the way to the wire: each error says what, where, and what to do.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 /// What sort of trouble an [`Error`] is; the program's exit code follows from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +138,42 @@ pub enum Error {
         /// The queue.
         queue: u32,
     },
+    /// Somebody else listens there.
+    #[error(
+        "{0} is in use by another program: stop it (`ss -ltnp sport = :{port}` names it), or choose another port",
+        port = .0.port()
+    )]
+    EndpointBusy(SocketAddr),
+    /// The kernel doesn't have the address.
+    #[error(
+        "{0} is no address of this host, and kernel sockets can only listen on those: `ip addr` lists them and `ip addr add` adds one; without --address byway listens on all"
+    )]
+    NotOurAddress(IpAddr),
+    /// A port that only the privileged may have.
+    #[error(
+        "listening on port {0} needs CAP_NET_BIND_SERVICE: choose a port above 1023 (--port 8080), run as root, or grant it (`setcap`, systemd `AmbientCapabilities=`)"
+    )]
+    PrivilegedPort(u16),
+    /// Any other failure to listen.
+    #[error("listening on {endpoint}: {what}: {source}")]
+    Listen {
+        /// Where.
+        endpoint: SocketAddr,
+        /// The call.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel's TCP doesn't give this congestion control.
+    #[error(
+        "the kernel gives no congestion control '{name}' ({source}): `sysctl net.ipv4.tcp_allowed_congestion_control` lists what everybody may choose, and takes more; `modprobe tcp_{name}` loads it"
+    )]
+    NoCongestion {
+        /// Its name.
+        name: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A thread isn't where it should be.
     #[error(
         "can't pin a thread to core {core}: {reason}; `taskset -cp $$` shows which cores this process may use"
@@ -176,12 +213,13 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::DeviceGone { .. } => Kind::DeviceGone,
-            Self::Permission { .. } => Kind::Permission,
+            Self::Permission { .. } | Self::PrivilegedPort(_) => Kind::Permission,
             Self::NoInterface(_)
             | Self::NotEthernet(_)
             | Self::NoQueue { .. }
             | Self::TooFewCores { .. }
             | Self::Config(_)
+            | Self::NotOurAddress(_)
             | Self::Pin { .. } => Kind::Configuration,
             Self::Link { .. }
             | Self::LinkDown(_)
@@ -192,6 +230,9 @@ impl Error {
             | Self::QueueBusy { .. }
             | Self::ZeroCopy { .. }
             | Self::Socket { .. }
+            | Self::EndpointBusy(_)
+            | Self::Listen { .. }
+            | Self::NoCongestion { .. }
             | Self::System { .. }
             | Self::CorePanicked { .. } => Kind::SystemLacks,
         }

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot};
 use crate::core_loop::{CoreLoop, Idle, Rest, Turn};
 use crate::error::Error;
+use crate::kernel::{self, SocketCounters};
 use crate::pin;
 use crate::port::Port as _;
 use crate::umem::Umem;
@@ -74,12 +75,21 @@ pub struct Ready {
 struct Core {
     queue: u32,
     core: usize,
-    ready: Ready,
     handle: Handle,
-    /// A second descriptor of its socket. Given up before the core is told to stop.
-    socket: Option<OwnedFd>,
+    opened: Opened,
     thread: Option<JoinHandle<()>>,
 }
+
+/// What a core has that is about to serve: nothing of this, if it has kernel sockets.
+#[derive(Debug, Default)]
+struct Opened {
+    ready: Option<Ready>,
+    /// A second descriptor of its socket. Given up before the core is told to stop.
+    socket: Option<OwnedFd>,
+}
+
+/// Where a core says that it is about to serve, or why it never will.
+type Report = Sender<Result<Opened, Error>>;
 
 /// The running cores.
 #[derive(Debug)]
@@ -101,19 +111,69 @@ impl Runtime {
         F: Fn(usize) -> A + Send + Sync + 'static,
     {
         plan.datapath.check()?;
+        let lanes = plan.lanes.clone();
         let shared = Arc::new((plan, make_app));
+        Self::launch(&lanes, |place| {
+            let shared = Arc::clone(&shared);
+            move |mailbox: &Mailbox, report: Report| {
+                let (plan, make_app) = &*shared;
+                let (queue, core) = plan.lanes[place];
+                match open(plan, make_app, place) {
+                    Ok((core_loop, ready, socket)) => {
+                        let _ = report.send(Ok(Opened { ready: Some(ready), socket: Some(socket) }));
+                        CoreThread::new(core, queue, core_loop, mailbox, plan.datapath.spin_max).run();
+                    }
+                    Err(error) => drop(report.send(Err(error))),
+                }
+            }
+        })
+    }
+
+    /// The same over the kernel's TCP: a thread per core, which listens when this returns.
+    ///
+    /// # Errors
+    /// The first core's that fails; the others are stopped and nothing is left behind.
+    pub fn start_on_kernel<A, F>(plan: kernel::Plan, make_app: F) -> Result<Self, Error>
+    where
+        A: App,
+        F: Fn(usize) -> A + Send + Sync + 'static,
+    {
+        for &endpoint in &plan.endpoints {
+            kernel::check_vacant(endpoint)?;
+        }
+        let lanes: Vec<_> = (0..).zip(plan.cores.iter().copied()).collect();
+        let shared = Arc::new((plan, make_app));
+        Self::launch(&lanes, |place| {
+            let shared = Arc::clone(&shared);
+            move |mailbox: &Mailbox, report: Report| {
+                let (plan, make_app) = &*shared;
+                match kernel::core::Core::open(plan, place, make_app, mailbox) {
+                    Ok(core) => {
+                        let _ = report.send(Ok(Opened::default()));
+                        core.run();
+                    }
+                    Err(error) => drop(report.send(Err(error))),
+                }
+            }
+        })
+    }
+
+    /// Starts a thread for each of `lanes` with the body that `make_body` gives for its place.
+    fn launch<B>(lanes: &[(u32, usize)], make_body: impl Fn(usize) -> B) -> Result<Self, Error>
+    where
+        B: FnOnce(&Mailbox, Report) + Send + 'static,
+    {
         let (news, events) = crossbeam::channel::bounded(control::EVENTS_MAX);
         let mut runtime = Self { cores: Vec::new(), events };
         let mut starting = Vec::new();
-        for place in 0..shared.0.lanes.len() {
-            starting.push(spawn(Arc::clone(&shared), place, news.clone())?);
+        for (place, &lane) in lanes.iter().enumerate() {
+            starting.push(spawn(lane, news.clone(), make_body(place))?);
         }
         let mut failed = None;
         for Starting { queue, core, handle, thread, opened } in starting {
             match opened.recv() {
-                Ok(Ok((ready, socket))) => {
-                    let (socket, thread) = (Some(socket), Some(thread));
-                    runtime.cores.push(Core { queue, core, ready, handle, socket, thread });
+                Ok(Ok(opened)) => {
+                    runtime.cores.push(Core { queue, core, handle, opened, thread: Some(thread) });
                 }
                 Ok(Err(error)) => failed = failed.or(Some(error)),
                 Err(_) => failed = failed.or(Some(Error::CorePanicked { core })),
@@ -128,12 +188,12 @@ impl Runtime {
 
     /// Each queue with its socket, for the steering program's map.
     pub fn sockets(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
-        self.cores.iter().filter_map(|core| Some((core.queue, core.socket.as_ref()?.as_fd())))
+        self.cores.iter().filter_map(|core| Some((core.queue, core.opened.socket.as_ref()?.as_fd())))
     }
 
     /// Each lane with what its core got: queue, core, facts.
     pub fn ready(&self) -> impl Iterator<Item = (u32, usize, &Ready)> {
-        self.cores.iter().map(|core| (core.queue, core.core, &core.ready))
+        self.cores.iter().filter_map(|core| Some((core.queue, core.core, core.opened.ready.as_ref()?)))
     }
 
     /// Lets the cores serve.
@@ -222,7 +282,7 @@ impl Runtime {
     fn shut_down(&mut self) -> Result<(), Error> {
         let mut result = Ok(());
         for core in &mut self.cores {
-            core.socket = None;
+            core.opened.socket = None;
             core.handle.send(Command::Stop);
         }
         for core in &mut self.cores {
@@ -283,28 +343,18 @@ struct Starting {
     core: usize,
     handle: Handle,
     thread: JoinHandle<()>,
-    opened: Receiver<Result<(Ready, OwnedFd), Error>>,
+    opened: Receiver<Result<Opened, Error>>,
 }
 
-fn spawn<A, F>(shared: Arc<(Plan, F)>, place: usize, news: Sender<Event>) -> Result<Starting, Error>
+fn spawn<B>((queue, core): (u32, usize), news: Sender<Event>, body: B) -> Result<Starting, Error>
 where
-    A: App,
-    F: Fn(usize) -> A + Send + Sync + 'static,
+    B: FnOnce(&Mailbox, Report) + Send + 'static,
 {
-    let (queue, core) = shared.0.lanes[place];
     let (handle, mailbox) = control::mailbox(news)?;
     let (report, opened) = crossbeam::channel::bounded(1);
     let body = move || {
         let guard = PanicGuard { core, mailbox: &mailbox };
-        match open(&shared.0, &shared.1, place) {
-            Ok((core_loop, ready, socket)) => {
-                let _ = report.send(Ok((ready, socket)));
-                CoreThread::new(core, queue, core_loop, &mailbox, shared.0.datapath.spin_max).run();
-            }
-            Err(error) => {
-                let _ = report.send(Err(error));
-            }
-        }
+        body(&mailbox, report);
         drop(guard);
     };
     let thread = std::thread::Builder::new()
@@ -329,10 +379,10 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-type Opened<A> = (CoreLoop<Xsk, Umem, A>, Ready, OwnedFd);
+type OpenedLoop<A> = (CoreLoop<Xsk, Umem, A>, Ready, OwnedFd);
 
 /// On the core's own thread, so that its memory is local and first touched there.
-fn open<A: App>(plan: &Plan, make_app: &impl Fn(usize) -> A, place: usize) -> Result<Opened<A>, Error> {
+fn open<A: App>(plan: &Plan, make_app: &impl Fn(usize) -> A, place: usize) -> Result<OpenedLoop<A>, Error> {
     let (queue, core) = plan.lanes[place];
     pin::pin(core)?;
     pin::sharpen_sleeps();
@@ -515,6 +565,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             ledger: control::Ledger::new(stack.pool(), port.held()),
             port: port.counters(),
             turns: self.core_loop.counters(),
+            sockets: SocketCounters::default(),
         }
     }
 }

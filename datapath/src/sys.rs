@@ -76,3 +76,11 @@ pub(crate) fn receive_nothing(fd: RawFd) -> io::Result<()> {
     };
     if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Octets that a TCP socket's peer hasn't acknowledged (SIOCOUTQ, which Linux numbers as TIOCOUTQ).
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: the request writes one int, which outlives the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    if result == 0 { Ok(octets.max(0) as usize) } else { Err(io::Error::last_os_error()) }
+}

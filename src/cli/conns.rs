@@ -10,7 +10,7 @@ use byway_tcp::tcb::state::State;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::control::{self, End};
+use super::control::{self, End, Refusal};
 use super::failure::Failure;
 
 /// Options of `byway conns`.
@@ -200,6 +200,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             let _ = out.flush();
             Err(Failure::system(format!("the answer broke off ({what}): ask again")))
         }
+        Err(Trouble::Refused(why)) => Err(Failure::system(why)),
         Ok(()) => Ok(()),
     }
 }
@@ -208,6 +209,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 enum Trouble {
     Write,
     Read(String),
+    Refused(String),
 }
 
 impl From<io::Error> for Trouble {
@@ -224,6 +226,12 @@ fn show(
     let filter = options.filter.as_deref().map(Filter::new);
     let mut listeners = BTreeMap::new();
     let mut oldest_close_wait = (0u64, 0u64);
+    let mut lines = lines.peekable();
+    if let Some(Ok(first)) = lines.peek()
+        && let Ok(Refusal { error }) = serde_json::from_str(first)
+    {
+        return Err(Trouble::Refused(error));
+    }
     if !options.json {
         let (local, peer) = ("Local Address:Port", "Peer Address:Port");
         writeln!(out, "{:<10} {:<6} {:<6} {local:>25} {peer:>25}", "State", "Recv-Q", "Send-Q")?;
@@ -378,5 +386,13 @@ mod tests {
         let mut out = Vec::new();
         let cut = show(std::iter::empty(), &options(vec![], None), &mut out);
         assert!(matches!(cut, Err(Trouble::Read(what)) if what == "byway ended"));
+    }
+
+    #[test]
+    fn a_refusal_is_told_and_nothing_is_shown() {
+        let mut out = Vec::new();
+        let refusal = std::iter::once(Ok("{\"error\":\"ask `ss`\"}".to_owned()));
+        let refused = show(refusal, &options(vec![], None), &mut out);
+        assert!(out.is_empty() && matches!(refused, Err(Trouble::Refused(why)) if why == "ask `ss`"));
     }
 }

@@ -46,9 +46,17 @@ pub(crate) fn default_path(interface: &str) -> PathBuf {
 /// What a running byway can be asked.
 #[derive(Debug)]
 pub(crate) struct Answerer {
+    /// What byway serves on, for a reader.
     pub(crate) interface: String,
     pub(crate) inquirer: Inquirer,
-    pub(crate) steering: Arc<Mutex<Steering>>,
+    /// `None`: over kernel sockets.
+    pub(crate) steering: Option<Arc<Mutex<Steering>>>,
+}
+
+/// Instead of an answer.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) error: String,
 }
 
 /// The last line of an answer to `conns`: without it the answer is incomplete.
@@ -144,13 +152,15 @@ fn answer(client: UnixStream, answerer: &Answerer) -> io::Result<()> {
     let mut out = io::BufWriter::new(&client);
     match question.trim_end() {
         "stats" => {
-            let verdicts = answerer.steering.lock().unwrap_or_else(PoisonError::into_inner).counters();
-            let stats = Stats::new(
-                &answerer.interface,
-                &answerer.inquirer.snapshots(),
-                &verdicts.unwrap_or_default(),
-            );
-            write_line(&mut out, &stats)?;
+            let verdicts = answerer.steering.as_ref().map(|steering| {
+                steering.lock().unwrap_or_else(PoisonError::into_inner).counters().unwrap_or_default()
+            });
+            let snapshots = answerer.inquirer.snapshots();
+            write_line(&mut out, &Stats::new(&answerer.interface, &snapshots, verdicts.as_deref()))?;
+        }
+        "conns" if answerer.steering.is_none() => {
+            let error = "this byway serves over kernel sockets, whose connections `ss -tan` shows".to_owned();
+            write_line(&mut out, &Refusal { error })?;
         }
         "conns" => {
             let complete = write_connections(&mut out, &answerer.inquirer)?;

@@ -17,8 +17,8 @@ use super::failure::Failure;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Nic {
     /// Interface whose frames to take
-    #[arg(long, value_name = "IF", value_parser = interface)]
-    pub(crate) interface: String,
+    #[arg(long, value_name = "IF", required = true, value_parser = interface)]
+    pub(crate) interface: Option<String>,
 
     /// Own address with its prefix; the kernel must not have it. Repeat for more
     #[arg(long = "address", value_name = "CIDR", required = true, value_parser = cidr)]
@@ -72,9 +72,15 @@ pub(crate) struct Nic {
 /// Options of `byway serve`.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
+// Kernel sockets need neither; XDP does, and is the default. clap counts only what was typed as given.
+#[command(mut_args(unless_on_kernel))]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) nic: Nic,
+
+    /// Whose TCP: byway's own past the kernel, or the kernel's, on any host
+    #[arg(long, value_enum, default_value_t = Backend::Xdp)]
+    pub(crate) backend: Backend,
 
     /// Port of HTTP/1.1 and WebSocket
     #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = port())]
@@ -107,6 +113,29 @@ pub(crate) struct Serve {
     /// Look whether byway could serve so, say it, and end
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+fn unless_on_kernel(arg: clap::Arg) -> clap::Arg {
+    let help = match arg.get_id().as_str() {
+        "interface" => "Interface whose frames to take; kernel sockets need none",
+        "addresses" => {
+            "Own address with its prefix; the kernel must not have it, but for kernel sockets, which without listen on \
+             all there are. Repeat for more"
+        }
+        _ => return arg,
+    };
+    arg.help(help).required(false).required_unless_present("backend").required_if_eq("backend", "xdp")
+}
+
+/// `--backend`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Backend {
+    /// byway's own, on AF_XDP, or not at all
+    Xdp,
+    /// The kernel's, through sockets: without privileges, and listening on the host's own addresses
+    Kernel,
+    /// XDP if it can be had, otherwise the kernel's, and why is said
+    Auto,
 }
 
 /// `--attach`.
@@ -246,24 +275,51 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Nic {
+    /// The interface; clap has seen to it that there is one wherever it is asked for.
+    pub(crate) fn interface(&self) -> &str {
+        self.interface.as_deref().unwrap_or_default()
+    }
+
     /// The control socket.
     pub(crate) fn control_path(&self) -> PathBuf {
-        self.control.clone().unwrap_or_else(|| super::control::default_path(&self.interface))
+        self.control.clone().unwrap_or_else(|| super::control::default_path(self.interface()))
+    }
+
+    /// Options that were set and mean nothing to kernel sockets.
+    pub(crate) fn of_no_use_to_sockets(&self) -> Vec<&'static str> {
+        [
+            ("--gateway", !self.gateways.is_empty()),
+            ("--queues", self.queues != Queues::All),
+            ("--attach", self.attach != Attach::Auto),
+            ("--zero-copy", self.zero_copy != ZeroCopy::Auto),
+            ("--busy-poll", self.busy_poll != Switch::Off),
+            ("--idle", self.idle != Idle::Adaptive),
+            ("--accept-partial-checksums", self.accept_partial_checksums),
+        ]
+        .into_iter()
+        .filter_map(|(name, set)| set.then_some(name))
+        .collect()
     }
 
     /// What contradicts itself, whatever the host.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.check_addresses(false)?;
+        self.check_gateways()
+    }
+
+    /// The addresses alone, which may be loopback ones and "all" for kernel sockets.
+    fn check_addresses(&self, on_kernel: bool) -> Result<(), Failure> {
         for (place, own) in self.addresses.iter().enumerate() {
             let address = own.address;
             if self.addresses[..place].iter().any(|other| other.address == address) {
                 return Err(Failure::configuration(format!("address {address} is given twice")));
             }
-            if let Some(kind) = unfit(own) {
+            if let Some(kind) = unfit(own).filter(|kind| !(on_kernel && KERNEL_TAKES.contains(kind))) {
                 let text = format!("address {address} is {kind}: give one a single host can have");
                 return Err(Failure::configuration(text));
             }
         }
-        self.check_gateways()
+        Ok(())
     }
 
     fn check_gateways(&self) -> Result<(), Failure> {
@@ -304,9 +360,30 @@ impl Serve {
                 return Err(Failure::configuration(text));
             }
         }
-        self.nic.check()
+        match self.backend {
+            Backend::Xdp => self.nic.check(),
+            Backend::Auto => {
+                // What only XDP minds is a reason to fall back.
+                self.nic.check_addresses(true)
+            }
+            Backend::Kernel => {
+                if let [first, ..] = self.nic.of_no_use_to_sockets()[..] {
+                    let message = format!(
+                        "{first} means nothing with --backend kernel, where packets are the kernel's: leave it out, \
+                         or choose --backend xdp"
+                    );
+                    return Err(Failure { code: Failure::USAGE, message });
+                }
+                self.nic.check_addresses(true)
+            }
+        }
     }
 }
+
+const UNSPECIFIED: &str = "unspecified";
+const LOOPBACK: &str = "a loopback address";
+/// Addresses that no host has on a link, and yet a socket can listen on.
+const KERNEL_TAKES: [&str; 2] = [UNSPECIFIED, LOOPBACK];
 
 fn unfit(own: &Cidr) -> Option<&'static str> {
     let address = own.address;
@@ -318,9 +395,9 @@ fn unfit(own: &Cidr) -> Option<&'static str> {
         IpAddr::V6(_) => false,
     };
     if address.is_unspecified() {
-        Some("unspecified")
+        Some(UNSPECIFIED)
     } else if address.is_loopback() {
-        Some("a loopback address")
+        Some(LOOPBACK)
     } else if address.is_multicast() {
         Some("a multicast address")
     } else if broadcast {
@@ -412,6 +489,49 @@ mod tests {
         assert!(serve("--address 192.0.2.7/24 --drain 5").expect_err("no unit").contains("unit is missing"));
         assert!(serve("--address 192.0.2.7/24 --drain 5h").expect_err("hours").contains("ms, s or m"));
         assert!(serve("--address 192.0.2.7/24 --drain 9999999m").expect_err("long").contains("day"));
+    }
+
+    fn without_nic(arguments: &str) -> Result<Serve, clap::Error> {
+        let all = format!("byway serve {arguments}");
+        match crate::cli::Cli::try_parse_from(all.split_whitespace())?.verb {
+            crate::cli::Verb::Serve(serve) => Ok(serve),
+            _ => unreachable!("serve was asked for"),
+        }
+    }
+
+    #[test]
+    fn only_kernel_sockets_do_without_interface_and_address() {
+        use clap::error::ErrorKind::MissingRequiredArgument;
+        for arguments in ["", "--backend xdp", "--port 8080", "--backend xdp --interface eth0"] {
+            assert_eq!(
+                without_nic(arguments).expect_err(arguments).kind(),
+                MissingRequiredArgument,
+                "{arguments}"
+            );
+        }
+        for arguments in ["--backend kernel", "--backend auto", "--backend kernel --interface eth0"] {
+            without_nic(arguments).expect(arguments).check().expect(arguments);
+        }
+        assert!(without_nic("--backend kernal").expect_err("typo").to_string().contains("'kernel'"));
+    }
+
+    #[test]
+    fn kernel_sockets_refuse_what_means_nothing_to_them() {
+        let said = |arguments: &str| without_nic(arguments).expect("parses").check().expect_err(arguments);
+        for option in
+            ["--gateway 192.0.2.1", "--queues 0", "--attach native", "--zero-copy off", "--busy-poll on"]
+        {
+            let failure = said(&format!("--backend kernel {option}"));
+            let name = option.split(' ').next().expect("a name");
+            assert_eq!(failure.code, Failure::USAGE, "{option}");
+            assert!(failure.message.starts_with(name), "{}", failure.message);
+        }
+        without_nic("--backend kernel --address 127.0.0.1/8 --address ::/0")
+            .expect("parses")
+            .check()
+            .expect("fits");
+        assert!(said("--backend kernel --address 224.0.0.1/24").message.contains("multicast"));
+        assert!(said("--backend auto --port 7 --echo-port 7").message.contains("port 7"));
     }
 
     #[test]

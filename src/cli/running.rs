@@ -126,7 +126,10 @@ impl<'a> Running<'a> {
         }
         let interface = self.link.name.clone();
         let steering = Arc::clone(&self.steering.0);
-        Server::serve(listener, Answerer { interface, inquirer: self.runtime.inquirer(), steering })?;
+        Server::serve(
+            listener,
+            Answerer { interface, inquirer: self.runtime.inquirer(), steering: Some(steering) },
+        )?;
         Ok(self)
     }
 
@@ -237,7 +240,7 @@ pub(super) fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
 
 /// What of the options depends on this host.
 pub(super) fn look_at(nic: &Nic) -> Result<Link, Failure> {
-    let link = Link::query(&nic.interface)?;
+    let link = Link::query(nic.interface())?;
     if !link.up {
         return Err(byway_datapath::Error::LinkDown(link.name).into());
     }
@@ -253,6 +256,19 @@ pub(super) fn look_at(nic: &Nic) -> Result<Link, Failure> {
     Ok(link)
 }
 
+/// The cores asked for, if this process may use them.
+pub(super) fn allowed_cores(asked: &Cores) -> Result<Vec<usize>, Failure> {
+    let allowed = pin::allowed();
+    let Cores::These(cores) = asked else { return Ok(allowed) };
+    match cores.iter().find(|core| !allowed.contains(core)) {
+        Some(core) => {
+            let text = format!("core {core} isn't there or not allowed: choose among {allowed:?}");
+            Err(Failure::configuration(text))
+        }
+        None => Ok(cores.clone()),
+    }
+}
+
 /// What the cores are told, but for what depends on the application.
 pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     let queues = match &nic.queues {
@@ -260,17 +276,7 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
         Queues::These(queues) => queues.clone(),
     };
     link.check_queues(&queues)?;
-    let allowed = pin::allowed();
-    let cores = match &nic.cores {
-        Cores::Auto => allowed,
-        Cores::These(cores) => {
-            if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
-                let text = format!("core {core} isn't there or not allowed: choose among {allowed:?}");
-                return Err(Failure::configuration(text));
-            }
-            cores.clone()
-        }
-    };
+    let cores = allowed_cores(&nic.cores)?;
     let lanes = pin::assign(&link.name, &queues, &cores)?;
     let datapath = datapath(nic, link);
     datapath.check()?;

@@ -4,6 +4,8 @@
 //!   check options → running.rs: frames flow → "byway ready …" ─── serving ─── SIGTERM, SIGINT or a failure
 //!     → running.rs: drain → detach → stop cores → exit
 //! ```
+//!
+//! With `--backend kernel` sockets.rs stands in for running.rs; with `auto` it does if that fails to start.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,18 +16,18 @@ use byway::app;
 use byway_bpf::Steering;
 use byway_datapath::control::Event;
 use byway_datapath::link::Link;
-use byway_datapath::runtime::Plan;
+use byway_datapath::runtime::{Plan, Runtime};
 use byway_tcp::app::{App, Keepalive};
 use byway_tcp::stack::Listener;
 
 use super::failure::Failure;
 use super::notify::notify;
-use super::options::Serve;
+use super::options::{Backend, Serve};
 use super::running::{self, Facts, Running, joined};
-use super::warn;
+use super::{say, sockets, warn};
 
 /// Half-open connections of a port: Linux's somaxconn.
-const BACKLOG: u32 = 4096;
+pub(super) const BACKLOG: u32 = 4096;
 
 /// How often the main thread looks for signals when no core has news.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -49,13 +51,25 @@ pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
 /// `--check`: everything that can be known without touching the interface.
 fn check(options: &Serve) -> Result<(), Failure> {
     options.check()?;
+    match options.backend {
+        Backend::Xdp => check_xdp(options),
+        Backend::Kernel => sockets::check(options),
+        Backend::Auto => check_xdp(options).or_else(|failure| {
+            tell_fallback(options, &failure);
+            sockets::check(options)
+        }),
+    }
+}
+
+fn check_xdp(options: &Serve) -> Result<(), Failure> {
+    needs_nic(options)?;
     let link = running::look_at(&options.nic)?;
     let plan = plan(options, &link)?;
     Steering::load()?.check_vacant(link.index as i32)?;
     let (queues, cores): (Vec<_>, Vec<_>) = plan.lanes.iter().copied().unzip();
     let said =
         format!("byway could serve on {} ({}): queues {queues:?} on cores {cores:?}", link.name, link.driver);
-    let _ = writeln!(std::io::stdout().lock(), "{said}");
+    say(&said);
     Ok(())
 }
 
@@ -73,35 +87,91 @@ fn run_app<A: App>(
     make_app: impl Fn(usize) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     options.check()?;
+    let make_app = Arc::new(make_app);
+    let again = Arc::clone(&make_app);
+    let mut ready = Some(ready);
+    let mut tell_ready = |line: &str| {
+        if let Some(ready) = ready.take() {
+            ready(line);
+        }
+    };
+    if options.backend != Backend::Kernel {
+        let mut started = false;
+        let note_ready = |line: &str| {
+            started = true;
+            tell_ready(line);
+        };
+        let result = run_xdp(options, stop, note_ready, move |place| make_app(place));
+        match result {
+            Err(failure) if options.backend == Backend::Auto && !started => tell_fallback(options, &failure),
+            result => return result,
+        }
+    }
+    sockets::run(options, stop, tell_ready, move |place| again(place))
+}
+
+fn run_xdp<A: App>(
+    options: &Serve,
+    stop: &AtomicBool,
+    ready: impl FnOnce(&str),
+    make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+) -> Result<(), Failure> {
+    needs_nic(options)?;
     let link = running::look_at(&options.nic)?;
     let plan = plan(options, &link)?;
     let running = Running::start(&options.nic, &link, &plan, make_app, stop)?;
     ready(&ready_line(options, &running.facts()));
     tell_systemd("READY=1");
-
-    let mut looks = 0u32;
-    let failed = loop {
-        looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LOOKS_PER_SHARE) {
-            running.runtime.share_totals();
-        }
-        if stop.swap(false, Ordering::Relaxed) {
-            break None;
-        }
-        if let Some(Event::Failed { error, .. }) = running.runtime.next_event(LOOK_EVERY) {
-            break Some(error);
-        }
-    };
+    let failed = watch(&running.runtime, stop);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
     }
     // A second signal cuts the drain short.
-    if let reset @ 1.. = running.finish(options.drain, stop)? {
+    end_drained(running.finish(options.drain, stop)?);
+    Ok(())
+}
+
+/// What XDP can't do without, where only `--backend auto` lets it be missing; and what it alone minds.
+fn needs_nic(options: &Serve) -> Result<(), Failure> {
+    if options.nic.interface.is_none() || options.nic.addresses.is_empty() {
+        return Err(Failure::configuration("XDP needs --interface and --address"));
+    }
+    options.nic.check()
+}
+
+/// The kernel's TCP instead of byway's own, and why.
+fn tell_fallback(options: &Serve, failure: &Failure) {
+    warn(&format!("KERNEL SOCKETS instead of XDP, without byway's own TCP: {}", failure.message));
+    let ignored = options.nic.of_no_use_to_sockets();
+    if !ignored.is_empty() {
+        warn(&format!("with kernel sockets of no effect: {}", ignored.join(", ")));
+    }
+}
+
+/// Looks after the cores until `stop` is set, or one fails.
+pub(super) fn watch(runtime: &Runtime, stop: &AtomicBool) -> Option<byway_datapath::Error> {
+    let mut looks = 0u32;
+    loop {
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(LOOKS_PER_SHARE) {
+            runtime.share_totals();
+        }
+        if stop.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(Event::Failed { error, .. }) = runtime.next_event(LOOK_EVERY) {
+            return Some(error);
+        }
+    }
+}
+
+/// Says what a drain had to reset, if anything.
+pub(super) fn end_drained(reset: u32) {
+    if reset > 0 {
         let plural = if reset == 1 { "" } else { "s" };
         warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
     }
-    Ok(())
 }
 
 fn ready_line(options: &Serve, facts: &Facts) -> String {
@@ -109,7 +179,7 @@ fn ready_line(options: &Serve, facts: &Facts) -> String {
     let addresses = options.nic.addresses.iter().map(|own| format!("{}/{}", own.address, own.prefix));
     let ports = options.services().into_iter().map(|(name, port)| format!("{port}({name})"));
     format!(
-        "byway ready interface={} driver={} attach={} mode={} need-wakeup=on busy-poll={} \
+        "byway ready backend=xdp interface={} driver={} attach={} mode={} need-wakeup=on busy-poll={} \
          idle={} huge-pages={} queues={} cores={} checksums={} mtu={} addresses={} ports={} control={}",
         facts.interface,
         facts.driver,
@@ -158,7 +228,7 @@ pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-fn tell_systemd(state: &str) {
+pub(super) fn tell_systemd(state: &str) {
     if let Err(why) = notify(state) {
         warn(&why);
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use byway_datapath::control::{Ledger, Snapshot};
 use byway_datapath::core_loop::LoopCounters;
+use byway_datapath::kernel::SocketCounters;
 use byway_datapath::port::PortCounters;
 use byway_tcp::counters::Counters;
 use byway_tcp::tcb::state::State;
@@ -33,6 +34,8 @@ type Named = BTreeMap<String, u64>;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stats {
     interface: String,
+    /// `xdp` or `kernel`.
+    backend: String,
     /// The stacks' counters, summed over the cores.
     counters: Named,
     /// Connections by state, summed.
@@ -41,6 +44,8 @@ pub(crate) struct Stats {
     steering: Named,
     /// The AF_XDP sockets' counters, summed.
     xsk: Named,
+    /// What went through kernel sockets, and by how many system calls, summed.
+    sockets: Named,
     /// The loops' counters: sums, and the longest gap of any core.
     #[serde(rename = "loop")]
     turns: Named,
@@ -61,9 +66,15 @@ struct Core {
 }
 
 impl Stats {
-    pub(crate) fn new(interface: &str, snapshots: &[Snapshot], verdicts: &[(&'static str, u64)]) -> Self {
+    /// Without `verdicts` they are over kernel sockets, and what AF_XDP would have counted is left out.
+    pub(crate) fn new(
+        interface: &str,
+        snapshots: &[Snapshot],
+        verdicts: Option<&[(&'static str, u64)]>,
+    ) -> Self {
         let mut counters = Counters::default();
-        let (mut connections, mut xsk, mut turns, mut frames) = <(Named, Named, Named, Named)>::default();
+        let (mut connections, mut turns, mut frames) = <(Named, Named, Named)>::default();
+        let (mut xsk, mut sockets) = <(Named, Named)>::default();
         let mut cores = Vec::new();
         // A core that was never asked still has its names, at 0.
         add(&mut turns, &named_turns(&LoopCounters::default()));
@@ -77,7 +88,10 @@ impl Stats {
                 turns: named_turns(&snapshot.turns),
             };
             add(&mut connections, &core.connections);
-            add(&mut xsk, &named_port(&snapshot.port));
+            match verdicts {
+                Some(_) => add(&mut xsk, &named_port(&snapshot.port)),
+                None => add(&mut sockets, &named_sockets(&snapshot.sockets)),
+            }
             add(&mut frames, &core.frames);
             add(&mut turns, &core.turns);
             cores.push(core);
@@ -87,10 +101,12 @@ impl Stats {
         let named = |(name, value): (&str, u64)| (name.to_owned(), value);
         Self {
             interface: interface.to_owned(),
+            backend: if verdicts.is_some() { "xdp" } else { "kernel" }.to_owned(),
             counters: counters.iter().map(named).collect(),
             connections,
-            steering: verdicts.iter().copied().map(named).collect(),
+            steering: verdicts.into_iter().flatten().copied().map(named).collect(),
             xsk,
+            sockets,
             turns,
             frames,
             cores,
@@ -106,6 +122,7 @@ impl Stats {
             ("Connections", &self.connections),
             ("Steer", &self.steering),
             ("Xsk", &self.xsk),
+            ("Sockets", &self.sockets),
             ("Loop", &self.turns),
             ("Frames", &self.frames),
         ];
@@ -157,6 +174,22 @@ fn named_port(port: &PortCounters) -> Named {
         ("tx_ring_full", port.tx_ring_full),
         ("link_down", port.link_down),
         ("sleeps", port.sleeps),
+    ])
+}
+
+fn named_sockets(sockets: &SocketCounters) -> Named {
+    named([
+        ("accepted", sockets.accepted),
+        ("accept_failed", sockets.accept_failed),
+        ("accept_full", sockets.accept_full),
+        ("reads", sockets.reads),
+        ("reads_empty", sockets.reads_empty),
+        ("writes", sockets.writes),
+        ("writes_full", sockets.writes_full),
+        ("octets_in", sockets.octets_in),
+        ("octets_out", sockets.octets_out),
+        ("waits", sockets.waits),
+        ("events", sockets.events),
     ])
 }
 
@@ -216,12 +249,13 @@ mod tests {
             ledger: Ledger { total: 8, free: 5, fill: 2, tx: 1, ..Ledger::default() },
             port: PortCounters { sleeps: 1, ..PortCounters::default() },
             turns: LoopCounters { turns: 10, gap_max_ns, ..LoopCounters::default() },
+            sockets: SocketCounters { reads: 4, ..SocketCounters::default() },
         }
     }
 
     #[test]
     fn cores_are_summed_and_the_longest_gap_wins() {
-        let stats = Stats::new("eth0", &[snapshot(0, 7), snapshot(1, 5)], &[("redirect_tcp", 9)]);
+        let stats = Stats::new("eth0", &[snapshot(0, 7), snapshot(1, 5)], Some(&[("redirect_tcp", 9)]));
         assert_eq!(stats.counters["TcpInSegs"], 6);
         assert_eq!(stats.connections["ESTAB"], 4);
         assert_eq!(stats.frames["total"], 16);
@@ -243,8 +277,16 @@ mod tests {
     }
 
     #[test]
+    fn over_kernel_sockets_there_is_no_xsk() {
+        let stats = Stats::new("*", &[snapshot(0, 7), snapshot(1, 7)], None);
+        assert_eq!((stats.backend.as_str(), stats.sockets["reads"]), ("kernel", 8));
+        assert!(stats.xsk.is_empty() && stats.steering.is_empty());
+        assert_eq!(serde_json::to_value(&stats).expect("JSON")["backend"], "kernel");
+    }
+
+    #[test]
     fn stats_survive_the_socket() {
-        let stats = Stats::new("eth0", &[snapshot(0, 7)], &[("redirect_tcp", 9)]);
+        let stats = Stats::new("eth0", &[snapshot(0, 7)], Some(&[("redirect_tcp", 9)]));
         let line = serde_json::to_string(&stats).expect("JSON");
         assert_eq!(serde_json::from_str::<Stats>(&line).expect("back"), stats);
     }

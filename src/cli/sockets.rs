@@ -1,0 +1,201 @@
+//! `byway serve --backend kernel`: the same application over the kernel's TCP.
+//!
+//! ```text
+//!   options → endpoints free? → a listener per core and endpoint → "byway ready backend=kernel …" ─── serving
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::AtomicBool;
+
+use byway_datapath::kernel::{self, Plan};
+use byway_datapath::runtime::Runtime;
+use byway_tcp::app::{App, Keepalive};
+use byway_tcp::tcb::congestion::Algorithm;
+
+use super::control::{Answerer, Server, default_path};
+use super::failure::Failure;
+use super::options::Serve;
+use super::running::{self, joined};
+use super::serve::{BACKLOG, end_drained, tell_systemd, watch};
+use super::warn;
+
+/// Fewest frames that `--frames` may ask for: 64 of the kernel backend's, 1 MiB.
+const FRAMES_MIN: u32 = 512;
+/// What `--frames` counts.
+const FRAME_OF_OPTION: u32 = 2048;
+
+/// Descriptors of a core beside its connections' (epoll, its waker), and of the process (standard ones, control).
+const FILES_PER_CORE: u64 = 4;
+const FILES_OF_PROCESS: u64 = 32;
+
+/// Serves until told to stop.
+pub(super) fn run<A: App>(
+    options: &Serve,
+    stop: &AtomicBool,
+    ready: impl FnOnce(&str),
+    make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+) -> Result<(), Failure> {
+    // Said once byway serves: a refusal is one line.
+    let mut notes = Vec::new();
+    let plan = plan(options, &mut notes)?;
+    let control = control(options, &mut notes)?;
+    let runtime = Runtime::start_on_kernel(plan.clone(), make_app)?;
+    runtime.go();
+    notes.iter().for_each(|note| warn(note));
+    let shown = match &control {
+        Some((path, ..)) => path.clone(),
+        None => "none".to_owned(),
+    };
+    // Kept until the end, and the file with it.
+    let _server = match control {
+        Some((_, server, listener)) => {
+            let interface = options.nic.interface.clone().unwrap_or_else(|| "*".to_owned());
+            Server::serve(listener, Answerer { interface, inquirer: runtime.inquirer(), steering: None })?;
+            Some(server)
+        }
+        None => None,
+    };
+    ready(&ready_line(options, &plan, &shown));
+    tell_systemd("READY=1");
+    let failed = watch(&runtime, stop);
+    tell_systemd("STOPPING=1");
+    if let Some(error) = failed {
+        // What the other cores still serve is reset.
+        let _ = runtime.drain(core::time::Duration::ZERO, || false);
+        runtime.stop()?;
+        return Err(error.into());
+    }
+    let drained = runtime.drain(options.drain, || stop.load(std::sync::atomic::Ordering::Relaxed));
+    runtime.stop()?;
+    end_drained(drained?);
+    Ok(())
+}
+
+/// `--check`: what can be known without serving.
+pub(super) fn check(options: &Serve) -> Result<(), Failure> {
+    let mut notes = Vec::new();
+    let plan = plan(options, &mut notes)?;
+    for &endpoint in &plan.endpoints {
+        kernel::check_vacant(endpoint)?;
+    }
+    notes.iter().for_each(|note| warn(note));
+    let (cores, endpoints) = (joined(&plan.cores), joined(&plan.endpoints));
+    super::say(&format!("byway could serve over kernel sockets on {endpoints}: cores {cores}"));
+    Ok(())
+}
+
+fn plan(options: &Serve, notes: &mut Vec<String>) -> Result<Plan, Failure> {
+    let nic = &options.nic;
+    if nic.frames < FRAMES_MIN {
+        let text = format!("--frames {}: kernel sockets need {FRAMES_MIN} at least", nic.frames);
+        return Err(Failure::configuration(text));
+    }
+    if let Some(interface) = &nic.interface {
+        notes.push(format!(
+            "--interface {interface} binds nothing with kernel sockets: they listen on addresses, whichever \
+             interface packets for them come in by"
+        ));
+    }
+    let cores = running::allowed_cores(&nic.cores)?;
+    let endpoints = endpoints(options);
+    let max_connections = connections_max(options, cores.len() as u64, endpoints.len() as u64, notes)?;
+    Ok(Plan {
+        cores,
+        endpoints,
+        backlog: BACKLOG,
+        max_connections,
+        frame_count: nic.frames / (kernel::FRAME_SIZE as u32 / FRAME_OF_OPTION),
+        congestion: congestion(nic.congestion, notes)?,
+        keepalive: Some(Keepalive::default()),
+    })
+}
+
+/// What `--congestion` says, if this process may choose it. Without it nobody has asked for byway's default: then the
+/// kernel's does, too.
+fn congestion(asked: Algorithm, notes: &mut Vec<String>) -> Result<Option<&'static str>, Failure> {
+    match kernel::check_congestion(asked.name()) {
+        Ok(()) => Ok(Some(asked.name())),
+        Err(error) if asked == Algorithm::default() => {
+            let own = kernel::own_congestion().unwrap_or_default();
+            notes.push(format!("congestion control {own} instead of {asked}: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The given addresses, or all there are; each with every port.
+fn addresses(options: &Serve) -> Vec<IpAddr> {
+    if !options.nic.addresses.is_empty() {
+        return options.nic.addresses.iter().map(|own| own.address).collect();
+    }
+    let mut all = vec![Ipv4Addr::UNSPECIFIED.into()];
+    if kernel::speaks_ipv6() {
+        all.push(Ipv6Addr::UNSPECIFIED.into());
+    }
+    all
+}
+
+fn endpoints(options: &Serve) -> Vec<SocketAddr> {
+    let services = options.services();
+    let of = |address| services.iter().map(move |&(_, port)| SocketAddr::new(address, port));
+    addresses(options).into_iter().flat_map(of).collect()
+}
+
+/// A connection is a file, and their number is limited.
+fn connections_max(
+    options: &Serve,
+    cores: u64,
+    endpoints: u64,
+    notes: &mut Vec<String>,
+) -> Result<u32, Failure> {
+    let files = kernel::raise_file_limit();
+    let wanted = options.max_connections;
+    let fit = (files.saturating_sub(FILES_OF_PROCESS) / cores).saturating_sub(FILES_PER_CORE + endpoints);
+    let fit = u32::try_from(fit).unwrap_or(u32::MAX);
+    let raise = "raise the limit (`ulimit -n`, systemd `LimitNOFILE=`)";
+    if fit == 0 {
+        let text =
+            format!("this process may open {files} files, too few for {cores} cores' sockets: {raise}");
+        return Err(Failure::system(text));
+    }
+    if fit < wanted {
+        notes.push(format!(
+            "{fit} connections at once on each core instead of {wanted}: this process may open {files} files; {raise}"
+        ));
+    }
+    Ok(fit.min(wanted))
+}
+
+/// The control socket. Without a word of where, and without the right to put it where it belongs, byway serves without.
+fn control(
+    options: &Serve,
+    notes: &mut Vec<String>,
+) -> Result<Option<(String, Server, UnixListener)>, Failure> {
+    let nic = &options.nic;
+    let path = match (&nic.control, &nic.interface) {
+        (None, None) => default_path(&format!("kernel-{}", options.port)),
+        _ => nic.control_path(),
+    };
+    match Server::bind(&path) {
+        Ok((server, listener)) => Ok(Some((path.display().to_string(), server, listener))),
+        Err(failure) if nic.control.is_none() && failure.code == Failure::PERMISSION => {
+            notes.push(format!("no `byway stats`: {}", failure.message));
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn ready_line(options: &Serve, plan: &Plan, control: &str) -> String {
+    let ports = options.services().into_iter().map(|(name, port)| format!("{port}({name})"));
+    format!(
+        "byway ready backend=kernel cores={} max-connections={} congestion={} addresses={} ports={} control={control}",
+        joined(&plan.cores),
+        plan.max_connections,
+        plan.congestion.map_or_else(|| kernel::own_congestion().unwrap_or_default(), str::to_owned),
+        joined(addresses(options)),
+        joined(ports),
+    )
+}
