@@ -135,8 +135,10 @@ fn a_delay_is_in_both_directions() {
     };
     // The first resolves the address, too.
     connect();
+    // A busy host makes it longer, nothing makes it shorter: that it is no longer, `impair/tests.rs` shows without a
+    // clock.
     let took = connect();
-    assert!((Duration::from_millis(60)..Duration::from_millis(90)).contains(&took), "{took:?}");
+    assert!(took >= Duration::from_millis(60), "{took:?}");
 }
 
 #[test]
