@@ -295,7 +295,8 @@ pub enum Rest {
 /// the peer itself) could use. The loop spins for as long as spinning would lately have paid, as
 /// KVM's halt polling does: an idle time shorter than the maximum doubles the spin, a longer one
 /// halves it. A loop whose frames come every 20 µs never sleeps; one that waits for its clients
-/// sleeps after 3 µs. Told never to sleep, it spins for ever: no wake-up, and a core that is always full.
+/// sleeps after 3 µs. Told never to sleep, it spins for ever: no wake-up, and a core that is always full; only when
+/// nothing came for a while it looks up, for as long as a system call takes, whether its device is still there.
 #[derive(Debug)]
 pub struct Idle {
     /// `None`: never sleeps.
@@ -324,9 +325,8 @@ impl Idle {
 
     /// Decides after a turn that began at `now`, with the next timer at `deadline`.
     pub fn after(&mut self, turn: Turn, now: Instant, deadline: Instant) -> Rest {
-        let Some(spin_max) = self.spin_max else { return Rest::Spin };
         if turn.is_busy() {
-            if let Some(since) = self.since.take() {
+            if let (Some(since), Some(spin_max)) = (self.since.take(), self.spin_max) {
                 let paid = now.since(since) < spin_max;
                 let spin = if paid { self.spin * 2 } else { self.spin / 2 };
                 self.spin = spin.clamp(spin_max / 16, spin_max);
@@ -334,6 +334,14 @@ impl Idle {
             return Rest::Spin;
         }
         let since = *self.since.get_or_insert(now);
+        if self.spin_max.is_none() {
+            if now.since(since) < Self::SLEEP_MAX {
+                return Rest::Spin;
+            }
+            // A port asks after its device only when it is parked, for however short.
+            self.since = Some(now);
+            return Rest::Sleep(Duration::ZERO);
+        }
         // Of what waits behind a full ring, only the ring's emptying helps: that it is due (the
         // stack says "now") is no reason to spin.
         let until_due = if turn.backlog { Self::BACKLOG_SLEEP } else { deadline.since(now) };
@@ -372,7 +380,20 @@ mod tests {
         let mut idle = Idle::new(None);
         for turn in 0..100 {
             let turn_of = if turn % 10 == 0 { BUSY } else { QUIET };
-            assert_eq!(idle.after(turn_of, micros(turn * 1_000_000), Instant::NEVER), Rest::Spin);
+            assert_eq!(idle.after(turn_of, micros(turn * 20_000), Instant::NEVER), Rest::Spin);
+        }
+    }
+
+    /// D5: a port asks after its device when it is parked.
+    #[test]
+    fn a_loop_told_never_to_sleep_still_parks_its_port_for_no_time() {
+        let mut idle = Idle::new(None);
+        for look in 0..3 {
+            let quiet_since = 1 + look * 250_000;
+            assert_eq!(idle.after(QUIET, micros(quiet_since + 1), Instant::NEVER), Rest::Spin);
+            assert_eq!(idle.after(QUIET, micros(quiet_since + 249_999), Instant::NEVER), Rest::Spin);
+            let rest = idle.after(QUIET, micros(quiet_since + 250_001), Instant::NEVER);
+            assert_eq!(rest, Rest::Sleep(Duration::ZERO));
         }
     }
 

@@ -259,12 +259,26 @@ fn a_second_socket_on_a_queue_is_told_that_it_is_busy() {
 /// D5.
 #[test]
 fn a_removed_device_is_noticed_while_idle() {
-    lab(1, || {
+    a_removed_device_is_noticed_by_parking(Duration::from_millis(100));
+}
+
+/// D5.
+#[test]
+fn a_removed_device_is_noticed_by_a_loop_that_never_sleeps() {
+    a_removed_device_is_noticed_by_parking(Duration::ZERO);
+}
+
+fn a_removed_device_is_noticed_by_parking(timeout: Duration) {
+    lab(1, move || {
         let mut reflector = Reflector::new(&small(), AttachMode::Native);
         reflector.port.park(Duration::from_millis(1), &reflector.waker).expect("idle");
         run(&format!("ip link del {OURS}"));
         let error = (0..5)
-            .find_map(|_| reflector.port.park(Duration::from_millis(100), &reflector.waker).err())
+            .find_map(|_| {
+                // Nothing else would notice.
+                reflector.turn(0);
+                reflector.port.park(timeout, &reflector.waker).err()
+            })
             .expect("noticed");
         assert!(matches!(error, Error::DeviceGone { .. }), "{error}");
         assert_eq!(error.kind(), byway_datapath::error::Kind::DeviceGone);

@@ -420,9 +420,12 @@ impl Tcb {
             // What limited transmit let out beyond the window doesn't count (RFC 5681 §3.2 step 2).
             let cwnd = self.congestion.cwnd();
             flight = flight.min(cwnd);
-            // ACKs before this one in its batch have made room that is filled only behind the batch.
+            // ACKs before this one in its batch have made room that is filled only behind the batch, if there is
+            // something to fill it and the peer takes that.
             if self.cwnd_limited {
-                flight = flight.max(cwnd - cwnd % u32::from(self.snd.mss));
+                let room = cwnd - cwnd % u32::from(self.snd.mss);
+                let queued = self.send.end().since(self.snd.una);
+                flight = flight.max(room.min(queued).min(self.snd.wnd));
             }
         }
         CongestionEvent { signal, now, nxt: self.snd.nxt, flight, mss: u32::from(self.snd.mss) }

@@ -4,6 +4,7 @@
 
 mod probe;
 
+mod batches;
 mod closing;
 mod cookies;
 mod ecn;

@@ -72,6 +72,29 @@ fn l6_what_cannot_be_answered_is_not() {
     p.assert_idle();
 }
 
+/// L6: a connection's addresses aren't looked at again, its frames' stations are.
+#[test]
+fn l6_a_connections_frames_are_to_us_and_not_from_us() {
+    let mut p = Probe::new();
+    let peer = p.accept();
+    let good = p.frame(&peer, &peer.seg(RST_ACK));
+    let other = MacAddr([2, 9, 9, 9, 9, 9]);
+    for (to, from, reason) in [
+        (other, PEER_MAC, DropReason::WrongMac),
+        (MacAddr::BROADCAST, PEER_MAC, DropReason::Martian),
+        (MAC, MAC, DropReason::Martian),
+    ] {
+        let (mut frame, segments) = (good.clone(), p.stack.counters().tcp_in_segs);
+        frame[..6].copy_from_slice(&to.0);
+        frame[6..12].copy_from_slice(&from.0);
+        let before = p.stack.counters().dropped(reason);
+        assert!(p.give_frames(&[frame]).is_empty());
+        assert_eq!(p.stack.counters().dropped(reason), before + 1, "{to:?} {from:?}");
+        assert_eq!(p.stack.counters().tcp_in_segs, segments);
+    }
+    assert_eq!(p.state(&peer), State::Established);
+}
+
 /// T25: to strangers no more octets go out than come in; RSTs are limited in all.
 #[test]
 fn t25_resets_are_no_amplifier() {
