@@ -54,7 +54,7 @@ impl<M: Memory> Stack<M> {
                 Err(reason) => self.discard(chunk, reason),
             }
         }
-        if arrivals.packets.len() > 1 && self.slots.len() > NEAR {
+        if self.slots.len() > NEAR {
             self.fetch(&mut arrivals);
         }
         for (packet, (chunk, hint)) in arrivals.packets.iter().zip(arrivals.frames.drain(..)) {
