@@ -4,7 +4,7 @@
 #   deploy/profile.sh [SECONDS [PATH]]       10 seconds of GET /hello unless given; PATH as in /bytes/100000
 #
 # Writes target/profile/loop.svg, to be opened in a browser, and loop.folded, a line for each stack. What the kernel
-# does in byway's name (AF_XDP's copies, the softirq of the veth pair) is in it, too: blue.
+# does in byway's name (AF_XDP's copies, the softirq of the veth pair) is in it, too: orange, and marked _[k].
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,7 +61,7 @@ sleep 2
 
 # 999: not in step with anything that happens a thousand times a second.
 perf record --quiet --event cpu-clock --freq 999 --call-graph fp --pid "${pids[0]}" --output "$work/perf.data" -- sleep "$seconds"
-perf script --input "$work/perf.data" 2>/dev/null | $out/bin/inferno-collapse-perf >$out/loop.folded
+perf script --input "$work/perf.data" 2>/dev/null | $out/bin/inferno-collapse-perf --kernel >$out/loop.folded
 $out/bin/inferno-flamegraph --title "byway serve, GET $path, veth, copy mode" --colors java <$out/loop.folded >$out/loop.svg
 wait "${pids[1]}" || true
 cat "$work/load"
