@@ -21,4 +21,4 @@ mod websocket;
 
 pub use client::Load;
 pub use job::{Job, Pace, Protocol};
-pub use report::{Failed, Progress, Report};
+pub use report::{Failed, Progress, Report, grouped};

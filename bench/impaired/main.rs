@@ -13,6 +13,8 @@
 //! the line loses or reorders depends on the round and the number of the frame alone, so that both meet the
 //! same. A table of medians goes to standard output, what each run did to standard error.
 
+#[path = "../common.rs"]
+mod common;
 mod line;
 mod table;
 
@@ -23,8 +25,9 @@ use anyhow::Result;
 use byway_lab::is_root;
 use clap::Parser;
 
+use common::median;
 use line::{Line, Outcome, Sender, Shares};
-use table::{median, say, say_while};
+use table::{say, say_while};
 
 /// What the line does to data beside delaying it.
 #[derive(Clone, Copy, Debug)]

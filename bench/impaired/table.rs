@@ -2,9 +2,10 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::process::Command;
 
 use anyhow::Result;
+
+use crate::common::told;
 
 /// A line of the table. Nobody may be reading.
 pub(crate) fn say(text: &str) {
@@ -18,23 +19,8 @@ pub(crate) fn say_while<T: Display>(name: &str, run: impl FnOnce() -> Result<T>)
     Ok(outcome)
 }
 
-/// The middle value, or the mean of both middle values; not a number if there is none.
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        len => (values[(len - 1) / 2] + values[len / 2]) / 2.0,
-    }
-}
-
 /// Where and of what the table is.
 pub(crate) fn environment() -> String {
-    let told = |command: &str| {
-        let mut words = command.split(' ');
-        let output = Command::new(words.next()?).args(words).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()).filter(|text| !text.is_empty())
-    };
     let kernel = told("uname -r").unwrap_or_else(|| "unknown".to_owned());
     let commit = told("git describe --always --dirty").unwrap_or_else(|| "unknown".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

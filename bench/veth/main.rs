@@ -15,11 +15,12 @@
 
 mod bare;
 mod bed;
+#[path = "../common.rs"]
+mod common;
 mod load;
 mod report;
 mod server;
 mod subject;
-mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;

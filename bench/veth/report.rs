@@ -10,15 +10,16 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use byway::load::grouped;
 use serde_json::{Map, Value, json};
 
 use crate::bed::Bed;
+use crate::common::{median, told};
 use crate::server::Server;
 use crate::subject::{
     AT_ONCE, BYWAY, BYWAY_ON_KERNEL, BYWAY_ON_KERNEL_HOME, FULL, Measure, NGINX, NGINX_HOME, REFLECTOR_FULL,
     REFLECTOR_SMALL, Results, Subject,
 };
-use crate::table::{grouped, median, told};
 
 const MEASURES: [(Measure, &str); 6] = [
     (Measure::Rate, "requests_per_second"),
@@ -151,7 +152,7 @@ impl Report {
     }
 
     fn markdown(&self, subjects: &[Subject], results: &Results, rounds: u32, seconds: u64) -> String {
-        let open = results.open_rate.map_or_else(|| "-".to_owned(), |rate| grouped(rate as f64));
+        let open = results.open_rate.map_or_else(|| "-".to_owned(), grouped);
         let mut text = format!(
             "veth, copy mode; one core each side; medians of {rounds} interleaved rounds, {seconds} s each.\n\n\
              | | requests/s, {AT_ONCE} at once | p50, one at a time | open loop of {open}/s: p50, p99, p99.9 | bulk |\n\
@@ -171,7 +172,11 @@ impl Report {
             let (least, most) = ratios.iter().fold((f64::MAX, 0.0), |(least, most): (f64, f64), &ratio| {
                 (least.min(ratio), most.max(ratio))
             });
-            let _ = writeln!(text, "| {name} | {:.2} | {least:.2} to {most:.2} |", median(&ratios));
+            let _ = writeln!(
+                text,
+                "| {name} | {:.2} | {least:.2} to {most:.2} |",
+                median(ratios.iter().copied())
+            );
         }
         let _ = writeln!(
             text,
@@ -215,8 +220,9 @@ impl Report {
             .collect();
         let environment: Map<String, Value> =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        let ratios: Map<String, Value> =
-            ratios(results).map(|(name, ratios)| (name.to_owned(), json!(median(&ratios)))).collect();
+        let ratios: Map<String, Value> = ratios(results)
+            .map(|(name, ratios)| (name.to_owned(), json!(median(ratios.iter().copied()))))
+            .collect();
         json!({
             "rounds": rounds,
             "seconds": seconds,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use byway::load::grouped;
 
 use crate::bare;
 use crate::bed::Bed;
+use crate::common::median;
 use crate::load::Load;
 use crate::report::Report;
 use crate::server::{ECHO_PORT, Server};
-use crate::table::{grouped, median};
 
 /// Connections, and the bare reflector's frames, at once: as many as `make compare` has. veth's queue has 256 places.
 pub(crate) const AT_ONCE: u32 = 64;
@@ -209,7 +210,7 @@ impl Measure {
 
     pub(crate) fn shown(self, value: f64) -> String {
         match self {
-            Self::Rate => format!("{}/s", grouped(value)),
+            Self::Rate => format!("{}/s", grouped(value.round() as u64)),
             Self::Bulk => format!("{:.2} Gbit/s", value * 8e-9),
             Self::One | Self::Open | Self::OpenP99 | Self::OpenP50 if value < 1e6 => {
                 format!("{:.1} µs", value / 1e3)
@@ -245,7 +246,7 @@ impl Results {
     }
 
     pub(crate) fn median(&self, name: &'static str, measure: Measure) -> Option<f64> {
-        Some(median(self.values(name, measure))).filter(|value| value.is_finite())
+        Some(median(self.values(name, measure).iter().copied())).filter(|value| value.is_finite())
     }
 
     /// The rounds' ratios.

@@ -178,7 +178,7 @@ impl<M: Memory> Stack<M> {
             wheel: TimerWheel::new(max, TICK_SHIFT),
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
-            arrivals: Arrivals::default(),
+            arrivals: Arrivals::new(),
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
             starved: VecDeque::new(),

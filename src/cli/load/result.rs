@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use byway::load::{Failed, Pace, Progress, Report};
+use byway::load::{Failed, Pace, Progress, Report, grouped};
 use byway_tcp::time::Instant;
 use serde_json::{Map, Value, json};
 
@@ -190,19 +190,6 @@ impl Ticker {
         );
         self.before = requests;
     }
-}
-
-/// A number with a comma at each thousand.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A time in three digits.

@@ -27,6 +27,13 @@ pub(super) struct Arrivals {
     frames: Vec<(Chunk, Option<u32>)>,
 }
 
+impl Arrivals {
+    /// With all the memory that a batch takes.
+    pub(super) fn new() -> Self {
+        Self { packets: Vec::with_capacity(AHEAD), frames: Vec::with_capacity(AHEAD) }
+    }
+}
+
 impl<M: Memory> Stack<M> {
     /// Takes a batch of received frames; all of them are the stack's afterwards. Calls the
     /// application once for each connection on which something happened.

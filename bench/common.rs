@@ -1,28 +1,15 @@
-//! Small things of tables.
+//! What the benches that run the program share.
 
 use std::process::Command;
 
 /// The middle value, or the mean of both middle values; not a number if there is none.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
         len => (values[(len - 1) / 2] + values[len / 2]) / 2.0,
     }
-}
-
-/// A number with a comma at each thousand.
-pub(crate) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// The first line that a command (words separated by blanks, no shell) writes.
