@@ -132,7 +132,7 @@ struct Bare {
 
 impl Bare {
     fn open(interface: &str, own: Ipv4Addr) -> Result<Self> {
-        let config = Config { frame_count: 16_384, zero_copy: ZeroCopy::Off, ..Config::default() };
+        let config = Config { frame_count: 32_768, zero_copy: ZeroCopy::Off, ..Config::default() };
         // SAFETY: it goes into one pool, which alone uses it.
         let umem = unsafe { Umem::new(&config) }?;
         // SAFETY: the port gets the frames of the pool over this UMEM only.

@@ -53,7 +53,7 @@ const SENDS_MAX: u32 = 8;
 /// many turns (some 10 µs of spinning).
 const REAP_EVERY: u32 = 64;
 
-/// Room in the fill ring that makes a refill worth its atomic store: half a batch, 1/128 of the ring.
+/// Frames to receive into, used up, that make a refill worth its atomic store: half a batch, 1/128 of them.
 const REFILL_MIN: u32 = BATCH as u32 / 2;
 
 /// What the kernel granted.
@@ -243,12 +243,15 @@ impl Port for Xsk {
     }
 
     fn refill<M: Memory>(&mut self, pool: &mut FramePool<M>) -> usize {
-        let room = self.fill.nb_free(BATCH as u32);
+        let full = self.rings.received_into(self.bound.zero_copy);
+        let wanted = full - self.held.fill;
         // A full ring needn't be topped up frame by frame.
-        if room < REFILL_MIN && self.held.fill > self.rings.fill / 2 {
+        if wanted < REFILL_MIN && wanted < full / 2 {
             return 0;
         }
-        let mut quota = room as usize;
+        // The kernel may say a moment after it has handed a frame over that its place is free.
+        let room = self.fill.nb_free(wanted);
+        let mut quota = wanted.min(room) as usize;
         let mut filled = 0;
         while quota > 0 {
             let mut count = 0;

@@ -108,6 +108,18 @@ impl Reflector {
     }
 }
 
+/// Sends so many numbered frames, which all reach the socket, whether its rings have room or not.
+fn send_patiently(peer: &RawPeer, count: u32) {
+    for mark in 0..count {
+        peer.send(&tcp_frame(64, mark));
+        // veth's own ring holds 256 frames; let the softirq empty it.
+        if mark % 64 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    std::thread::sleep(Duration::from_millis(20));
+}
+
 fn reflects(attach: AttachMode) {
     let peer = RawPeer::new();
     let mut reflector = Reflector::new(&small(), attach);
@@ -178,14 +190,7 @@ fn what_is_lost_is_counted_exactly() {
         let config = small();
         let mut reflector = Reflector::new(&config, AttachMode::Native);
         let sent = 3000;
-        for mark in 0..sent {
-            peer.send(&tcp_frame(64, mark));
-            // veth's own ring holds 256 frames; let the softirq empty it.
-            if mark % 64 == 0 {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        std::thread::sleep(Duration::from_millis(20));
+        send_patiently(&peer, sent);
         let mut received = 0;
         loop {
             let count = reflector.turn(0);
@@ -205,6 +210,26 @@ fn what_is_lost_is_counted_exactly() {
         reflector.turn_until(0, |reflector| reflector.port.held().tx == 0);
         let last = |frame: &[u8]| frame[54..58] == 77u32.to_be_bytes();
         peer.receive(SECOND, last).expect("it serves again");
+        reflector.assert_conserved();
+    });
+}
+
+/// D3: a burst that comes while the core does something else waits for it.
+#[test]
+fn a_burst_while_the_core_sleeps_is_not_lost() {
+    lab(1, || {
+        let peer = RawPeer::new();
+        let config = Config { frame_count: 32_768, ..Config::default() };
+        let mut reflector = Reflector::new(&config, AttachMode::Native);
+        let sent = 4000;
+        send_patiently(&peer, sent);
+        reflector.turn_until(0, |reflector| reflector.port.held().tx == 0 && reflector.tx.is_empty());
+        for mark in 0..sent {
+            let back = peer.receive(SECOND, |_| true).expect("every frame comes back");
+            assert_eq!(back[54..58], mark.to_be_bytes(), "in order");
+        }
+        let counters = reflector.port.counters();
+        assert_eq!((counters.rx_ring_full, counters.fill_ring_empty, counters.rx_dropped), (0, 0, 0));
         reflector.assert_conserved();
     });
 }
