@@ -523,6 +523,7 @@ fn mistakes_end_with_their_exit_code() {
         (on(&format!("{own} --rate often http://192.0.2.2/")), 2, "'max'"),
         (on(&format!("{own} --conections 1 http://192.0.2.2/")), 2, "--connections"),
         (on(&format!("{own} http://192.0.2.1/")), 78, "byway's own address"),
+        (on(&format!("{own} --connections 100000 http://192.0.2.2/")), 78, "give 3 more --address"),
         (on(&format!("{own} http://198.51.100.1/")), 78, "--gateway"),
         (on(&format!("{own} http://[2001:db8::2]/")), 78, "IPv6 --address"),
         (on(&format!("{own} --json /nonexistent/x http://192.0.2.2/")), 78, "/nonexistent/x"),

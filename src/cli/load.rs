@@ -51,8 +51,9 @@ const TIME_WAIT: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(1);
 /// How often the main thread looks for signals and for the end.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long the cores may take to hear of an interruption: a few of their looks.
-const HEAR: Duration = Duration::from_secs(1);
+/// How long the cores may take to hear of an interruption, and to close what they have open, before that is done in one
+/// go: whoever interrupts doesn't want to wait.
+const HEAR: Duration = Duration::from_secs(2);
 
 /// Options of `byway load`.
 #[derive(Args, Debug)]
@@ -163,7 +164,8 @@ impl Options {
             format!("the server {remote} isn't within any --address's prefix: give a --gateway")
         } else if self.connections as usize > PORTS * locals.len() {
             let (wished, most) = (self.connections, PORTS * locals.len());
-            format!("{wished} connections to one server: {most} have ports; give another --address")
+            let more = (wished as usize).div_ceil(PORTS) - locals.len();
+            format!("{wished} connections to one server: {most} have ports; give {more} more --address")
         } else {
             return Ok(locals);
         };
@@ -438,7 +440,7 @@ mod tests {
         let far = refused(&format!("{own} --gateway 192.0.2.1"), "198.51.100.1");
         assert_eq!(far.expect("reachable").len(), 1);
         let many = format!("{own} --connections 40000");
-        assert!(refused(&many, "192.0.2.1").expect_err("ports").contains("another --address"));
+        assert!(refused(&many, "192.0.2.1").expect_err("ports").contains("give 1 more --address"));
         assert_eq!(refused(&format!("{many} --address 192.0.2.8/24"), "192.0.2.1").expect("ports").len(), 2);
     }
 }

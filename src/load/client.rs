@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The stages of a run: Opening (all connections, or one if each request gets its own; not measured) → Measuring →
-//! Finishing (nothing new; what is under way may be answered) → Done.
+//! Finishing (nothing new; what is under way may be answered) → Leaving (connections are closed) → Done.
 
+mod leave;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,10 @@ enum Stage {
     Finishing {
         until: Instant,
     },
+    /// Nothing counts any more. Until then at the latest.
+    Leaving {
+        until: Instant,
+    },
     Done,
 }
 
@@ -73,6 +78,8 @@ enum Phase {
     Upgrading,
     Idle,
     Busy,
+    /// It is being closed, at the end.
+    Leaving,
 }
 
 /// What is read from the server.
@@ -126,6 +133,8 @@ pub struct Load {
     busy: u32,
     /// Places in Upgrading, Idle or Busy.
     open: u32,
+    /// Places in Leaving.
+    leaving: u32,
     /// Places whose first connection hasn't been tried.
     untried: u32,
     /// The first connection has opened, or failed. Until then there is no other: few can wait for the server's
@@ -180,6 +189,7 @@ impl Load {
             connecting: 0,
             busy: 0,
             open: 0,
+            leaving: 0,
             untried: count,
             proven: false,
             local: 0,
@@ -201,7 +211,7 @@ impl Load {
     // --- stages ---------------------------------------------------------------------------------
 
     fn advance_stage<O: Opener>(&mut self, opener: &mut O) {
-        if self.progress.stop.load(Ordering::Relaxed) && self.stage != Stage::Done {
+        if self.progress.stop.load(Ordering::Relaxed) && self.counts() {
             self.finish();
         }
         match self.stage {
@@ -224,7 +234,8 @@ impl Load {
                     self.finish();
                 }
             }
-            Stage::Measuring | Stage::Done => {}
+            Stage::Leaving { until } if self.has_left() || self.now >= until => self.end(),
+            Stage::Measuring | Stage::Leaving { .. } | Stage::Done => {}
         }
     }
 
@@ -254,16 +265,6 @@ impl Load {
                 }
             }
         }
-    }
-
-    fn finish(&mut self) {
-        if self.progress.measuring.load(Ordering::Relaxed) {
-            let until = self.now.min(self.end).max(self.last_answer);
-            self.report.elapsed = until.since(self.began);
-        }
-        self.stage = Stage::Done;
-        self.progress.tell(&self.report, self.open);
-        self.progress.done.store(true, Ordering::Release);
     }
 
     /// New requests, as far as it is time for them and connections are free.
@@ -314,7 +315,7 @@ impl Load {
         let wished = match self.stage {
             Stage::Opening { .. } | Stage::Measuring => true,
             Stage::Finishing { .. } => self.owes(),
-            Stage::Waiting | Stage::Done => false,
+            Stage::Waiting | Stage::Leaving { .. } | Stage::Done => false,
         };
         wished && self.connecting < OPENING_MAX
     }
@@ -388,6 +389,7 @@ impl Load {
                 self.proven = true;
             }
             Phase::Upgrading | Phase::Idle | Phase::Busy => self.open -= 1,
+            Phase::Leaving => self.leaving -= 1,
         }
         if let Some(id) = place.id.take() {
             self.by_slot[id.index as usize] = NOBODY;
@@ -405,7 +407,7 @@ impl Load {
         place.phase = Phase::Paused;
         self.ends[at as usize] = self.now + PAUSE * (1 << place.failures.min(PAUSE_DOUBLINGS));
         place.failures += 1;
-        if self.stage != Stage::Done {
+        if self.counts() {
             self.report.failed(how, 1);
         }
     }
@@ -442,8 +444,10 @@ impl App for Load {
     fn turn<O: Opener>(&mut self, opener: &mut O) {
         self.now = opener.now();
         self.advance_stage(opener);
-        if self.stage == Stage::Done {
-            return;
+        match self.stage {
+            Stage::Leaving { .. } => return self.leave(opener),
+            Stage::Done => return,
+            _ => {}
         }
         if self.now >= self.look_at {
             self.look(opener);
@@ -467,6 +471,8 @@ impl App for Load {
                 let due = if due < self.end { due } else { Instant::NEVER };
                 due.min(until).min(self.look_at)
             }
+            Stage::Leaving { .. } if self.has_left() || self.may_leave() => Instant::ZERO,
+            Stage::Leaving { until } => until,
         }
     }
 
@@ -496,6 +502,9 @@ impl App for Load {
     fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
         self.now = conn.now();
         let Some(at) = self.place_of(conn.id()) else { return self.part(conn, ready.timer) };
+        if self.places[at as usize].phase == Phase::Leaving {
+            return self.take_leave(conn, ready);
+        }
         if ready.woken && self.places[at as usize].phase == Phase::Idle {
             self.free(conn, at);
         } else if ready.writable {
@@ -507,6 +516,9 @@ impl App for Load {
     fn closed<C: Conn>(&mut self, conn: &mut C, reason: Closed) {
         self.now = conn.now();
         let Some(at) = self.place_of(conn.id()) else { return };
+        if self.places[at as usize].phase == Phase::Leaving {
+            return self.vacate(at);
+        }
         let connecting = self.places[at as usize].phase == Phase::Connecting;
         self.fail(
             at,
@@ -522,9 +534,10 @@ impl App for Load {
 
     fn draining<C: Conn>(&mut self, conn: &mut C) {
         self.now = conn.now();
-        if self.stage != Stage::Done {
+        if self.counts() {
             self.finish();
         }
+        self.end();
         if let Some(at) = self.place_of(conn.id()) {
             let quiet = self.places[at as usize].phase == Phase::Idle;
             self.fail(at, Failed::Closed);

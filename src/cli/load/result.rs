@@ -61,6 +61,7 @@ impl Outcome<'_> {
         };
         row("requests", report.requests, format!("{}/s", rate(report.requests)));
         row("errors", report.errors(), self.kinds());
+        row("opened", report.opened, "connections".to_owned());
         row("received", report.bytes_received, format!("octets, {}/s", rate(report.bytes_received)));
         row("sent", report.bytes_sent, format!("octets, {}/s", rate(report.bytes_sent)));
         if report.requests > 0 {

@@ -199,12 +199,12 @@ impl Load {
     }
 
     fn answered<C: Conn>(&mut self, conn: &mut C, at: u32, close: bool, nothing_more: bool) -> bool {
-        let total = self.request_len(at);
+        let (total, counts) = (self.request_len(at), self.counts());
         let place = &mut self.places[at as usize];
         let unsent = place.sent < total;
         if let Some(wanted) = place.wanted.take() {
             self.busy -= 1;
-            if self.stage != Stage::Done {
+            if counts {
                 self.report.answered(self.now.since(wanted));
                 self.last_answer = self.now;
             }

@@ -303,3 +303,24 @@ fn as_many_connections_as_were_asked_for_are_open() {
     assert!(world.client.port().held().tx < RINGS.tx);
     world.run();
 }
+
+/// A server with more connections than its rings have places hears of every one's end.
+#[test]
+fn connections_are_closed_in_order_and_a_few_at_a_time() {
+    for protocol in [Protocol::Http, Protocol::WebSocket, Protocol::Raw] {
+        let job = Job { connections: 250, pace: Pace::Rate(10_000), ..job(protocol) };
+        let mut world = World::new(job, service());
+        while !world.progress.done.load(Ordering::Relaxed) {
+            world.step();
+            let states = world.client.stack().connections_by_state();
+            let closing =
+                [State::FinWait1, State::FinWait2, State::Closing].map(|state| states[state as usize]);
+            assert!(closing.iter().sum::<u32>() <= OPENING_MAX, "{closing:?}");
+        }
+        assert_eq!(world.client.stack().connection_count(), 0);
+        assert_eq!(world.server.stack().connection_count(), 0);
+        let counters = world.server.stack().counters();
+        assert_eq!((counters.tcp_estab_resets, world.server.port().counters().rx_ring_full), (0, 0));
+        assert_eq!(world.end().errors(), 0);
+    }
+}
