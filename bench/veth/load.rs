@@ -1,6 +1,7 @@
 //! `byway load` at the client's end.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,6 +19,8 @@ const TIMEOUT: &str = "60s";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) connections: u32,
+    /// The client's, from [`CLIENT`] on.
+    pub(crate) addresses: u8,
     /// Requests a second; if none is given, each connection's next as soon as it is free.
     pub(crate) rate: Option<u64>,
     pub(crate) time: Duration,
@@ -44,6 +47,10 @@ impl Outcome {
         self.json["latency_ns"][percentile].as_f64().unwrap_or(f64::NAN)
     }
 
+    pub(crate) fn opened(&self) -> u64 {
+        self.json["connections_opened"].as_u64().unwrap_or(0)
+    }
+
     pub(crate) fn errors(&self) -> u64 {
         self.json["errors"].as_u64().unwrap_or(0)
     }
@@ -53,7 +60,10 @@ impl Load {
     /// Drives `url`; leaves JSON, HDR log and plot beside each other as `stem` with their extensions.
     pub(crate) fn run(&self, bed: &Bed, url: &str, stem: &Path) -> Result<Outcome> {
         let mut command = bed.client.command(BYWAY);
-        command.args(["load", "--interface", CLIENT_INTERFACE, "--address", &format!("{CLIENT}/24")]);
+        command.args(["load", "--interface", CLIENT_INTERFACE]);
+        for address in (u32::from(CLIENT)..).take(self.addresses.into()).map(Ipv4Addr::from) {
+            command.args(["--address", &format!("{address}/24")]);
+        }
         command.args(["--cores", &bed.client.core.to_string(), "--accept-partial-checksums"]);
         command.args(["--connections", &self.connections.to_string(), "--timeout", TIMEOUT]);
         command.args(["--duration", &format!("{}ms", self.time.as_millis())]);

@@ -10,14 +10,16 @@
 //! ```
 //!
 //! Rounds take turns, and each has another order. First come what each can do at most and the latency of one request
-//! at a time; then, open loop, all at one rate: half of nginx's maximum. A table goes to standard output and, with
-//! everything behind it, into `target/bench-report`; what each run gave goes to standard error.
+//! at a time; then, open loop, all at one rate: half of nginx's maximum; at last byway by itself with 100,000
+//! connections (many.rs). Tables go to standard output and, with everything behind them, into `target/bench-report`;
+//! what each run gave goes to standard error.
 
 mod bare;
 mod bed;
 #[path = "../common.rs"]
 mod common;
 mod load;
+mod many;
 mod report;
 mod server;
 mod subject;
@@ -95,7 +97,8 @@ fn run(options: &Options, cores: [usize; 2]) -> Result<()> {
     let mut report = Report::new(&bed)?;
     let mut subjects: Vec<Subject> =
         SUBJECTS.iter().copied().filter(|subject| subject.name.contains(&options.only)).collect();
-    ensure!(!subjects.is_empty(), "nothing has '{}' in its name", options.only);
+    let many = many::NAME.contains(&options.only);
+    ensure!(many || !subjects.is_empty(), "nothing has '{}' in its name", options.only);
     for server in [Server::Byway, Server::BywayOnKernel, Server::Nginx] {
         if !subjects.iter().any(|subject| subject.server() == Some(server)) {
             continue;
@@ -136,6 +139,9 @@ fn run(options: &Options, cores: [usize; 2]) -> Result<()> {
                 subject.run(&bed, &report, &mut results, &[Measure::Open], round, seconds)?;
             }
         }
+    }
+    for round in 0..if many { options.rounds } else { 0 } {
+        results.many.push(many::run(&bed, &report, round, seconds)?);
     }
     report.write(&subjects, &results, options.rounds, options.seconds)
 }

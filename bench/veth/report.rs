@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bed::Bed;
 use crate::common::{median, told};
+use crate::many;
 use crate::server::Server;
 use crate::subject::{
     AT_ONCE, BYWAY, BYWAY_ON_KERNEL, BYWAY_ON_KERNEL_HOME, FULL, Measure, NGINX, NGINX_HOME, REFLECTOR_FULL,
@@ -152,39 +153,17 @@ impl Report {
     }
 
     fn markdown(&self, subjects: &[Subject], results: &Results, rounds: u32, seconds: u64) -> String {
-        let open = results.open_rate.map_or_else(|| "-".to_owned(), grouped);
-        let mut text = format!(
-            "veth, copy mode; one core each side; medians of {rounds} interleaved rounds, {seconds} s each.\n\n\
-             | | requests/s, {AT_ONCE} at once | p50, one at a time | open loop of {open}/s: p50, p99, p99.9 | bulk |\n\
-             |---|---:|---:|---:|---:|\n"
-        );
-        for subject in subjects {
-            let cell = |measure: Measure| {
-                results.median(subject.name, measure).map_or_else(String::new, |value| measure.shown(value))
-            };
-            let [rate, one, bulk] = [Measure::Rate, Measure::One, Measure::Bulk].map(cell);
-            let open = [Measure::OpenP50, Measure::OpenP99, Measure::Open].map(cell).join(", ");
-            let open = open.trim_matches([',', ' ']);
-            let _ = writeln!(text, "| {} | {rate} | {one} | {open} | {bulk} |", subject.name);
+        let mut text = format!("veth, copy mode; one core each side; {rounds} rounds, {seconds} s each.\n\n");
+        if !subjects.is_empty() {
+            text += &tables(subjects, results);
         }
-        text += "\n| ratio | median | rounds |\n|---|---:|---:|\n";
-        for (name, ratios) in ratios(results) {
-            let (least, most) = ratios.iter().fold((f64::MAX, 0.0), |(least, most): (f64, f64), &ratio| {
-                (least.min(ratio), most.max(ratio))
-            });
-            let _ = writeln!(
-                text,
-                "| {name} | {:.2} | {least:.2} to {most:.2} |",
-                median(ratios.iter().copied())
-            );
-        }
-        let _ = writeln!(
-            text,
-            "\nA request of the reflector is a frame sent there and back, {AT_ONCE} or one under way; its bulk is the \
-             octets of frames of {FULL}, one way. Bulk of byway is the payload of one connection. The open loop's rate \
-             is half of nginx's median, or of byway's without nginx. byway spins where a kernel's socket sleeps and is \
-             woken; tails of whole milliseconds are other processes' turns on these cores.\n"
-        );
+        text += &many::markdown(&results.many);
+        self.surroundings(&mut text, results);
+        text
+    }
+
+    /// Where and how it was measured, and what went wrong.
+    fn surroundings(&self, text: &mut String, results: &Results) {
         for (name, value) in &self.environment {
             let _ = writeln!(text, "- {name}: {value}");
         }
@@ -203,7 +182,6 @@ impl Report {
         for error in &results.errors {
             let _ = writeln!(text, "- **{error}**");
         }
-        text
     }
 
     fn json(&self, subjects: &[Subject], results: &Results, rounds: u32, seconds: u64) -> Value {
@@ -230,11 +208,47 @@ impl Report {
             "open_loop_requests_per_second": results.open_rate,
             "results": measured,
             "ratios": ratios,
+            "many_connections": results.many.iter().map(many::Run::json).collect::<Vec<_>>(),
             "errors": results.errors,
             "environment": environment,
             "client": results.environment,
         })
     }
+}
+
+/// What each can do, and how that compares.
+fn tables(subjects: &[Subject], results: &Results) -> String {
+    let open = results.open_rate.map_or_else(|| "-".to_owned(), grouped);
+    let mut text = format!(
+        "Medians of interleaved rounds.\n\n\
+         | | requests/s, {AT_ONCE} at once | p50, one at a time | open loop of {open}/s: p50, p99, p99.9 | bulk |\n\
+         |---|---:|---:|---:|---:|\n"
+    );
+    for subject in subjects {
+        let cell = |measure: Measure| {
+            results.median(subject.name, measure).map_or_else(String::new, |value| measure.shown(value))
+        };
+        let [rate, one, bulk] = [Measure::Rate, Measure::One, Measure::Bulk].map(cell);
+        let open = [Measure::OpenP50, Measure::OpenP99, Measure::Open].map(cell).join(", ");
+        let open = open.trim_matches([',', ' ']);
+        let _ = writeln!(text, "| {} | {rate} | {one} | {open} | {bulk} |", subject.name);
+    }
+    text += "\n| ratio | median | rounds |\n|---|---:|---:|\n";
+    for (name, ratios) in ratios(results) {
+        let (least, most) = ratios
+            .iter()
+            .fold((f64::MAX, 0.0), |(least, most): (f64, f64), &ratio| (least.min(ratio), most.max(ratio)));
+        let _ =
+            writeln!(text, "| {name} | {:.2} | {least:.2} to {most:.2} |", median(ratios.iter().copied()));
+    }
+    let _ = writeln!(
+        text,
+        "\nA request of the reflector is a frame sent there and back, {AT_ONCE} or one under way; its bulk is the \
+         octets of frames of {FULL}, one way. Bulk of byway is the payload of one connection. The open loop's rate \
+         is half of nginx's median, or of byway's without nginx. byway spins where a kernel's socket sleeps and is \
+         woken; tails of whole milliseconds are other processes' turns on these cores.\n"
+    );
+    text
 }
 
 /// Of those of which both sides were measured.

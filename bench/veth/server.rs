@@ -58,10 +58,11 @@ impl Server {
     }
 
     pub(crate) fn start(self, bed: &Bed) -> Result<Running> {
-        if self == Self::Nginx { start_nginx(bed) } else { self.start_byway(bed) }
+        if self == Self::Nginx { start_nginx(bed) } else { self.start_with(bed, &[]) }
     }
 
-    fn start_byway(self, bed: &Bed) -> Result<Running> {
+    /// A byway, with further options.
+    pub(crate) fn start_with(self, bed: &Bed, options: &[&str]) -> Result<Running> {
         let mut command = bed.server.command(BYWAY);
         command.args(["serve", "--interface", SERVER_INTERFACE]);
         if self == Self::BywayOnKernel {
@@ -69,6 +70,7 @@ impl Server {
         }
         command.args(["--address", &format!("{}/24", self.address())]);
         command.args(["--cores", &bed.server.core.to_string(), "--echo-port", &ECHO_PORT.to_string()]);
+        command.args(options);
         let control = bed.scratch.join("serve.sock");
         // Nothing of a byway that was killed stays, but its socket.
         let _ = std::fs::remove_file(&control);
@@ -121,6 +123,18 @@ fn start_nginx(bed: &Bed) -> Result<Running> {
 pub(crate) struct Running {
     child: Child,
     ready: String,
+}
+
+impl Running {
+    /// Octets that it has of memory, by one of the names in /proc/PID/status that have "kB" behind their number.
+    pub(crate) fn memory(&self, name: &str) -> Result<u64> {
+        // taskset becomes what it starts.
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("no {name} in {path}"))? * 1024)
+    }
 }
 
 impl Drop for Running {

@@ -10,6 +10,7 @@ use crate::bare;
 use crate::bed::Bed;
 use crate::common::median;
 use crate::load::Load;
+use crate::many;
 use crate::report::Report;
 use crate::server::{ECHO_PORT, Server};
 
@@ -166,7 +167,7 @@ impl Subject {
         let connections = if matches!(measure, Measure::Rate | Measure::Open) { AT_ONCE } else { 1 };
         let rate = results.open_rate.filter(|_| measure == Measure::Open);
         let stem = report.run_file(&format!("{}-{}-{round}", self.file, measure.file()));
-        let outcome = Load { connections, rate, time }.run(bed, &self.url(measure), &stem)?;
+        let outcome = Load { connections, addresses: 1, rate, time }.run(bed, &self.url(measure), &stem)?;
         if outcome.errors() > 0 {
             let errors = format!("{}: {} errors in {}", self.name, outcome.errors(), measure.file());
             eprintln!("round {round}: {errors}");
@@ -228,6 +229,8 @@ pub(crate) struct Results {
     pub(crate) open_rate: Option<u64>,
     /// What went wrong in runs that count all the same.
     pub(crate) errors: Vec<String>,
+    /// Of many connections.
+    pub(crate) many: Vec<many::Run>,
     /// As `byway load` has it.
     pub(crate) environment: Option<serde_json::Value>,
 }
