@@ -5,6 +5,7 @@
 mod echo_smoltcp;
 mod flow_table;
 mod timers;
+mod timers_library;
 mod whole;
 mod wire;
 
@@ -17,7 +18,7 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = wire::bench, timers::bench, flow_table::bench
+    targets = wire::bench, timers::bench, timers_library::bench, flow_table::bench
 }
 
 criterion_group! {

@@ -1,5 +1,5 @@
-//! The timer wheel, with 1, 1,000 and 100,000 timers armed. Ids come in an order that no prefetcher
-//! guesses; time is virtual, a microsecond per operation.
+//! The timer wheel, with 1 to a million timers armed. Ids come in an order that no prefetcher
+//! guesses; time is virtual, a microsecond per operation or less.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,15 +11,20 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-const ARMED: [u32; 3] = [1, 1_000, 100_000];
+pub(crate) const ARMED: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
 /// The stack's tick: 2^17 ns.
 const TICK_SHIFT: u32 = 17;
-/// Linux's shortest retransmission timeout. 100,000 timers, each moved every 100 ms, stay ahead of it.
-const RTO: Duration = Duration::from_millis(200);
-const STEP: Duration = Duration::from_micros(1);
+/// Linux's shortest retransmission timeout.
+pub(crate) const RTO: Duration = Duration::from_millis(200);
+
+/// Time between two operations: a microsecond, or so little that each of `armed` timers is moved every 100 ms and so
+/// stays ahead of the [`RTO`].
+pub(crate) fn step(armed: u32) -> Duration {
+    Duration::from_micros(1).min(Duration::from_millis(100) / armed)
+}
 
 /// Time until a timer is due: the RTO ± 50 %.
-fn distance(rng: &mut SmallRng) -> Duration {
+pub(crate) fn distance(rng: &mut SmallRng) -> Duration {
     Duration::from_micros(rng.random_range(100_000..300_000))
 }
 
@@ -57,14 +62,14 @@ pub(crate) fn bench(c: &mut Criterion) {
     // as it does once per turn of the loop, and nothing ever expires.
     for armed in ARMED {
         let mut wheel = wheel(armed, armed);
-        let mut ids = Shuffled::new(armed);
+        let (mut ids, step) = (Shuffled::new(armed), step(armed));
         let mut now = Instant::ZERO;
         for id in 0..armed {
             wheel.arm(id, now + RTO);
         }
         group.bench_function(BenchmarkId::new("re-arm", armed), |b| {
             b.iter(|| {
-                now = now + STEP;
+                now = now + step;
                 let id = ids.draw();
                 wheel.arm(id, now + RTO);
                 assert!(wheel.pop_expired(now).is_none());
@@ -77,11 +82,11 @@ pub(crate) fn bench(c: &mut Criterion) {
     for armed in ARMED {
         let mut wheel = wheel(armed, 0);
         let mut timers = vec![Timers::new(); armed as usize];
-        let mut ids = Shuffled::new(armed);
+        let (mut ids, step) = (Shuffled::new(armed), step(armed));
         let mut now = Instant::ZERO;
         group.bench_function(BenchmarkId::new("re-arm, lazily", armed), |b| {
             b.iter(|| {
-                now = now + STEP;
+                now = now + step;
                 let id = ids.draw();
                 timers[id as usize].set(TimerKind::Retransmit, now + RTO);
                 timers[id as usize].schedule(&mut wheel, id);

@@ -1,4 +1,5 @@
-//! Reading a received TCP frame, checksums included, and the checksum by itself.
+//! Reading a received TCP frame, checksums included, and the checksum by itself; beside them what etherparse and
+//! internet-checksum make of the same octets.
 
 use std::hint::black_box;
 
@@ -7,6 +8,7 @@ use byway_tcp::seq::SeqNumber;
 use byway_tcp::wire::tcp::{Emit, Flags, Options};
 use byway_tcp::wire::{Checksums, MacAddr, checksum, ethernet, ip, parse};
 use criterion::{BenchmarkId, Criterion, Throughput};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords};
 
 const HEADROOM: usize = 128;
 
@@ -37,6 +39,27 @@ fn frame(tuple: &FourTuple, payload: usize, timestamps: bool) -> Vec<u8> {
     frame.split_off(start)
 }
 
+/// What `parse` asks of a frame, as far as etherparse knows it: sizes that fit each other, and right checksums.
+fn etherparse_accepts(frame: &[u8]) -> bool {
+    let Ok(SlicedPacket { net: Some(net), transport: Some(TransportSlice::Tcp(tcp)), .. }) =
+        SlicedPacket::from_ethernet(frame)
+    else {
+        return false;
+    };
+    let expected = match &net {
+        NetSlice::Ipv4(ipv4) => {
+            let header = ipv4.header();
+            if header.to_header().calc_header_checksum() != header.header_checksum() {
+                return false;
+            }
+            tcp.calc_checksum_ipv4(header.source(), header.destination())
+        }
+        NetSlice::Ipv6(ipv6) => tcp.calc_checksum_ipv6(ipv6.header().source(), ipv6.header().destination()),
+        NetSlice::Arp(_) => return false,
+    };
+    expected == Ok(tcp.checksum())
+}
+
 pub(crate) fn bench(c: &mut Criterion) {
     let tuple = |local: &str, remote: &str| FourTuple {
         local_ip: local.parse().expect("address"),
@@ -62,6 +85,19 @@ pub(crate) fn bench(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new(family, payload), &frame, |b, frame| {
             b.iter(|| parse(black_box(frame), Checksums::Verify));
         });
+        assert!(etherparse_accepts(&frame));
+        group.bench_with_input(
+            BenchmarkId::new(format!("etherparse {family}"), payload),
+            &frame,
+            |b, frame| {
+                b.iter(|| etherparse_accepts(black_box(frame)));
+            },
+        );
+        group.bench_with_input(
+            BenchmarkId::new(format!("etherparse {family}, checksums not looked at"), payload),
+            &frame,
+            |b, frame| b.iter(|| SlicedPacket::from_ethernet(black_box(frame)).is_ok()),
+        );
     }
     group.finish();
 
@@ -70,7 +106,16 @@ pub(crate) fn bench(c: &mut Criterion) {
         let octets: Vec<u8> = (0..len).map(|at| (at * 7) as u8).collect();
         group.throughput(Throughput::Bytes(len));
         group.bench_with_input(BenchmarkId::from_parameter(len), &octets, |b, octets| {
-            b.iter(|| checksum::sum(black_box(octets)));
+            b.iter(|| checksum::finish(checksum::sum(black_box(octets))));
+        });
+        let etherparse = |octets: &[u8]| Sum16BitWords::new().add_slice(octets).ones_complement().to_be();
+        let ours = checksum::finish(checksum::sum(&octets));
+        assert_eq!((etherparse(&octets), internet_checksum::checksum(&octets)), (ours, ours.to_be_bytes()));
+        group.bench_with_input(BenchmarkId::new("etherparse", len), &octets, |b, octets| {
+            b.iter(|| etherparse(black_box(octets)));
+        });
+        group.bench_with_input(BenchmarkId::new("internet-checksum", len), &octets, |b, octets| {
+            b.iter(|| internet_checksum::checksum(black_box(octets)));
         });
     }
     group.finish();
