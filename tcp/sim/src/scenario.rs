@@ -243,7 +243,7 @@ impl Dice {
         let server = (client + 1 + self.below(hosts - 1)) % hosts;
         let (kind, scripts) = self.scripts(budget);
         let refused = kind == "refused";
-        let latest = heals.min(Duration::from_secs(3)).as_micros() as u64;
+        let latest = heals.min(Duration::from_secs(3)).as_micros();
         Flow {
             kind,
             client,
@@ -414,7 +414,7 @@ impl Dice {
             9 => self.outages(scenario),
             10 => {
                 let host = self.below(scenario.hosts.len());
-                let at = self.micros(1, scenario.heals.as_micros() as u64);
+                let at = self.micros(1, scenario.heals.as_micros());
                 scenario.changes.push((at, Change::Stall(host, self.micros(1_000, 2_000_000))));
                 "a host that stalls"
             }
@@ -445,7 +445,7 @@ impl Dice {
     fn mtu_changes(&mut self, scenario: &mut Scenario) -> &'static str {
         let smallest = if scenario.flows.iter().any(|flow| flow.v6) { 1280 } else { 576 };
         for _ in 0..1 + self.skewed(0, 3) {
-            let at = self.micros(1, scenario.heals.as_micros() as u64);
+            let at = self.micros(1, scenario.heals.as_micros());
             let mtu = if self.one_in(2) { 1500 } else { self.log(smallest, 1501) as usize };
             scenario.changes.push((at, Change::Mtu(mtu)));
         }
