@@ -296,7 +296,7 @@ impl Tcb {
         let envelope = self.envelope(ecn, ctx);
         let frame = ctx.pool.frame_mut(index);
         let known = whole && meta.aux != NONE;
-        let sum = if known { meta.aux } else { checksum::sum(&frame[payload.clone()]) };
+        let sum = if known { u64::from(meta.aux) } else { checksum::sum(&frame[payload.clone()]) };
         let from = write_headers(&header, &envelope, frame, payload.clone(), sum);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
@@ -529,7 +529,7 @@ fn write_headers(
     envelope: &Envelope,
     frame: &mut [u8],
     payload: core::ops::Range<usize>,
-    sum: u32,
+    sum: u64,
 ) -> usize {
     let &Envelope { link, src, dst, traffic_class, hop_limit } = envelope;
     let end = payload.end;

@@ -135,7 +135,7 @@ impl SendQueue {
         let len = chunk.len() as u32;
         // Here, where the payload is near: it was just written or received. Until it is sent, perhaps again, much may
         // lie between.
-        let sum = checksum::sum(pool.bytes(&chunk));
+        let sum = checksum::sum(pool.bytes(&chunk)) as u32;
         let index = pool.park(chunk, Owner::SendQueue);
         let meta = pool.meta_mut(index);
         (meta.seq, meta.aux) = (self.end.0, sum);
@@ -712,7 +712,7 @@ mod tests {
                 proptest::prop_assert_eq!(SeqNumber(meta.seq), seq);
                 if meta.aux != NONE {
                     let payload = usize::from(meta.start)..usize::from(meta.start + meta.len);
-                    proptest::prop_assert_eq!(meta.aux, checksum::sum(&pool.frame_mut(at)[payload]));
+                    proptest::prop_assert_eq!(u64::from(meta.aux), checksum::sum(&pool.frame_mut(at)[payload]));
                 }
                 seq += u32::from(meta.len);
                 lost += if meta.flags & LOST != 0 { u32::from(meta.len) } else { 0 };
