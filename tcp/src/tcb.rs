@@ -22,6 +22,7 @@ mod limits;
 mod output;
 mod pace;
 pub(crate) mod path_mtu;
+mod plain;
 pub mod rate;
 pub(crate) mod reassembly;
 mod recovery;

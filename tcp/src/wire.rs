@@ -23,6 +23,7 @@ pub mod ip;
 mod ipv4;
 mod ipv6;
 mod options;
+pub(crate) mod plain;
 pub mod tcp;
 
 #[cfg(test)]

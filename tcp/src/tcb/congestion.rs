@@ -255,6 +255,14 @@ macro_rules! each {
     };
 }
 
+impl Controller {
+    /// Whether it has a [`sampler`](Congestion::sampler).
+    #[inline]
+    pub(super) fn samples(&self) -> bool {
+        matches!(self, Self::Bbr(_))
+    }
+}
+
 impl Congestion for Controller {
     fn cwnd(&self) -> u32 {
         each!(self, it => it.cwnd())

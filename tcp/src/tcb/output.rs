@@ -220,14 +220,18 @@ impl Tcb {
         if !self.fit_to_path(index, ctx) {
             return false;
         }
-        let octets = match self.next_segment(index, ctx) {
-            Next::Wait => return false,
-            Next::Part(octets) => octets,
-            Next::Send => ctx.pool.meta(index).len,
-        };
+        let next = self.next_segment(index, ctx);
+        if matches!(next, Next::Wait) {
+            return false;
+        }
         self.owed.override_sws = false;
         self.owed.part_again = false;
-        self.emit_data(index, octets, out, ctx);
+        let meta = *ctx.pool.meta(index);
+        match next {
+            Next::Send if self.is_plain(&meta) => self.emit_plain(index, &meta, out, ctx),
+            Next::Part(octets) => self.emit_data(index, octets, out, ctx),
+            _ => self.emit_data(index, meta.len, out, ctx),
+        }
         true
     }
 
@@ -315,10 +319,13 @@ impl Tcb {
             self.owed.fin = false;
         }
         self.after_sending(reached, ctx);
+        if meta.sent > 0 {
+            self.recovery.sent_again(self.snd.nxt);
+        }
     }
 
     /// SND.NXT, the retransmission timer, and the ACK that rode along.
-    fn after_sending<M>(&mut self, reached: SeqNumber, ctx: &mut Ctx<'_, M>) {
+    pub(super) fn after_sending<M>(&mut self, reached: SeqNumber, ctx: &mut Ctx<'_, M>) {
         // What runs with nothing out has only stood in for a next hop to be found.
         let first = self.snd.una == self.snd.nxt;
         if first {
@@ -538,7 +545,7 @@ fn write_headers(
     link.emit(frame, at)
 }
 
-fn push<M>(out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>, index: u32, from: usize, to: usize) {
+pub(super) fn push<M>(out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>, index: u32, from: usize, to: usize) {
     ctx.counters.tcp_out_segs += 1;
     out.push(FrameSlice { index, offset: from as u16, len: (to - from) as u16 });
 }

@@ -230,6 +230,50 @@ impl SendQueue {
         self.join_flight(pool, index, self.latest);
     }
 
+    /// Whether whatever is out is out whole and neither [`SACKED`] nor [`LOST`].
+    #[inline]
+    pub(crate) fn is_plain<M: Memory>(&self, pool: &FramePool<M>) -> bool {
+        let whole = self.unsent == NONE || pool.meta(self.unsent).sent == 0;
+        self.sacked == 0 && self.lost == 0 && whole
+    }
+
+    /// The next frame to be sent is on its way, whole, for the first time.
+    pub(crate) fn sent_first<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, at: u32) {
+        debug_assert_eq!(index, self.unsent);
+        let meta = pool.meta_mut(index);
+        (meta.sent, meta.flags) = (1, IN_FLIGHT);
+        (self.unsent, self.sent_last) = (meta.next, index);
+        let transmission = pool.transmission_mut(index);
+        (transmission.at, transmission.earlier, transmission.later) = (at, self.latest, NONE);
+        match self.latest {
+            NONE => self.earliest = index,
+            latest => pool.transmission_mut(latest).later = index,
+        }
+        self.latest = index;
+    }
+
+    /// Frees everything that was sent, all of it once, all of it in flight, and none of a frame only in part. When the
+    /// last of it was sent.
+    pub(crate) fn acknowledge_all<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<u32> {
+        let mut last = None;
+        while self.head != self.unsent {
+            let index = self.head;
+            let meta = pool.meta(index);
+            debug_assert!(meta.sent == 1 && meta.flags == IN_FLIGHT, "{meta:?}");
+            self.bytes -= u32::from(meta.len);
+            self.head = meta.next;
+            self.frames -= 1;
+            last = Some(index);
+            pool.release_index(index);
+        }
+        if self.head == NONE {
+            self.tail = NONE;
+        }
+        (self.lost_from, self.sent_last) = (NONE, NONE);
+        (self.earliest, self.latest) = (NONE, NONE);
+        last.map(|index| pool.transmission(index).at)
+    }
+
     /// Frees everything before `una`, and tells of each frame that arrived by that.
     pub(crate) fn acknowledge<M: Memory>(
         &mut self,

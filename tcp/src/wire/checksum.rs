@@ -107,8 +107,9 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u64 
     address(src) + address(dst) + u64::from(protocol) + len as u64
 }
 
+/// The sum over an address.
 #[inline]
-fn address(ip: IpAddr) -> u64 {
+pub(super) fn address(ip: IpAddr) -> u64 {
     match ip {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         IpAddr::V6(v6) => {

@@ -16,7 +16,7 @@ const MAX_LEN: usize = 40;
 /// Largest shift count (RFC 7323 §2.3): above it the window would exceed 2^30.
 const MAX_WINDOW_SCALE: u8 = 14;
 /// What nearly every segment of a connection with timestamps carries (RFC 7323 appendix A).
-const TIMESTAMPS_ONLY: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
+pub(super) const TIMESTAMPS_ONLY: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
 
 /// Octets of timestamps by themselves, padded.
 const TIMESTAMPS_LEN: usize = 12;
@@ -173,7 +173,9 @@ impl Options {
     /// MUST-68), and none ends the list early, so that no zeros have to follow (MUST-69). Returns their sum.
     #[inline]
     pub(super) fn emit(&self, to: &mut [u8]) -> u64 {
-        if let (Some((value, echo)), Some(to)) = (self.only_timestamps(), to.first_chunk_mut::<TIMESTAMPS_LEN>()) {
+        if let (Some((value, echo)), Some(to)) =
+            (self.only_timestamps(), to.first_chunk_mut::<TIMESTAMPS_LEN>())
+        {
             put(to, 0, TIMESTAMPS_ONLY);
             put(to, 4, value.to_be_bytes());
             put(to, 8, echo.to_be_bytes());

@@ -87,6 +87,15 @@ impl Rack {
         self.newest = None;
     }
 
+    /// All that was out arrived, the last of it, up to `end`, after `rtt`.
+    #[inline]
+    pub(in crate::tcb) fn all_arrived(&mut self, end: SeqNumber, rtt: Duration) {
+        self.fack = self.fack.max(end);
+        self.rtt_us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        self.round = self.round.filter(|&round| end.lt(round));
+        self.newest = None;
+    }
+
     /// Nothing is out: what is sent from now on is later than all that has arrived, and after half an hour the stamps
     /// wouldn't say so any more.
     pub(in crate::tcb) fn forget_newest(&mut self) {
