@@ -464,22 +464,12 @@ impl Tcb {
     /// Reads something of each cache line that most segments need, so that all of them are near.
     #[inline]
     pub(crate) fn touch(&self) -> u64 {
-        let early = [
-            u32::from(self.tuple.local_port),
-            self.snd.una.0,
-            self.rcv.nxt.0,
-            self.send.frames(),
-            self.recv.bytes(),
-        ];
-        let times = [
-            self.last_heard,
-            self.timers.deadline(TimerKind::App),
-            self.hop.fresh_until,
-            self.path.raise_at(),
-        ];
-        let late = [self.recovery.touch(), self.congestion.cwnd(), self.congestion.ssthresh()];
-        let words = early.into_iter().chain(late).map(u64::from);
-        words.chain(times.map(Instant::as_nanos)).fold(0, core::ops::BitXor::bitxor)
+        let early = u32::from(self.tuple.local_port) ^ self.snd.una.0 ^ self.rcv.nxt.0;
+        let middle = self.send.frames() ^ self.recv.bytes();
+        let late = self.recovery.touch() ^ self.congestion.cwnd() ^ self.congestion.ssthresh();
+        let times = self.last_heard.as_nanos() ^ self.timers.deadline(TimerKind::App).as_nanos();
+        let more = self.hop.fresh_until.as_nanos() ^ self.path.raise_at().as_nanos();
+        u64::from(early ^ middle ^ late) ^ times ^ more
     }
 
     /// Moves to `state`, keeping the counts.

@@ -88,6 +88,8 @@ pub struct Scenario {
 pub struct Choices {
     /// Every host's congestion control; each draws its own if it isn't given.
     pub congestion: Option<Algorithm>,
+    /// Without header prediction.
+    pub unpredicted: bool,
 }
 
 impl Scenario {
@@ -130,6 +132,7 @@ impl Scenario {
         for host in &mut scenario.hosts {
             let drawn = Algorithm::ALL[dice.below(Algorithm::ALL.len())];
             host.config.congestion = choices.congestion.unwrap_or(drawn);
+            host.config.prediction = !choices.unpredicted;
         }
         scenario.strips_sack = dice.one_in(12);
         scenario.changes.sort_by_key(|&(at, _)| at);

@@ -49,7 +49,11 @@ impl<M: Memory> Stack<M> {
             self.counters.frames_in += 1;
             self.counters.octets_in += u64::from(slice.len);
             let chunk = self.pool.received(slice);
-            let plain = plain::read(self.pool.bytes(&chunk), self.config.mac);
+            let plain = if self.config.prediction {
+                plain::read(self.pool.bytes(&chunk), self.config.mac)
+            } else {
+                None
+            };
             arrivals.push(Arrival { chunk, plain, hint: None });
         }
         if self.slots.len() > NEAR {

@@ -228,7 +228,7 @@ impl Tcb {
         self.owed.part_again = false;
         let meta = *ctx.pool.meta(index);
         match next {
-            Next::Send if self.is_plain(&meta) => self.emit_plain(index, &meta, out, ctx),
+            Next::Send if self.is_plain(&meta, ctx.config) => self.emit_plain(index, &meta, out, ctx),
             Next::Part(octets) => self.emit_data(index, octets, out, ctx),
             _ => self.emit_data(index, meta.len, out, ctx),
         }

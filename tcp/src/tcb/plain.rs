@@ -17,6 +17,7 @@ use super::state::State;
 use super::{Ctx, Tcb, seconds};
 use crate::frame::{Chunk, FrameSlice, Memory, Meta, NONE};
 use crate::seq::SeqNumber;
+use crate::stack::Config;
 use crate::timer::TimerKind;
 use crate::wire::ip::ECN_CE;
 use crate::wire::plain::{Plain, Write, write};
@@ -170,7 +171,7 @@ impl Tcb {
 
     /// Whether [`emit_plain`](Self::emit_plain) is enough for a frame that may be sent whole.
     #[inline]
-    pub(super) fn is_plain(&self, meta: &Meta) -> bool {
+    pub(super) fn is_plain(&self, meta: &Meta, config: &Config) -> bool {
         let untagged = self.hop.station.vlan.as_slice().is_empty();
         meta.sent == 0
             && meta.aux != NONE
@@ -178,5 +179,6 @@ impl Tcb {
             && !self.fin_queued
             && self.snd.up.is_none()
             && !self.congestion.samples()
+            && config.prediction
     }
 }

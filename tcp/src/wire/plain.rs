@@ -53,7 +53,7 @@ impl From<&Plain> for Segment {
             dst_port: plain.tuple.local_port,
             seq: plain.seq,
             ack: plain.ack,
-            // Without PSH, which nobody looks at.
+            // Without PSH, which nobody looks at, and an urgent pointer that means nothing.
             flags: Flags::ACK,
             window: plain.window,
             urgent: 0,
@@ -232,4 +232,122 @@ pub(crate) fn write(frame: &mut [u8], payload: Range<usize>, sum: u64, what: &Wr
     put(link, 6, what.from.0);
     put(link, 12, ethertype.to_be_bytes());
     at - LINK_LEN
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tcp::Emit;
+    use super::super::{Body, Checksums, parse};
+    use super::*;
+
+    const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+    const PEER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+    fn tuple(v6: bool, ports: (u16, u16)) -> FourTuple {
+        let ip = |v4: &str, other: &str| if v6 { other } else { v4 }.parse().expect("an address");
+        FourTuple {
+            local_ip: ip("198.51.100.2", "2001:db8::bb:5678"),
+            remote_ip: ip("192.0.2.1", "2001:db8::aa:1234"),
+            local_port: ports.0,
+            remote_port: ports.1,
+        }
+    }
+
+    fn written(what: &Write<'_>, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0xa5; 128];
+        frame.extend(payload);
+        let at = write(&mut frame, 128..128 + payload.len(), checksum::sum(payload), what);
+        frame.split_off(at)
+    }
+
+    proptest! {
+        /// It writes what the other emitters do, and what it reads is what `parse` reads.
+        #[test]
+        fn s4_1_both_ways_agree_with_the_ways_for_everything(
+            v6: bool, ports: (u16, u16), seq: u32, ack: u32, psh: bool, window: u16,
+            timestamps: Option<(u32, u32)>, traffic_class: u8, hop_limit: u8,
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let tuple = tuple(v6, ports);
+            let (seq, ack) = (SeqNumber(seq), SeqNumber(ack));
+            let flags = if psh { Flags::ACK | Flags::PSH } else { Flags::ACK };
+            let what = Write {
+                tuple: &tuple, to: OURS, from: PEER, seq, ack, flags, window, timestamps, traffic_class, hop_limit,
+            };
+            let frame = written(&what, &payload);
+
+            let options = Options { timestamps, ..Options::NONE };
+            let (src_port, dst_port) = ports;
+            let emit = Emit { src_port, dst_port, seq, ack, flags, window, urgent: 0, options: &options };
+            let (src, dst) = (tuple.local_ip, tuple.remote_ip);
+            let mut other = vec![0; 128];
+            other.extend(&payload);
+            let end = other.len();
+            let at = emit.emit(&mut other, 128..end, src, dst);
+            let at = ip::emit_hops(&mut other, at, end, src, dst, ip::TCP, traffic_class, hop_limit);
+            let ethertype = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
+            let vlan = ethernet::VlanTags::NONE;
+            let at = ethernet::Header { dst: OURS, src: PEER, vlan, ethertype }.emit(&mut other, at);
+            prop_assert_eq!(&frame, &other[at..]);
+
+            let plain = read(&frame, OURS).expect("plain");
+            let packet = parse(&frame, Checksums::Verify).expect("valid");
+            let Body::Tcp(header, segment) = packet.body else { panic!("{packet:?}") };
+            prop_assert_eq!(plain.tuple, FourTuple::of(&header, &segment));
+            prop_assert_eq!(Segment::from(&plain), Segment { flags: Flags::ACK, urgent: 0, ..segment });
+            prop_assert!(read(&frame, PEER).is_none());
+        }
+
+        /// L1 L2 L3 T16 T17: what was bent is not read, or as `parse` has it; and nothing panics.
+        #[test]
+        fn l1_l3_what_was_bent_is_read_as_parse_reads_it(
+            v6: bool, timestamps: Option<(u32, u32)>, payload in prop::collection::vec(any::<u8>(), 0..40),
+            bends in prop::collection::vec((0_usize..140, any::<u8>()), 0..4), len in 0_usize..200, mend: bool,
+        ) {
+            let tuple = tuple(v6, (80, 40_000));
+            let what = Write {
+                tuple: &tuple, to: OURS, from: PEER, seq: SeqNumber(1), ack: SeqNumber(2), flags: Flags::ACK,
+                window: 3, timestamps, traffic_class: 0, hop_limit: 64,
+            };
+            let mut frame = written(&what, &payload);
+            for (at, octet) in bends {
+                if let Some(place) = frame.get_mut(at) {
+                    *place ^= octet;
+                }
+            }
+            if mend {
+                mend_checksums(&mut frame);
+            }
+            frame.resize(frame.len().min(len.max(1)), 0);
+            let parsed = parse(&frame, Checksums::Verify);
+            if let Some(plain) = read(&frame, OURS) {
+                // Addresses that no connection has are parse's to refuse.
+                if let Ok(packet) = parsed {
+                    let Body::Tcp(header, segment) = packet.body else { panic!("{packet:?}") };
+                    prop_assert_eq!(plain.tuple, FourTuple::of(&header, &segment));
+                    prop_assert_eq!(Segment::from(&plain), Segment { flags: Flags::ACK, urgent: 0, ..segment });
+                } else {
+                    prop_assert_eq!(parsed, Err(crate::counters::DropReason::Martian));
+                }
+            }
+        }
+    }
+
+    /// So that bends of the header get past the checksums.
+    fn mend_checksums(frame: &mut [u8]) {
+        let v4 = frame.len() > SHORTEST && be16(frame, 12) == ethernet::IPV4;
+        if v4 {
+            put(frame, LINK_LEN + 10, [0; 2]);
+            let sum = checksum::finish(checksum::sum(&frame[LINK_LEN..LINK_LEN + V4_LEN]));
+            put(frame, LINK_LEN + 10, sum.to_be_bytes());
+            let at = LINK_LEN + V4_LEN;
+            put(frame, at + 16, [0; 2]);
+            let addresses = checksum::sum(&frame[LINK_LEN + 12..at]);
+            let pseudo = addresses + u64::from(ip::TCP) + (frame.len() - at) as u64;
+            let sum = checksum::finish(pseudo + checksum::sum(&frame[at..]));
+            put(frame, at + 16, sum.to_be_bytes());
+        }
+    }
 }
