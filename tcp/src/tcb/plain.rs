@@ -42,7 +42,7 @@ impl Tcb {
         self.snd.max_wnd = self.snd.max_wnd.max(self.snd.wnd);
         (self.snd.wl1, self.snd.wl2) = (seg.seq, seg.ack);
         if moved {
-            self.all_acknowledged(seg.ack, ctx);
+            self.acknowledged_in_order(seg.ack, ctx);
         }
         if let (Some(ts), Some((value, _))) = (&mut self.timestamps, seg.timestamps)
             && self.owed.unacked == 0
@@ -70,14 +70,13 @@ impl Tcb {
         Ok(())
     }
 
-    /// Whether the segment is next in order and acknowledges all that is out, and neither side has anything special
-    /// under way.
+    /// Whether the segment is next in order and acknowledges whole segments that are out, or none, and neither side has
+    /// anything special under way.
     #[inline]
     fn is_expected<M: Memory>(&self, seg: &Plain, ctx: &Ctx<'_, M>) -> bool {
-        let (offset, len) = seg.payload;
+        let (_, len) = seg.payload;
         let news = len > 0 || seg.ack != self.snd.una;
         let in_place = seg.seq == self.rcv.nxt
-            && seg.ack == self.snd.nxt
             && news
             && u32::from(len) <= self.rcv.wnd()
             && self.state == State::Established;
@@ -92,33 +91,43 @@ impl Tcb {
             && self.snd.wnd > 0
             && self.snd.up.is_none()
             && self.path.is_settled();
-        debug_assert!(offset > 0);
-        in_place && fresh && receiving && sending && !self.congestion.samples() && !ctx.pool.is_scarce()
+        let plain = in_place && fresh && receiving && sending;
+        plain && !self.congestion.samples() && !ctx.pool.is_scarce() && self.ends_a_segment(seg.ack, ctx)
     }
 
-    /// SEG.ACK = SND.NXT, and nothing that was out was sent twice: what [`acknowledged`](Self::acknowledged) comes to.
+    /// Whether `ack` is SND.NXT, or a segment that is out ends there. One that acknowledges nothing while something is
+    /// out may be a duplicate.
     #[inline]
-    fn all_acknowledged<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
+    fn ends_a_segment<M: Memory>(&self, ack: SeqNumber, ctx: &Ctx<'_, M>) -> bool {
+        let (una, nxt) = (self.snd.una, self.snd.nxt);
+        ack == nxt || (ack.acknowledges(una, nxt) && self.send.ends_at(ctx.pool, ack))
+    }
+
+    /// Segments up to `ack` arrived, in order, and nothing that was out was sent twice: what
+    /// [`acknowledged`](Self::acknowledged) comes to.
+    #[inline]
+    fn acknowledged_in_order<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
         let acked = ack.since(self.snd.una);
-        let limited = self.window_was_used_by(acked);
+        let in_flight_before = self.snd.nxt.since(self.snd.una);
+        let limited = self.window_was_used_by(in_flight_before);
         self.snd.una = ack;
         (self.stalled_since, self.progressed) = (ctx.now, ctx.now);
         self.persist_backoff = 0;
-        let Some(last) = self.send.acknowledge_all(ctx.pool) else { return };
+        let Some(last) = self.send.acknowledge_whole(ctx.pool, ack) else { return };
         // Of several that arrived, the last has the shortest round trip.
         let rtt = between(last, stamp(ctx.now));
         self.measured(rtt, ctx.now);
-        self.recovery.rack.all_arrived(ack, rtt);
+        self.recovery.rack.arrived_in_order(last, ack, rtt);
         let sample = AckSample {
             now: ctx.now,
             una: ack,
-            nxt: ack,
+            nxt: self.snd.nxt,
             mss: u32::from(self.snd.mss),
             acked,
             delivered: acked,
             lost: 0,
-            in_flight_before: acked,
-            in_flight: 0,
+            in_flight_before,
+            in_flight: in_flight_before - acked,
             limited,
             rtt: Some(rtt),
             srtt: self.rtt.srtt(),
@@ -127,9 +136,9 @@ impl Tcb {
         };
         self.congestion.on_ack(&sample);
         self.set_pace();
-        for kind in [TimerKind::Reorder, TimerKind::Retransmit, TimerKind::LossProbe] {
-            self.timers.clear(kind);
-        }
+        self.timers.clear(TimerKind::Reorder);
+        self.after_progress(ack, ctx);
+        self.schedule_probe(ctx);
     }
 
     /// Sends a frame that is new and whole, and whose checksum is known.

@@ -252,26 +252,55 @@ impl SendQueue {
         self.latest = index;
     }
 
-    /// Frees everything that was sent, all of it once, all of it in flight, and none of a frame only in part. When the
-    /// last of it was sent.
-    pub(crate) fn acknowledge_all<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<u32> {
-        let mut last = None;
+    /// Whether a frame ends at `end`, which is ahead of the first and not behind what was sent.
+    pub(crate) fn ends_at<M: Memory>(&self, pool: &FramePool<M>, end: SeqNumber) -> bool {
+        let mut at = self.head;
+        while at != self.unsent {
+            let meta = pool.meta(at);
+            let behind = SeqNumber(meta.seq) + u32::from(meta.len);
+            if end.leq(behind) {
+                return behind == end;
+            }
+            at = meta.next;
+        }
+        false
+    }
+
+    /// Frees the frames before `una`, where one of them ends. All that is out was sent once and in order, and is in
+    /// flight. When the last of those that are gone was sent.
+    pub(crate) fn acknowledge_whole<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        una: SeqNumber,
+    ) -> Option<u32> {
+        let mut last = NONE;
         while self.head != self.unsent {
             let index = self.head;
             let meta = pool.meta(index);
+            if una.leq(SeqNumber(meta.seq)) {
+                break;
+            }
             debug_assert!(meta.sent == 1 && meta.flags == IN_FLIGHT, "{meta:?}");
             self.bytes -= u32::from(meta.len);
             self.head = meta.next;
             self.frames -= 1;
-            last = Some(index);
+            last = index;
             pool.release_index(index);
         }
+        if last == NONE {
+            return None;
+        }
+        self.lost_from = NONE;
         if self.head == NONE {
             self.tail = NONE;
         }
-        (self.lost_from, self.sent_last) = (NONE, NONE);
-        (self.earliest, self.latest) = (NONE, NONE);
-        last.map(|index| pool.transmission(index).at)
+        if self.head == self.unsent {
+            (self.sent_last, self.earliest, self.latest) = (NONE, NONE, NONE);
+        } else {
+            self.earliest = self.head;
+            pool.transmission_mut(self.head).earlier = NONE;
+        }
+        Some(pool.transmission(last).at)
     }
 
     /// Frees everything before `una`, and tells of each frame that arrived by that.

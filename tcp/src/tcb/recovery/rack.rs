@@ -87,13 +87,11 @@ impl Rack {
         self.newest = None;
     }
 
-    /// All that was out arrived, the last of it, up to `end`, after `rtt`.
+    /// Everything up to `una` arrived and nothing behind it, the last, sent `at`, after `rtt`.
     #[inline]
-    pub(in crate::tcb) fn all_arrived(&mut self, end: SeqNumber, rtt: Duration) {
-        self.fack = self.fack.max(end);
-        self.rtt_us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
-        self.round = self.round.filter(|&round| end.lt(round));
-        self.newest = None;
+    pub(in crate::tcb) fn arrived_in_order(&mut self, at: u32, una: SeqNumber, rtt: Duration) {
+        self.arrived(at, una, rtt);
+        self.round = self.round.filter(|&round| una.lt(round));
     }
 
     /// Nothing is out: what is sent from now on is later than all that has arrived, and after half an hour the stamps
