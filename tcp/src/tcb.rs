@@ -534,10 +534,13 @@ impl Tcb {
         if !self.state.can_send() || self.fin_queued {
             return 0;
         }
-        let by_octets = config.send_buffer.saturating_sub(self.send.bytes()) / u32::from(self.snd.mss);
+        let (octets, mss) = (config.send_buffer.saturating_sub(self.send.bytes()), u32::from(self.snd.mss));
         let by_frames = pool.fair_share().saturating_sub(self.send.frames());
         let least = SEND_CHUNKS_MIN.saturating_sub(self.send.frames());
-        by_octets.min(by_frames).max(least)
+        // Asked several times a segment, and a division takes as long as all the rest of it.
+        let enough = u64::from(octets) >= u64::from(by_frames) * u64::from(mss);
+        let room = if enough { by_frames } else { octets / mss };
+        room.max(least)
     }
 
     /// The next octets in order.
