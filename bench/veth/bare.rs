@@ -185,7 +185,7 @@ impl Bare {
             let received = self.turn()?;
             let now = Clock.now();
             if received > 0 {
-                latency.saturating_record(now.since(last).as_nanos() as u64);
+                latency.saturating_record(now.since(last).as_nanos());
                 last = now;
                 count += received as u64;
             }

@@ -1,6 +1,6 @@
 //! What a datapath is told at start, and the argued defaults.
 
-use core::time::Duration;
+use byway_tcp::time::Duration;
 
 use crate::error::Error;
 use crate::port::BATCH;

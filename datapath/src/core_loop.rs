@@ -11,13 +11,11 @@
 //! now stays where it is, and the next turn tries again. When turns find nothing to do, [`Idle`]
 //! decides between one more and a sleep.
 
-use core::time::Duration;
-
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::{FrameSlice, Memory, Owner};
 use byway_tcp::stack::{News, Stack};
-use byway_tcp::time::Instant;
+use byway_tcp::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::port::{BATCH, Port};
@@ -215,7 +213,7 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
     fn note_gap(&mut self, now: Instant) -> bool {
         let gap = self.expected.map_or(Duration::ZERO, |expected| now.since(expected));
         self.expected = Some(now);
-        self.counters.gap_max_ns = self.counters.gap_max_ns.max(gap.as_nanos() as u64);
+        self.counters.gap_max_ns = self.counters.gap_max_ns.max(gap.as_nanos());
         let stalled = gap > STALL;
         self.counters.stalls += u64::from(stalled);
         stalled

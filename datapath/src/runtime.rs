@@ -256,7 +256,7 @@ impl Runtime {
             if left.is_zero() {
                 break;
             }
-            match self.next_event(left.min(HURRY_EVERY)) {
+            match self.next_event(left.min(HURRY_EVERY.into()).into()) {
                 Some(Event::Drained { core, reset: count }) => {
                     reset += count;
                     waiting.retain(|&other| other != core);
@@ -441,7 +441,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         queue: u32,
         core_loop: CoreLoop<Xsk, Umem, A>,
         mailbox: &'a Mailbox,
-        spin_max: Option<Duration>,
+        spin_max: Option<byway_tcp::time::Duration>,
     ) -> Self {
         let (idle, phase) = (Idle::new(spin_max), Phase::Waiting);
         Self { core, queue, core_loop, mailbox, idle, phase, news: Vec::new() }
@@ -453,7 +453,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             self.mailbox.tell(Event::Failed { core: self.core, error });
             // The socket stays until the steering is detached (D9).
             while !self.obey_until_stop() {
-                let _ = self.mailbox.waker().sleep(Idle::SLEEP_MAX);
+                let _ = self.mailbox.waker().sleep(Idle::SLEEP_MAX.into());
             }
         }
     }
@@ -479,7 +479,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             match self.idle.after(turn, now, deadline) {
                 Rest::Sleep(timeout) => {
                     self.core_loop.sleeping(now + timeout);
-                    self.core_loop.port_mut().park(timeout, self.mailbox.waker())?;
+                    self.core_loop.port_mut().park(timeout.into(), self.mailbox.waker())?;
                 }
                 Rest::Spin if !turn.is_busy() => (0..PAUSES).for_each(|_| core::hint::spin_loop()),
                 Rest::Spin => {}

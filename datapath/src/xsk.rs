@@ -487,7 +487,7 @@ mod tests {
         let error = bind_patiently(begin + limit, slow).expect_err("never free");
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
         let took = Clock.now().since(begin);
-        assert!(took >= limit, "{took:?}");
+        assert!(took >= limit.into(), "{took:?}");
 
         let mut tries = 0;
         let refused = || {

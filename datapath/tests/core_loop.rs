@@ -105,7 +105,7 @@ fn core<A: App>(host: u8, rings: Rings, app: A) -> Core<A> {
     config.addresses = vec![Cidr { address: [10, 0, 0, host].into(), prefix: 24 }];
     config.max_connections = 64;
     config.max_time_wait = 64;
-    config.time_wait = Duration::from_millis(10);
+    config.time_wait = Duration::from_millis(10).into();
     let pool = FramePool::new(HeapMemory::new(FRAMES, 2048));
     CoreLoop::new(MemPort::new(rings), Stack::new(config, pool), app)
 }

@@ -198,7 +198,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         Some(error) => Err(running.fail(error)),
     };
     // The cores have ended: all that come have come.
-    let mut report = Report::new((2 * options.timeout).max(Duration::from_secs(60)));
+    let mut report = Report::new((2 * options.timeout).max(Duration::from_secs(60)).into());
     reports.try_iter().for_each(|core| report.merge(&core));
     let outcome = result::Outcome { options, remote, report: &report, facts: &facts, interrupted };
     outcome.print();
@@ -248,7 +248,7 @@ fn plan(options: &Options, link: &Link) -> Result<Plan, Failure> {
     plan.lanes.truncate(options.connections as usize);
     let each = options.connections.div_ceil(plan.lanes.len() as u32);
     plan.stack.max_connections = each * 2 + PARTING;
-    plan.stack.time_wait = TIME_WAIT;
+    plan.stack.time_wait = TIME_WAIT.into();
     if let Some(secret) = secret(&link.name) {
         plan.stack.secret = secret;
     }
@@ -300,8 +300,8 @@ fn jobs(
                 pace: options.rate.0,
                 cores: cores.into(),
                 place: place.into(),
-                duration: options.duration,
-                timeout: options.timeout,
+                duration: options.duration.into(),
+                timeout: options.timeout.into(),
                 payload: Arc::clone(&payload),
                 fresh: options.new_connection_per_request,
                 slots: plan.stack.max_connections,

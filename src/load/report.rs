@@ -86,7 +86,7 @@ impl Report {
     /// # Panics
     /// If `longest` is shorter than 2 ns.
     pub fn new(longest: Duration) -> Self {
-        let most = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX / 2);
+        let most = longest.as_nanos().min(u64::MAX / 2);
         Self {
             latency: Histogram::new_with_bounds(1, most, DIGITS).expect("bounds that fit each other"),
             requests: 0,
@@ -102,7 +102,7 @@ impl Report {
 
     pub(super) fn answered(&mut self, latency: Duration) {
         self.requests += 1;
-        self.latency.saturating_record(latency.as_nanos() as u64);
+        self.latency.saturating_record(latency.as_nanos());
     }
 
     pub(super) fn failed(&mut self, how: Failed, count: u64) {

@@ -45,7 +45,7 @@ impl Schedule {
         }
         // The first number whose time isn't before: time_of(n) ≥ time.
         let nanos = time.since(self.start).as_nanos();
-        let all = (nanos * u128::from(self.rate)).div_ceil(1_000_000_000) as u64;
+        let all = (u128::from(nanos) * u128::from(self.rate)).div_ceil(1_000_000_000) as u64;
         let first = all.saturating_sub(self.place).div_ceil(self.cores).saturating_sub(1).max(self.next);
         let before = self.next;
         self.next = first;
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_rate_is_kept_for_ever_without_drift() {
         let mut schedule = Schedule::new(START, 3, 1, 0);
-        let times: Vec<u64> = (0..4).map(|_| schedule.take().since(START).as_nanos() as u64).collect();
+        let times: Vec<u64> = (0..4).map(|_| schedule.take().since(START).as_nanos()).collect();
         assert_eq!(times, [0, 333_333_333, 666_666_666, 1_000_000_000]);
         let mut schedule = Schedule::new(START, 700_001, 1, 0);
         let passed = schedule.skip_until(START + Duration::from_secs(1000));

@@ -51,7 +51,7 @@ use conn::StackConn;
 use control::RateLimit;
 use news::Outbox;
 use opener::StackOpener;
-use receive::Arrivals;
+use receive::Arrival;
 
 /// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
 const TICK_SHIFT: u32 = 17;
@@ -135,7 +135,7 @@ pub struct Stack<M> {
     /// Finished frames that belong to no connection.
     control: VecDeque<FrameSlice>,
     /// Frames of the batch that are read and not acted on.
-    arrivals: Arrivals,
+    arrivals: Vec<Arrival>,
     /// Connections whose application has to be called.
     dirty: Vec<u32>,
     /// Connections that may have something to send.
@@ -178,7 +178,7 @@ impl<M: Memory> Stack<M> {
             wheel: TimerWheel::new(max, TICK_SHIFT),
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
-            arrivals: Arrivals::new(),
+            arrivals: Vec::with_capacity(receive::AHEAD),
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
             starved: VecDeque::new(),

@@ -22,6 +22,7 @@ mod limits;
 mod output;
 mod pace;
 pub(crate) mod path_mtu;
+mod plain;
 pub mod rate;
 pub(crate) mod reassembly;
 mod recovery;
@@ -463,22 +464,12 @@ impl Tcb {
     /// Reads something of each cache line that most segments need, so that all of them are near.
     #[inline]
     pub(crate) fn touch(&self) -> u64 {
-        let early = [
-            u32::from(self.tuple.local_port),
-            self.snd.una.0,
-            self.rcv.nxt.0,
-            self.send.frames(),
-            self.recv.bytes(),
-        ];
-        let times = [
-            self.last_heard,
-            self.timers.deadline(TimerKind::App),
-            self.hop.fresh_until,
-            self.path.raise_at(),
-        ];
-        let late = [self.recovery.touch(), self.congestion.cwnd(), self.congestion.ssthresh()];
-        let words = early.into_iter().chain(late).map(u64::from);
-        words.chain(times.map(Instant::as_nanos)).fold(0, core::ops::BitXor::bitxor)
+        let early = u32::from(self.tuple.local_port) ^ self.snd.una.0 ^ self.rcv.nxt.0;
+        let middle = self.send.frames() ^ self.recv.bytes();
+        let late = self.recovery.touch() ^ self.congestion.cwnd() ^ self.congestion.ssthresh();
+        let times = self.last_heard.as_nanos() ^ self.timers.deadline(TimerKind::App).as_nanos();
+        let more = self.hop.fresh_until.as_nanos() ^ self.path.raise_at().as_nanos();
+        u64::from(early ^ middle ^ late) ^ times ^ more
     }
 
     /// Moves to `state`, keeping the counts.
@@ -543,10 +534,13 @@ impl Tcb {
         if !self.state.can_send() || self.fin_queued {
             return 0;
         }
-        let by_octets = config.send_buffer.saturating_sub(self.send.bytes()) / u32::from(self.snd.mss);
+        let (octets, mss) = (config.send_buffer.saturating_sub(self.send.bytes()), u32::from(self.snd.mss));
         let by_frames = pool.fair_share().saturating_sub(self.send.frames());
         let least = SEND_CHUNKS_MIN.saturating_sub(self.send.frames());
-        by_octets.min(by_frames).max(least)
+        // Asked several times a segment, and a division takes as long as all the rest of it.
+        let enough = u64::from(octets) >= u64::from(by_frames) * u64::from(mss);
+        let room = if enough { by_frames } else { octets / mss };
+        room.max(least)
     }
 
     /// The next octets in order.

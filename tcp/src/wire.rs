@@ -23,6 +23,7 @@ pub mod ip;
 mod ipv4;
 mod ipv6;
 mod options;
+pub(crate) mod plain;
 pub mod tcp;
 
 #[cfg(test)]
@@ -153,6 +154,12 @@ fn be16(from: &[u8], at: usize) -> u16 {
 #[inline]
 fn be32(from: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]])
+}
+
+/// The `N` octets in front of `end`, to be written.
+#[inline]
+fn in_front<const N: usize>(frame: &mut [u8], end: usize) -> &mut [u8; N] {
+    frame[..end].last_chunk_mut().expect("headers have room in front of what they carry")
 }
 
 /// Writes a field at `at`.

@@ -1,7 +1,5 @@
 //! byway inside the test's own process: one queue of an interface, with an application of the test's.
 
-use std::time::Duration;
-
 use byway_bpf::{AttachMode, Steering};
 use byway_datapath::clock::Clock;
 use byway_datapath::config::{Config as Datapath, Rings};
@@ -15,6 +13,7 @@ use byway_lab::{BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6};
 use byway_tcp::app::App;
 use byway_tcp::frame::FramePool;
 use byway_tcp::stack::{Cidr, Config as StackConfig, Stack};
+use byway_tcp::time::Duration;
 
 /// Longest sleep: how soon it is seen that the test has had enough.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -66,7 +65,7 @@ impl<A: App> Inside<A> {
             if let Rest::Sleep(timeout) = idle.after(turn, now, self.core.next_deadline()) {
                 let timeout = timeout.min(LOOK_EVERY);
                 self.core.sleeping(now + timeout);
-                self.core.port_mut().park(timeout, &waker).expect("parks");
+                self.core.port_mut().park(timeout.into(), &waker).expect("parks");
             }
         }
         self.core.assert_conserved();

@@ -363,7 +363,7 @@ impl Connection {
                 shared.counters.tcp_estab_resets += 1;
                 shared.counters.tcp_out_rsts += 1;
                 // Then closing the socket resets the connection. If that can't be had, FIN has to do.
-                let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+                let _ = sockopt::set_socket_linger(&self.socket, Some(core::time::Duration::ZERO));
             }
             Closed::Reset | Closed::Unreachable => shared.counters.tcp_estab_resets += 1,
         }

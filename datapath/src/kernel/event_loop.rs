@@ -179,7 +179,7 @@ impl<A: App> EventLoop<A> {
     fn wait(&mut self, until: Instant) -> Result<(), Error> {
         let timeout = (until != Instant::NEVER).then(|| {
             let left = if until == Instant::ZERO { Duration::ZERO } else { until.since(Clock.now()) };
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: (left.as_nanos() % 1_000_000_000) as i64 }
         });
         self.events.clear();
         self.shared.sockets.waits += 1;

@@ -45,8 +45,8 @@ impl Connection {
 /// Keepalive in the kernel's units: whole seconds and their bounds (net/ipv4/tcp.c: MAX_TCP_KEEPIDLE and its like).
 pub(super) fn set_keepalive(socket: impl AsFd, keepalive: Option<Keepalive>) -> Result<(), Errno> {
     let seconds = |duration: Duration| {
-        let up = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-        Duration::from_secs(up.clamp(1, 32_767))
+        let up = duration.as_nanos().div_ceil(1_000_000_000);
+        core::time::Duration::from_secs(up.clamp(1, 32_767))
     };
     if let Some(Keepalive { idle, interval, probes }) = keepalive {
         sockopt::set_tcp_keepidle(&socket, seconds(idle))?;

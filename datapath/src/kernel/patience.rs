@@ -44,6 +44,6 @@ impl Connection {
         let waiting: usize = self.queue.iter().map(Chunk::len).sum();
         let taken = u128::from(self.sent - before);
         self.paced = (now, self.sent);
-        waiting as u128 * watched.as_millis() > taken * patience.as_millis()
+        waiting as u128 * u128::from(watched.as_millis()) > taken * u128::from(patience.as_millis())
     }
 }

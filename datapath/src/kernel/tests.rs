@@ -199,8 +199,8 @@ fn options_reach_the_socket() {
     assert_eq!(sockopt::ip_tos(socket), Ok(46 << 2));
     assert_eq!(sockopt::socket_keepalive(socket), Ok(true));
     // The kernel counts whole seconds.
-    assert_eq!(sockopt::tcp_keepidle(socket), Ok(Duration::from_secs(2)));
-    assert_eq!(sockopt::tcp_keepintvl(socket), Ok(Duration::from_secs(7)));
+    assert_eq!(sockopt::tcp_keepidle(socket), Ok(Duration::from_secs(2).into()));
+    assert_eq!(sockopt::tcp_keepintvl(socket), Ok(Duration::from_secs(7).into()));
     assert_eq!(sockopt::tcp_keepcnt(socket), Ok(3));
     assert_eq!(sockopt::tcp_user_timeout(socket), Ok(9_000));
 }

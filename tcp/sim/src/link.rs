@@ -185,7 +185,7 @@ impl Link {
     }
 
     fn octets_in(&self, time: Duration) -> u64 {
-        (time.as_nanos() * u128::from(self.spec.rate) / 8_000_000_000) as u64
+        (u128::from(time.as_nanos()) * u128::from(self.spec.rate) / 8_000_000_000) as u64
     }
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn chance(rng: &mut SmallRng, share: f64) -> bool {
 }
 
 fn uniform(rng: &mut SmallRng, up_to: Duration) -> Duration {
-    match up_to.as_nanos() as u64 {
+    match up_to.as_nanos() {
         0 => Duration::ZERO,
         nanos => Duration::from_nanos(rng.random_range(0..nanos)),
     }

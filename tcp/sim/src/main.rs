@@ -45,7 +45,8 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { choices: Choices { congestion: arguments.congestion }, fault: None };
+    let options =
+        Options { choices: Choices { congestion: arguments.congestion, ..Choices::default() }, fault: None };
     match arguments.seed {
         Some(seed) => replay(seed, &arguments, &options).unwrap_or_else(|error| {
             eprintln!("byway-sim: {error}");

@@ -88,6 +88,8 @@ pub struct Scenario {
 pub struct Choices {
     /// Every host's congestion control; each draws its own if it isn't given.
     pub congestion: Option<Algorithm>,
+    /// Without header prediction.
+    pub unpredicted: bool,
 }
 
 impl Scenario {
@@ -130,6 +132,7 @@ impl Scenario {
         for host in &mut scenario.hosts {
             let drawn = Algorithm::ALL[dice.below(Algorithm::ALL.len())];
             host.config.congestion = choices.congestion.unwrap_or(drawn);
+            host.config.prediction = !choices.unpredicted;
         }
         scenario.strips_sack = dice.one_in(12);
         scenario.changes.sort_by_key(|&(at, _)| at);
@@ -243,7 +246,7 @@ impl Dice {
         let server = (client + 1 + self.below(hosts - 1)) % hosts;
         let (kind, scripts) = self.scripts(budget);
         let refused = kind == "refused";
-        let latest = heals.min(Duration::from_secs(3)).as_micros() as u64;
+        let latest = heals.min(Duration::from_secs(3)).as_micros();
         Flow {
             kind,
             client,
@@ -414,7 +417,7 @@ impl Dice {
             9 => self.outages(scenario),
             10 => {
                 let host = self.below(scenario.hosts.len());
-                let at = self.micros(1, scenario.heals.as_micros() as u64);
+                let at = self.micros(1, scenario.heals.as_micros());
                 scenario.changes.push((at, Change::Stall(host, self.micros(1_000, 2_000_000))));
                 "a host that stalls"
             }
@@ -445,7 +448,7 @@ impl Dice {
     fn mtu_changes(&mut self, scenario: &mut Scenario) -> &'static str {
         let smallest = if scenario.flows.iter().any(|flow| flow.v6) { 1280 } else { 576 };
         for _ in 0..1 + self.skewed(0, 3) {
-            let at = self.micros(1, scenario.heals.as_micros() as u64);
+            let at = self.micros(1, scenario.heals.as_micros());
             let mtu = if self.one_in(2) { 1500 } else { self.log(smallest, 1501) as usize };
             scenario.changes.push((at, Change::Mtu(mtu)));
         }

@@ -34,6 +34,20 @@ fn p7_same_seed_same_octets() {
     }
 }
 
+/// Header prediction is a shorter way to the same octets, at the same nanosecond.
+#[test]
+fn p7_prediction_changes_nothing_but_the_work() {
+    let digest = |seed, unpredicted| {
+        let choices = Choices { unpredicted, ..Choices::default() };
+        let mut digest = Digest::default();
+        one(seed, &Options { choices, ..Options::default() }, &mut digest).expect("a good run");
+        (digest.value(), digest.frames)
+    };
+    for seed in 0..150 {
+        assert_eq!(digest(seed, false), digest(seed, true), "seed {seed}");
+    }
+}
+
 /// What the simulator is for has to happen in it: each kind of weather and of connection, on both topologies.
 #[test]
 fn the_first_five_hundred_seeds_contain_everything() {

@@ -137,6 +137,8 @@ pub struct Config {
     /// answers reach this stack. With several queues and `None`, an answer may reach another core, which
     /// resets it: such a connect succeeds in one of as many tries as there are queues.
     pub rss: Option<Rss>,
+    /// Header prediction: most segments take a shorter way to the same end. Off only to show that it is the same.
+    pub prediction: bool,
 }
 
 impl Config {
@@ -176,6 +178,7 @@ impl Config {
             send_buffer: 8 << 20,
             congestion: Algorithm::default(),
             rss: None,
+            prediction: true,
         }
     }
 

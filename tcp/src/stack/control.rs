@@ -46,7 +46,7 @@ impl RateLimit {
 
     /// Whether one more answer is allowed now.
     pub(super) fn allow(&mut self, now: Instant) -> bool {
-        let passed = now.since(self.at).as_nanos().min(1_000_000_000) as u64;
+        let passed = now.since(self.at).as_nanos().min(1_000_000_000);
         self.at = now;
         self.tokens = (self.tokens + passed * self.per_second).min(self.burst * 1_000_000_000);
         let allowed = self.tokens >= 1_000_000_000;

@@ -56,7 +56,7 @@ impl<M: Memory> Stack<M> {
     pub(super) fn receive_foreign(&mut self, chunk: Chunk, now: Instant) {
         match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
             Ok(Packet { link, body: Body::Tcp(ip, seg) }) if self.find(&tuple_of(&ip, &seg)).is_some() => {
-                self.receive_tcp(&link, &ip, &seg, chunk, None, now);
+                self.receive_tcp(&link, &ip, &seg, chunk, now);
             }
             _ => self.pool.release(chunk),
         }
@@ -73,7 +73,7 @@ impl<M: Memory> Stack<M> {
                         self.tell_segment(&chunk, now);
                         return self.discard(chunk, DropReason::NoListener);
                     }
-                    self.receive_tcp(&link, &ip, &seg, chunk, None, now);
+                    self.receive_tcp(&link, &ip, &seg, chunk, now);
                 }
                 Body::Icmpv4(ip) => self.receive_icmpv4(&link, &ip, chunk, now),
                 Body::Icmpv6(ip) => self.receive_icmpv6(&link, &ip, chunk, now),

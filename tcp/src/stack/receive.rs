@@ -9,29 +9,25 @@ use crate::tcb::Tcb;
 use crate::tcb::state::State;
 use crate::time::Instant;
 use crate::time_wait::Verdict;
+use crate::wire::plain::{self, Plain};
 use crate::wire::tcp::Segment;
-use crate::wire::{Body, Packet, ethernet, ip};
+use crate::wire::{self, Body, Packet, ethernet, ip};
 
 /// Frames that are read ahead of the first that is acted on: enough that what the processor fetches for the last
 /// overlaps with what it fetches for the first, and few enough that all of it stays in the first-level cache.
-const AHEAD: usize = 32;
+pub(super) const AHEAD: usize = 32;
 
 /// So many connections' memory is never far: half a MiB, of a second-level cache of one or two.
 const NEAR: usize = 512;
 
-/// Frames that are read and not acted on.
-#[derive(Debug, Default)]
-pub(super) struct Arrivals {
-    packets: Vec<Packet>,
-    /// Of each packet its frame, and the slot that its connection seems to be in. Frames before it may change that.
-    frames: Vec<(Chunk, Option<u32>)>,
-}
-
-impl Arrivals {
-    /// With all the memory that a batch takes.
-    pub(super) fn new() -> Self {
-        Self { packets: Vec::with_capacity(AHEAD), frames: Vec::with_capacity(AHEAD) }
-    }
+/// A frame that is read and not acted on.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    chunk: Chunk,
+    /// What it says, if that can be told at once.
+    plain: Option<Plain>,
+    /// The slot that its connection seems to be in. Frames before it may change that.
+    hint: Option<u32>,
 }
 
 impl<M: Memory> Stack<M> {
@@ -53,33 +49,35 @@ impl<M: Memory> Stack<M> {
             self.counters.frames_in += 1;
             self.counters.octets_in += u64::from(slice.len);
             let chunk = self.pool.received(slice);
-            match crate::wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
-                Ok(packet) => {
-                    arrivals.packets.push(packet);
-                    arrivals.frames.push((chunk, None));
-                }
-                Err(reason) => self.discard(chunk, reason),
-            }
+            let plain = if self.config.prediction {
+                plain::read(self.pool.bytes(&chunk), self.config.mac)
+            } else {
+                None
+            };
+            arrivals.push(Arrival { chunk, plain, hint: None });
         }
         if self.slots.len() > NEAR {
             self.fetch(&mut arrivals);
         }
-        for (packet, (chunk, hint)) in arrivals.packets.iter().zip(arrivals.frames.drain(..)) {
-            self.act(packet, chunk, hint, now);
+        for Arrival { chunk, plain, hint } in arrivals.drain(..) {
+            let chunk = match &plain {
+                Some(plain) => self.receive_plain(plain, chunk, hint, now),
+                None => Some(chunk),
+            };
+            if let Some(chunk) = chunk {
+                self.receive_any(chunk, now);
+            }
         }
-        arrivals.packets.clear();
         self.arrivals = arrivals;
     }
 
-    /// Touches what the packets' connections will need: first what the table says of where they are, then what they
+    /// Touches what the segments' connections will need: first what the table says of where they are, then what they
     /// say of where their frames are.
-    fn fetch(&self, arrivals: &mut Arrivals) {
-        for (packet, (_, hint)) in arrivals.packets.iter().zip(&mut arrivals.frames) {
-            if let Body::Tcp(ip, seg) = &packet.body {
-                *hint = self.flows.guess(&FourTuple::of(ip, seg));
-            }
+    fn fetch(&self, arrivals: &mut [Arrival]) {
+        for arrival in arrivals.iter_mut() {
+            arrival.hint = arrival.plain.as_ref().and_then(|plain| self.flows.guess(&plain.tuple));
         }
-        let hints = || arrivals.frames.iter().filter_map(|&(_, hint)| hint);
+        let hints = || arrivals.iter().filter_map(|arrival| arrival.hint);
         let mut touched = 0;
         for index in hints() {
             touched ^= self.slots[index as usize].tcb.as_ref().map_or(0, Tcb::touch);
@@ -92,10 +90,40 @@ impl<M: Memory> Stack<M> {
         core::hint::black_box(touched);
     }
 
-    fn act(&mut self, packet: &Packet, chunk: Chunk, hint: Option<u32>, now: Instant) {
+    /// A plain segment for an established connection; the chunk comes back if there is none.
+    #[inline]
+    fn receive_plain(
+        &mut self,
+        plain: &Plain,
+        chunk: Chunk,
+        hint: Option<u32>,
+        now: Instant,
+    ) -> Option<Chunk> {
+        let hint = hint.filter(|&index| self.slots[index as usize].is_of(&plain.tuple));
+        let Some(index) = hint.or_else(|| self.find(&plain.tuple)) else { return Some(chunk) };
+        let Some((tcb, mut ctx)) = self.tcb(index, now) else { return Some(chunk) };
+        if tcb.state != State::Established {
+            return Some(chunk);
+        }
+        ctx.counters.tcp_in_segs += 1;
+        if let Err(chunk) = tcb.take_plain(plain, chunk, &mut ctx) {
+            tcb.input_established(&plain.into(), chunk, &mut ctx);
+        }
+        self.after_input(index);
+        None
+    }
+
+    fn receive_any(&mut self, chunk: Chunk, now: Instant) {
+        match wire::parse(self.pool.bytes(&chunk), self.config.checksums) {
+            Ok(packet) => self.act(&packet, chunk, now),
+            Err(reason) => self.discard(chunk, reason),
+        }
+    }
+
+    fn act(&mut self, packet: &Packet, chunk: Chunk, now: Instant) {
         let link = &packet.link;
         match &packet.body {
-            Body::Tcp(ip, seg) => self.receive_tcp(link, ip, seg, chunk, hint, now),
+            Body::Tcp(ip, seg) => self.receive_tcp(link, ip, seg, chunk, now),
             Body::Fragment(ip, fragment) => self.receive_fragment(link, ip, fragment, chunk, now),
             Body::Arp(arp) => self.receive_arp(link, arp, chunk, now),
             Body::Icmpv4(ip) => self.receive_icmpv4(link, ip, chunk, now),
@@ -109,12 +137,10 @@ impl<M: Memory> Stack<M> {
         ip: &ip::Header,
         seg: &Segment,
         chunk: Chunk,
-        hint: Option<u32>,
         now: Instant,
     ) {
         let tuple = FourTuple::of(ip, seg);
-        let hint = hint.filter(|&index| self.slots[index as usize].is_of(&tuple));
-        let index = hint.or_else(|| self.find(&tuple));
+        let index = self.find(&tuple);
         // A connection's addresses were looked at when it was opened.
         let ours = if index.is_some() { self.check_link(link) } else { self.check_ours(link, ip) };
         if let Err(reason) = ours {
@@ -156,24 +182,31 @@ impl<M: Memory> Stack<M> {
         // Ethernet padding and the like end here: the chunk is the IP packet's octets.
         chunk.truncate(ip.payload.0 + ip.payload.1);
         let reset = tcb.input(seg, chunk, &mut ctx);
-        if tcb.wants_room && (tcb.send.is_empty() || tcb.send_room(ctx.pool, ctx.config) >= ROOM_LOW) {
+        let established = tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog);
+        let tuple = tcb.tuple;
+        if established {
+            self.half_open_done(&tuple);
+        }
+        if reset {
+            self.reset_for(link, &tuple, seg, now);
+        }
+        self.after_input(index);
+    }
+
+    /// What a segment leads to: the application's turn, if it has news, and the output's.
+    #[inline]
+    fn after_input(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        let Some(tcb) = &mut slot.tcb else { return };
+        if tcb.wants_room && (tcb.send.is_empty() || tcb.send_room(&self.pool, &self.config) >= ROOM_LOW) {
             tcb.wants_room = false;
             tcb.ready.writable = true;
         }
-        let news = tcb.has_news();
-        let established = tcb.state != State::SynReceived && core::mem::take(&mut tcb.in_backlog);
-        if established || reset {
-            let tuple = tcb.tuple;
-            if established {
-                self.half_open_done(&tuple);
-            }
-            if reset {
-                self.reset_for(link, &tuple, seg, now);
-            }
+        if tcb.has_news() && !core::mem::replace(&mut slot.dirty, true) {
+            self.dirty.push(index);
         }
-        if news {
-            self.mark_dirty(index);
+        if !core::mem::replace(&mut slot.output, true) {
+            self.output.push_back(index);
         }
-        self.schedule_output(index);
     }
 }

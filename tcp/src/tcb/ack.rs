@@ -111,7 +111,7 @@ impl Tcb {
     }
 
     /// FIN may have been acknowledged; the retransmission timer starts anew (RFC 6298 §5.2, 5.3).
-    fn after_progress<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
+    pub(super) fn after_progress<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
         if self.fin_sent && ack == self.snd.nxt {
             self.fin_acknowledged(ctx);
         }

@@ -56,7 +56,7 @@ const PACED_RTT_MIN: Duration = Duration::from_millis(2);
 fn window_rate(cwnd: u32, ssthresh: u32, min_rtt: Option<Duration>) -> Option<u64> {
     let min_rtt = min_rtt.filter(|rtt| *rtt >= PACED_RTT_MIN)?;
     let percent = if cwnd < ssthresh / 2 { 200 } else { 120 };
-    Some(u64::from(cwnd) * percent * 10_000 / min_rtt.as_micros() as u64)
+    Some(u64::from(cwnd) * percent * 10_000 / min_rtt.as_micros())
 }
 
 /// Where loss recovery stands (Linux's `CA` states, without Disorder).
@@ -253,6 +253,14 @@ macro_rules! each {
             Controller::Bbr($it) => $call,
         }
     };
+}
+
+impl Controller {
+    /// Whether it has a [`sampler`](Congestion::sampler).
+    #[inline]
+    pub(super) fn samples(&self) -> bool {
+        matches!(self, Self::Bbr(_))
+    }
 }
 
 impl Congestion for Controller {

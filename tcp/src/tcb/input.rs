@@ -58,6 +58,13 @@ impl Tcb {
         false
     }
 
+    /// The same in ESTABLISHED, where none is answered with RST.
+    pub(crate) fn input_established<M: Memory>(&mut self, seg: &Segment, chunk: Chunk, ctx: &mut Ctx<'_, M>) {
+        debug_assert_eq!(self.state, State::Established);
+        let reset = self.input(seg, chunk, ctx);
+        debug_assert!(!reset);
+    }
+
     /// Whether a segment out of place is answered now. Limited per connection, so that nobody learns anything
     /// from another connection's answers (RFC 5961 §7, T8). Text and FIN always are: their sender waits.
     fn may_challenge(&mut self, seg: &Segment, now: Instant) -> bool {
@@ -259,7 +266,7 @@ impl Tcb {
             chunk.truncate(len);
             let nxt = self.rcv.nxt;
             self.take_payload(text_start(seg), chunk, ctx);
-            self.tune_window(seg, self.rcv.nxt.since(nxt), ctx);
+            self.tune_window(seg.options.timestamps, len, self.rcv.nxt.since(nxt), ctx);
         }
         self.check_fin(ctx);
     }

@@ -233,6 +233,7 @@ impl Tcb {
         self.holding = Holding { una: self.snd.una, end: self.send.end(), at: now };
         // All gone that was there: nothing to complain of, however long ago that was.
         let (gone, held) = (self.snd.una.since(una), end.since(una));
-        gone < held && passed.as_nanos() * u128::from(held) > patience.as_nanos() * u128::from(gone)
+        let share = |time: Duration, octets: u32| u128::from(time.as_nanos()) * u128::from(octets);
+        gone < held && share(passed, held) > share(patience, gone)
     }
 }

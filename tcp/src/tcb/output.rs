@@ -220,14 +220,18 @@ impl Tcb {
         if !self.fit_to_path(index, ctx) {
             return false;
         }
-        let octets = match self.next_segment(index, ctx) {
-            Next::Wait => return false,
-            Next::Part(octets) => octets,
-            Next::Send => ctx.pool.meta(index).len,
-        };
+        let next = self.next_segment(index, ctx);
+        if matches!(next, Next::Wait) {
+            return false;
+        }
         self.owed.override_sws = false;
         self.owed.part_again = false;
-        self.emit_data(index, octets, out, ctx);
+        let meta = *ctx.pool.meta(index);
+        match next {
+            Next::Send if self.is_plain(&meta, ctx.config) => self.emit_plain(index, &meta, out, ctx),
+            Next::Part(octets) => self.emit_data(index, octets, out, ctx),
+            _ => self.emit_data(index, meta.len, out, ctx),
+        }
         true
     }
 
@@ -296,7 +300,7 @@ impl Tcb {
         let envelope = self.envelope(ecn, ctx);
         let frame = ctx.pool.frame_mut(index);
         let known = whole && meta.aux != NONE;
-        let sum = if known { meta.aux } else { checksum::sum(&frame[payload.clone()]) };
+        let sum = if known { u64::from(meta.aux) } else { checksum::sum(&frame[payload.clone()]) };
         let from = write_headers(&header, &envelope, frame, payload.clone(), sum);
         ctx.pool.transmit_parked(index);
         push(out, ctx, index, from, payload.end);
@@ -315,10 +319,13 @@ impl Tcb {
             self.owed.fin = false;
         }
         self.after_sending(reached, ctx);
+        if meta.sent > 0 {
+            self.recovery.sent_again(self.snd.nxt);
+        }
     }
 
     /// SND.NXT, the retransmission timer, and the ACK that rode along.
-    fn after_sending<M>(&mut self, reached: SeqNumber, ctx: &mut Ctx<'_, M>) {
+    pub(super) fn after_sending<M>(&mut self, reached: SeqNumber, ctx: &mut Ctx<'_, M>) {
         // What runs with nothing out has only stood in for a next hop to be found.
         let first = self.snd.una == self.snd.nxt;
         if first {
@@ -529,7 +536,7 @@ fn write_headers(
     envelope: &Envelope,
     frame: &mut [u8],
     payload: core::ops::Range<usize>,
-    sum: u32,
+    sum: u64,
 ) -> usize {
     let &Envelope { link, src, dst, traffic_class, hop_limit } = envelope;
     let end = payload.end;
@@ -538,7 +545,7 @@ fn write_headers(
     link.emit(frame, at)
 }
 
-fn push<M>(out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>, index: u32, from: usize, to: usize) {
+pub(super) fn push<M>(out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>, index: u32, from: usize, to: usize) {
     ctx.counters.tcp_out_segs += 1;
     out.push(FrameSlice { index, offset: from as u16, len: (to - from) as u16 });
 }

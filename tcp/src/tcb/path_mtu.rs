@@ -60,6 +60,12 @@ pub(super) struct PathMtu {
 }
 
 impl PathMtu {
+    /// Nothing is being tried, nor will be.
+    #[inline]
+    pub(super) fn is_settled(&self) -> bool {
+        self.raise_at == Instant::NEVER
+    }
+
     pub(super) fn new(full: u16) -> Self {
         Self {
             mtu: u16::MAX,

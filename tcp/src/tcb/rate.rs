@@ -70,7 +70,7 @@ pub struct LostSample {
 impl RateSample {
     /// Octets per second.
     pub fn octets_per_second(&self) -> u64 {
-        let micros = self.interval.as_micros().max(1) as u64;
+        let micros = self.interval.as_micros().max(1);
         u64::from(self.delivered) * 1_000_000 / micros
     }
 }

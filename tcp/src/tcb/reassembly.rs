@@ -200,6 +200,13 @@ impl Reassembly {
         }
     }
 
+    /// Appends what comes next, without a hole anywhere.
+    #[inline]
+    pub(crate) fn append_next<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk, frames_max: u32) {
+        debug_assert!(!self.has_holes() && !chunk.is_empty());
+        self.append_frame(pool, chunk, frames_max);
+    }
+
     fn append_frame<M: Memory>(&mut self, pool: &mut FramePool<M>, chunk: Chunk, frames_max: u32) {
         self.bytes += chunk.len() as u32;
         if is_crowded(self.frames, self.bytes, frames_max) && pool.fits_behind(self.tail, &chunk) {

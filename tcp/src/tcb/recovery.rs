@@ -58,11 +58,14 @@ pub(super) struct Recovery {
     measured: bool,
     /// Segments that arrived twice.
     duplicated: u32,
+    /// SND.NXT when something was sent again last, if that is ahead of SND.UNA: then an acknowledgement may be for an
+    /// earlier transmission.
+    again: SeqNumber,
 }
 
 impl Recovery {
     pub(super) fn new(iss: SeqNumber) -> Self {
-        Self { rack: Rack::new(iss), ..Self::default() }
+        Self { rack: Rack::new(iss), again: iss, ..Self::default() }
     }
 
     /// Reads something, so that it is near.
@@ -103,10 +106,26 @@ impl Recovery {
         self.prr.on_send(octets);
     }
 
+    /// Something that is up to `nxt`, SND.NXT, was sent before, if only in part.
+    pub(super) fn sent_again(&mut self, nxt: SeqNumber) {
+        self.again = nxt;
+    }
+
     /// A segment goes out again. `timestamp` is the one it carries.
     pub(super) fn on_retransmit(&mut self, timestamp: Option<u32>) {
         self.now = false;
         self.undo.on_retransmit(timestamp);
+    }
+
+    /// Whether nothing is lost, sent again, or in doubt: whatever is out, from `una` on, was sent once.
+    #[inline]
+    pub(super) fn is_quiet(&self, una: SeqNumber) -> bool {
+        self.phase == Phase::Open
+            && self.again.leq(una)
+            && self.rack.fack().leq(una)
+            && self.duplicates == 0
+            && self.timeouts == 0
+            && self.probe.is_over()
     }
 }
 
@@ -237,6 +256,10 @@ impl Tcb {
         if news.delivered > 0 {
             self.recovery.timeouts = 0;
         }
+        if self.snd.una == self.snd.nxt {
+            // Or half the sequence space later it would be ahead again.
+            self.recovery.again = self.snd.una;
+        }
         // Without either the back-off stays (Karn's rule, RFC 6298 §5, RFC 9293 MUST-18).
         let echoed = if acked > 0 { self.echoed_rtt(seg, ctx.now) } else { None };
         if let Some(rtt) = news.rtt.or(echoed) {
@@ -261,7 +284,12 @@ impl Tcb {
 
     /// RFC 7661 §4.3: half of the window was in use, or it was in the way.
     fn window_was_used(&self, acked: u32) -> bool {
-        self.cwnd_limited || self.in_flight() + acked >= self.congestion.cwnd() / 2
+        self.window_was_used_by(self.in_flight() + acked)
+    }
+
+    /// The same for so many octets in flight.
+    pub(super) fn window_was_used_by(&self, flight: u32) -> bool {
+        self.cwnd_limited || flight >= self.congestion.cwnd() / 2
     }
 
     /// Acts on what an ACK told. `duplicate`: one of RFC 5681 §2.

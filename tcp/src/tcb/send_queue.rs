@@ -135,7 +135,7 @@ impl SendQueue {
         let len = chunk.len() as u32;
         // Here, where the payload is near: it was just written or received. Until it is sent, perhaps again, much may
         // lie between.
-        let sum = checksum::sum(pool.bytes(&chunk));
+        let sum = checksum::sum(pool.bytes(&chunk)) as u32;
         let index = pool.park(chunk, Owner::SendQueue);
         let meta = pool.meta_mut(index);
         (meta.seq, meta.aux) = (self.end.0, sum);
@@ -228,6 +228,79 @@ impl SendQueue {
         }
         self.leave_flight(pool, index);
         self.join_flight(pool, index, self.latest);
+    }
+
+    /// Whether whatever is out is out whole and neither [`SACKED`] nor [`LOST`].
+    #[inline]
+    pub(crate) fn is_plain<M: Memory>(&self, pool: &FramePool<M>) -> bool {
+        let whole = self.unsent == NONE || pool.meta(self.unsent).sent == 0;
+        self.sacked == 0 && self.lost == 0 && whole
+    }
+
+    /// The next frame to be sent is on its way, whole, for the first time.
+    pub(crate) fn sent_first<M: Memory>(&mut self, pool: &mut FramePool<M>, index: u32, at: u32) {
+        debug_assert_eq!(index, self.unsent);
+        let meta = pool.meta_mut(index);
+        (meta.sent, meta.flags) = (1, IN_FLIGHT);
+        (self.unsent, self.sent_last) = (meta.next, index);
+        let transmission = pool.transmission_mut(index);
+        (transmission.at, transmission.earlier, transmission.later) = (at, self.latest, NONE);
+        match self.latest {
+            NONE => self.earliest = index,
+            latest => pool.transmission_mut(latest).later = index,
+        }
+        self.latest = index;
+    }
+
+    /// Whether a frame ends at `end`, which is ahead of the first and not behind what was sent.
+    pub(crate) fn ends_at<M: Memory>(&self, pool: &FramePool<M>, end: SeqNumber) -> bool {
+        let mut at = self.head;
+        while at != self.unsent {
+            let meta = pool.meta(at);
+            let behind = SeqNumber(meta.seq) + u32::from(meta.len);
+            if end.leq(behind) {
+                return behind == end;
+            }
+            at = meta.next;
+        }
+        false
+    }
+
+    /// Frees the frames before `una`, where one of them ends. All that is out was sent once and in order, and is in
+    /// flight. When the last of those that are gone was sent.
+    pub(crate) fn acknowledge_whole<M: Memory>(
+        &mut self,
+        pool: &mut FramePool<M>,
+        una: SeqNumber,
+    ) -> Option<u32> {
+        let mut last = NONE;
+        while self.head != self.unsent {
+            let index = self.head;
+            let meta = pool.meta(index);
+            if una.leq(SeqNumber(meta.seq)) {
+                break;
+            }
+            debug_assert!(meta.sent == 1 && meta.flags == IN_FLIGHT, "{meta:?}");
+            self.bytes -= u32::from(meta.len);
+            self.head = meta.next;
+            self.frames -= 1;
+            last = index;
+            pool.release_index(index);
+        }
+        if last == NONE {
+            return None;
+        }
+        self.lost_from = NONE;
+        if self.head == NONE {
+            self.tail = NONE;
+        }
+        if self.head == self.unsent {
+            (self.sent_last, self.earliest, self.latest) = (NONE, NONE, NONE);
+        } else {
+            self.earliest = self.head;
+            pool.transmission_mut(self.head).earlier = NONE;
+        }
+        Some(pool.transmission(last).at)
     }
 
     /// Frees everything before `una`, and tells of each frame that arrived by that.
@@ -712,7 +785,7 @@ mod tests {
                 proptest::prop_assert_eq!(SeqNumber(meta.seq), seq);
                 if meta.aux != NONE {
                     let payload = usize::from(meta.start)..usize::from(meta.start + meta.len);
-                    proptest::prop_assert_eq!(meta.aux, checksum::sum(&pool.frame_mut(at)[payload]));
+                    proptest::prop_assert_eq!(u64::from(meta.aux), checksum::sum(&pool.frame_mut(at)[payload]));
                 }
                 seq += u32::from(meta.len);
                 lost += if meta.flags & LOST != 0 { u32::from(meta.len) } else { 0 };

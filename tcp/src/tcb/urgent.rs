@@ -34,8 +34,11 @@ impl Tcb {
 
     /// What was read isn't urgent any more.
     pub(super) fn urgent_was_read(&mut self) {
-        let read = self.next_read();
-        self.rcv.up = self.rcv.up.filter(|&up| read.lt(up));
+        if let Some(up) = self.rcv.up
+            && up.leq(self.next_read())
+        {
+            self.rcv.up = None;
+        }
     }
 
     pub(crate) fn urgent(&self) -> Option<u32> {

@@ -10,7 +10,6 @@ use super::{Ctx, Tcb, receive_share};
 use crate::frame::Memory;
 use crate::seq::SeqNumber;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::Segment;
 
 /// The window a connection starts with, and starts anew with after a pause: the largest that a SYN can offer. An
 /// initial window (RFC 6928) fits four times, so that it has grown before slow start needs more; and who opens many
@@ -90,13 +89,19 @@ impl Tuning {
 }
 
 impl Tcb {
-    /// Text of `seg` moved RCV.NXT by `octets`.
-    pub(super) fn tune_window<M>(&mut self, seg: &Segment, octets: u32, ctx: &Ctx<'_, M>) {
+    /// A segment with these timestamps and `len` octets of text moved RCV.NXT by `octets`.
+    pub(super) fn tune_window<M>(
+        &mut self,
+        timestamps: Option<(u32, u32)>,
+        len: usize,
+        octets: u32,
+        ctx: &Ctx<'_, M>,
+    ) {
         if octets == 0 {
             return;
         }
-        if let (Some(ts), Some((_, echo))) = (self.timestamps, seg.options.timestamps)
-            && seg.payload.1 >= WORTH_MEASURING
+        if let (Some(ts), Some((_, echo))) = (self.timestamps, timestamps)
+            && len >= WORTH_MEASURING
             && echo != self.tuning.echo
         {
             self.tuning.echo = echo;

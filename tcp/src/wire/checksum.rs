@@ -2,7 +2,8 @@
 //!
 //! Sums are taken over words in the machine's own byte order and swapped once at the end, which
 //! gives the same result (RFC 1071 §2 (B)); 64-bit words in 128-bit sums defer the carries (§2 (A)): an addition
-//! and a carry for eight octets, which the vectors of every x86-64 don't beat.
+//! and a carry for eight octets, which the vectors of every x86-64 don't beat. What is a number already, as a
+//! header's fields before they are written, is added as one: 32 bits of it are two words and the carry between them.
 
 use core::net::IpAddr;
 
@@ -10,9 +11,9 @@ use core::net::IpAddr;
 const BLOCK: usize = 32;
 
 /// The ones' complement sum of `octets` as big-endian 16-bit words, an odd last octet padded with
-/// zero. At most 0xffff, so that 65,536 results can be added up before a [`fold`].
+/// zero. At most 0xffff. Sums are added up, with each other and with 32-bit numbers, 2^31 of them before a [`fold`].
 #[inline]
-pub fn sum(octets: &[u8]) -> u32 {
+pub fn sum(octets: &[u8]) -> u64 {
     let (blocks, rest) = octets.as_chunks::<BLOCK>();
     // Four chains of additions, so that none waits for the one before.
     let mut sums = [0_u128; 4];
@@ -31,7 +32,7 @@ pub fn sum(octets: &[u8]) -> u32 {
         total += u128::from(u64::from_ne_bytes(*word));
     }
     total += u128::from(last_word(rest));
-    u32::from(u16::from_be(fold_wide(total)))
+    u64::from(u16::from_be(fold_wide(total)))
 }
 
 /// Fewer than eight octets, in the machine's order, padded with zeros.
@@ -72,47 +73,49 @@ fn fold_wide(total: u128) -> u16 {
 /// number of octets before the second: after an odd number, the second's octets trade places
 /// (RFC 1071 §2 (B)).
 #[inline]
-pub fn combine(first: u32, first_len: usize, second: u32) -> u32 {
+pub fn combine(first: u64, first_len: usize, second: u64) -> u64 {
     let second = fold(second);
-    u32::from(fold(first)) + u32::from(if first_len % 2 == 1 { second.swap_bytes() } else { second })
+    first + u64::from(if first_len % 2 == 1 { second.swap_bytes() } else { second })
 }
 
 /// Adds the carries back in: a 16-bit ones' complement sum.
 #[inline]
-pub fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
+pub fn fold(sum: u64) -> u16 {
+    let halves = (sum >> 32) + (sum & 0xffff_ffff);
+    let once = (halves >> 16) + (halves & 0xffff);
+    let twice = (once >> 16) + (once & 0xffff);
+    ((twice >> 16) + (twice & 0xffff)) as u16
 }
 
 /// The value of a header's checksum field, from the sum over everything else.
 #[inline]
-pub fn finish(sum: u32) -> u16 {
+pub fn finish(sum: u64) -> u16 {
     !fold(sum)
 }
 
 /// Whether a sum over octets that include a checksum field says that they arrived as sent.
 #[inline]
-pub fn is_valid(sum: u32) -> bool {
+pub fn is_valid(sum: u64) -> bool {
     fold(sum) == 0xffff
 }
 
 /// The sum over the pseudo-header of TCP (RFC 9293 §3.1) or ICMPv6 (RFC 8200 §8.1).
 /// `len` is the upper layer's length in octets, its header included.
 #[inline]
-pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u32 {
+pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> u64 {
     debug_assert_eq!(src.is_ipv4(), dst.is_ipv4(), "mixed address families");
-    let len = len as u32;
-    address(src) + address(dst) + u32::from(protocol) + (len & 0xffff) + (len >> 16)
+    address(src) + address(dst) + u64::from(protocol) + len as u64
 }
 
+/// The sum over an address.
 #[inline]
-fn address(ip: IpAddr) -> u32 {
+pub(super) fn address(ip: IpAddr) -> u64 {
     match ip {
-        IpAddr::V4(v4) => {
-            let bits = v4.to_bits();
-            (bits & 0xffff) + (bits >> 16)
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            [bits >> 96, bits >> 64, bits >> 32, bits].into_iter().map(|word| u64::from(word as u32)).sum()
         }
-        IpAddr::V6(v6) => v6.segments().into_iter().map(u32::from).sum(),
     }
 }
 
@@ -148,7 +151,7 @@ mod tests {
             octets in prop::collection::vec(any::<u8>(), 0..3000), skip in 0_usize..9,
         ) {
             let slice = &octets[skip.min(octets.len())..];
-            prop_assert_eq!(sum(slice), u32::from(naive(slice)));
+            prop_assert_eq!(sum(slice), u64::from(naive(slice)));
         }
 
         #[test]

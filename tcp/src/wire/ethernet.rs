@@ -7,7 +7,7 @@
 //!  └────────────┴────────────┴────┴─────┴────┴─────
 //! ```
 
-use super::{MacAddr, be16, octets, put};
+use super::{MacAddr, be16, in_front, octets, put};
 use crate::counters::DropReason;
 
 /// Ethertype of IPv4 (RFC 894).
@@ -132,17 +132,17 @@ impl Header {
     /// If `start < len()`.
     #[inline]
     pub fn emit(&self, frame: &mut [u8], start: usize) -> usize {
-        let at = start - self.len();
-        put(frame, at, self.dst.0);
-        put(frame, at + 6, self.src.0);
-        let mut field = at + 12;
-        for tag in self.vlan.as_slice() {
-            put(frame, field, tag.tpid.to_be_bytes());
-            put(frame, field + 2, tag.tci.to_be_bytes());
-            field += TAG_LEN;
+        let mut at = start - 2;
+        put(frame, at, self.ethertype.to_be_bytes());
+        for tag in self.vlan.as_slice().iter().rev() {
+            at -= TAG_LEN;
+            put(frame, at, tag.tpid.to_be_bytes());
+            put(frame, at + 2, tag.tci.to_be_bytes());
         }
-        put(frame, field, self.ethertype.to_be_bytes());
-        at
+        let addresses = in_front::<12>(frame, at);
+        put(addresses, 0, self.dst.0);
+        put(addresses, 6, self.src.0);
+        at - 12
     }
 
     /// The header of an answer: back to the sender, from us, with the same tags.
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "overflow")]
+    #[should_panic(expected = "room in front")]
     fn too_little_headroom_is_our_bug() {
         HEADER.emit(&mut [0; 64], 13);
     }

@@ -12,7 +12,7 @@ use core::net::Ipv4Addr;
 
 use super::fragment::Fragment;
 use super::ip::Header;
-use super::{be16, be32, checksum, octets, put};
+use super::{be16, be32, checksum, in_front, octets, put};
 use crate::counters::DropReason;
 
 /// Octets of a header without options.
@@ -52,8 +52,8 @@ pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>
     }
     // RFC 1122 §3.2.1.2: verify every header, discard silently.
     let options = &frame[at + MIN_LEN..at + header_len];
-    if !checksum::is_valid(checksum::sum(fixed) + if options.is_empty() { 0 } else { checksum::sum(options) })
-    {
+    let sum = (0..MIN_LEN).step_by(4).map(|at| u64::from(be32(fixed, at))).sum::<u64>();
+    if !checksum::is_valid(sum + if options.is_empty() { 0 } else { checksum::sum(options) }) {
         return Err(DropReason::IpChecksum);
     }
     if !options.is_empty() {
@@ -110,17 +110,16 @@ pub(super) fn emit(
 ) -> usize {
     let at = start - MIN_LEN;
     let total_len = u16::try_from(end - at).expect("a frame is shorter than 64 KiB");
-    let mut header = [0; MIN_LEN];
-    header[0] = 0x45;
-    header[1] = traffic_class;
-    put(&mut header, TOTAL_LEN, total_len.to_be_bytes());
-    put(&mut header, FRAGMENT, DONT_FRAGMENT.to_be_bytes());
-    header[TTL] = hop_limit;
-    header[PROTOCOL] = protocol;
-    put(&mut header, SRC, src.octets());
-    put(&mut header, DST, dst.octets());
-    let sum = checksum::finish(checksum::sum(&header));
-    put(&mut header, CHECKSUM, sum.to_be_bytes());
-    put(frame, at, header);
+    let first = u32::from_be_bytes([0x45, traffic_class, 0, 0]) | u32::from(total_len);
+    let place = u32::from(DONT_FRAGMENT);
+    let hops = u32::from_be_bytes([hop_limit, protocol, 0, 0]);
+    let (src, dst) = (src.to_bits(), dst.to_bits());
+    let sum = checksum::finish([first, place, hops, src, dst].into_iter().map(u64::from).sum());
+    let header = in_front::<MIN_LEN>(frame, start);
+    put(header, 0, first.to_be_bytes());
+    put(header, ID, place.to_be_bytes());
+    put(header, TTL, (hops | u32::from(sum)).to_be_bytes());
+    put(header, SRC, src.to_be_bytes());
+    put(header, DST, dst.to_be_bytes());
     at
 }

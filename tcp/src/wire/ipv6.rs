@@ -11,7 +11,7 @@ use core::net::Ipv6Addr;
 
 use super::fragment::{self, Fragment};
 use super::ip::Header;
-use super::{be16, be32, octets, put};
+use super::{be16, be32, in_front, octets, put};
 use crate::counters::DropReason;
 
 /// Octets of the fixed header.
@@ -136,14 +136,14 @@ pub(super) fn emit(
 ) -> usize {
     let at = start - FIXED_LEN;
     let payload_len = u16::try_from(end - start).expect("a frame is shorter than 64 KiB");
-    let mut header = [0; FIXED_LEN];
+    let header = in_front::<FIXED_LEN>(frame, start);
     header[0] = 0x60 | traffic_class >> 4;
     header[1] = traffic_class << 4;
-    put(&mut header, PAYLOAD_LEN, payload_len.to_be_bytes());
+    put(header, 2, [0; 2]);
+    put(header, PAYLOAD_LEN, payload_len.to_be_bytes());
     header[NEXT_HEADER] = protocol;
     header[HOP_LIMIT] = hop_limit;
-    put(&mut header, SRC, src.octets());
-    put(&mut header, DST, dst.octets());
-    put(frame, at, header);
+    put(header, SRC, src.octets());
+    put(header, DST, dst.octets());
     at
 }

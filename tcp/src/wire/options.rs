@@ -1,6 +1,6 @@
 //! TCP options (RFC 9293 §3.1, RFC 7323, RFC 2018): at most 40 octets, never trusted.
 
-use super::{be16, be32, put};
+use super::{be16, be32, checksum, put};
 use crate::seq::SeqNumber;
 
 const END: u8 = 0;
@@ -16,7 +16,10 @@ const MAX_LEN: usize = 40;
 /// Largest shift count (RFC 7323 §2.3): above it the window would exceed 2^30.
 const MAX_WINDOW_SCALE: u8 = 14;
 /// What nearly every segment of a connection with timestamps carries (RFC 7323 appendix A).
-const TIMESTAMPS_ONLY: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
+pub(super) const TIMESTAMPS_ONLY: [u8; 4] = [NOP, NOP, TIMESTAMPS, 10];
+
+/// Octets of timestamps by themselves, padded.
+const TIMESTAMPS_LEN: usize = 12;
 
 /// Up to four SACK blocks (RFC 2018 §3), as many as 40 octets of options can hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -147,15 +150,42 @@ impl Options {
     /// Octets that [`emit`](Self::emit) writes: a multiple of four, at most 40.
     #[inline]
     pub(super) fn emitted_len(&self) -> usize {
+        match self.only_timestamps() {
+            Some(_) => TIMESTAMPS_LEN,
+            None => self.len_of_list(),
+        }
+    }
+
+    /// The timestamps, if nothing else is there: so is nearly every segment.
+    #[inline]
+    fn only_timestamps(&self) -> Option<(u32, u32)> {
+        let others = self.mss.is_some() | self.window_scale.is_some() | self.sack_permitted;
+        if others | !self.sack.is_empty() { None } else { self.timestamps }
+    }
+
+    fn len_of_list(&self) -> usize {
         let blocks = if self.sack.is_empty() { 0 } else { self.sack_room() };
         self.len_without_sack() + if blocks > 0 { 4 + 8 * blocks } else { 0 }
     }
 
     /// Writes the options, each padded to four octets by NOPs in front, in Linux's order: MSS,
     /// SACK-permitted and timestamps in one, window scale, SACK blocks. Each but NOP has its length (RFC 9293 §3.1,
-    /// MUST-68), and none ends the list early, so that no zeros have to follow (MUST-69).
+    /// MUST-68), and none ends the list early, so that no zeros have to follow (MUST-69). Returns their sum.
     #[inline]
-    pub(super) fn emit(&self, to: &mut [u8]) {
+    pub(super) fn emit(&self, to: &mut [u8]) -> u64 {
+        if let (Some((value, echo)), Some(to)) =
+            (self.only_timestamps(), to.first_chunk_mut::<TIMESTAMPS_LEN>())
+        {
+            put(to, 0, TIMESTAMPS_ONLY);
+            put(to, 4, value.to_be_bytes());
+            put(to, 8, echo.to_be_bytes());
+            return u64::from(u32::from_be_bytes(TIMESTAMPS_ONLY)) + u64::from(value) + u64::from(echo);
+        }
+        self.emit_list(to);
+        checksum::sum(to)
+    }
+
+    fn emit_list(&self, to: &mut [u8]) {
         debug_assert_eq!(to.len(), self.emitted_len());
         let mut at = 0;
         if let Some(mss) = self.mss {
@@ -170,9 +200,6 @@ impl Options {
             put(&mut option, 8, echo.to_be_bytes());
             put(to, at, option);
             at += 12;
-            if to.len() == at {
-                return;
-            }
         } else if self.sack_permitted {
             put(to, at, [NOP, NOP, SACK_PERMITTED, 2]);
             at += 4;

@@ -12,7 +12,7 @@ use core::fmt;
 use core::net::IpAddr;
 use core::ops::{BitOr, BitOrAssign, Range};
 
-use super::{Checksums, be16, be32, checksum, ip, octets, put};
+use super::{Checksums, be16, be32, checksum, in_front, ip, octets, put};
 use crate::counters::DropReason;
 use crate::seq::SeqNumber;
 
@@ -219,28 +219,28 @@ impl Emit<'_> {
         &self,
         frame: &mut [u8],
         payload: Range<usize>,
-        sum: u32,
+        sum: u64,
         src: IpAddr,
         dst: IpAddr,
     ) -> usize {
         let header_len = self.header_len();
         let start = payload.start - header_len;
         // Of whole 32-bit words: the payload's octets keep their places in the sum.
-        let header = &mut frame[start..payload.start];
-        let mut fixed = [0; MIN_LEN];
-        put(&mut fixed, SRC_PORT, self.src_port.to_be_bytes());
-        put(&mut fixed, DST_PORT, self.dst_port.to_be_bytes());
-        put(&mut fixed, SEQ, self.seq.0.to_be_bytes());
-        put(&mut fixed, ACK, self.ack.0.to_be_bytes());
-        fixed[DATA_OFFSET] = ((header_len / 4) << 4) as u8;
-        fixed[FLAGS] = self.flags.0;
-        put(&mut fixed, WINDOW, self.window.to_be_bytes());
-        put(&mut fixed, URGENT, self.urgent.to_be_bytes());
-        put(header, 0, fixed);
-        self.options.emit(&mut header[MIN_LEN..]);
+        let options = self.options.emit(&mut frame[start + MIN_LEN..payload.start]);
+        let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
+        let control = u32::from_be_bytes([((header_len / 4) << 4) as u8, self.flags.0, 0, 0]);
+        let control = control | u32::from(self.window);
+        let words = [ports, self.seq.0, self.ack.0, control, u32::from(self.urgent)];
+        let fixed = words.into_iter().map(u64::from).sum::<u64>();
         let pseudo = checksum::pseudo_header(src, dst, ip::TCP, header_len + payload.len());
-        let sum = checksum::finish(pseudo + checksum::sum(header) + sum);
-        put(header, CHECKSUM, sum.to_be_bytes());
+        let checksum = checksum::finish(pseudo + fixed + options + sum);
+        let header = in_front::<MIN_LEN>(frame, start + MIN_LEN);
+        put(header, SRC_PORT, ports.to_be_bytes());
+        put(header, SEQ, self.seq.0.to_be_bytes());
+        put(header, ACK, self.ack.0.to_be_bytes());
+        put(header, DATA_OFFSET, control.to_be_bytes());
+        put(header, CHECKSUM, checksum.to_be_bytes());
+        put(header, URGENT, self.urgent.to_be_bytes());
         start
     }
 }

@@ -8,7 +8,7 @@ use crate::probe::*;
 
 type Open = fn(&mut Probe) -> Peer;
 
-fn millis(out: &[(Duration, Seg)]) -> Vec<u128> {
+fn millis(out: &[(Duration, Seg)]) -> Vec<u64> {
     out.iter().map(|(at, _)| at.as_millis()).collect()
 }
 

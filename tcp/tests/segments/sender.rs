@@ -31,7 +31,7 @@ fn numbers(peer: &Peer, segs: &[Seg]) -> Vec<usize> {
     segs.iter().map(|seg| seg.seq.wrapping_sub(peer.ack) as usize / MSS).collect()
 }
 
-fn millis(out: &[(Duration, Seg)]) -> Vec<u128> {
+fn millis(out: &[(Duration, Seg)]) -> Vec<u64> {
     out.iter().map(|(at, _)| at.as_millis()).collect()
 }
 

@@ -165,7 +165,7 @@ impl Cubic {
         self.unused_since = Instant::NEVER;
         // Nobody acknowledges more than was out; a window's worth is what the sum below is right for.
         let acked = acked.min(self.cwnd);
-        let t_ms = ack.now.since(self.stage.epoch).as_millis() as u64;
+        let t_ms = ack.now.since(self.stage.epoch).as_millis();
         let est = self.stage.reno_window(acked, self.cwnd, ack.mss);
         if self.stage.w_cubic(t_ms, ack.mss) < u64::from(est) {
             // §4.3: the Reno-friendly region.
@@ -174,7 +174,7 @@ impl Cubic {
         }
         // §4.2: the window to be reached in a round trip, neither below cwnd nor above 1.5 cwnd.
         let cwnd = u64::from(self.cwnd);
-        let rtt_ms = ack.srtt.map_or(0, |srtt| srtt.as_millis() as u64);
+        let rtt_ms = ack.srtt.map_or(0, |srtt| srtt.as_millis());
         let target = self.stage.w_cubic(t_ms + rtt_ms, ack.mss).clamp(cwnd, cwnd + cwnd / 2);
         // §4.4, §4.5: (target − cwnd)/cwnd for each segment acknowledged. One ACK for many segments gives what
         // ACKs one by one would, each of which finds the distance smaller: 1 − e^-x is near x/(1 + x/2), where

@@ -44,7 +44,7 @@ impl Path {
     }
 
     pub(super) fn bdp(&self) -> u64 {
-        self.rate * self.delay.as_millis() as u64 / 1000
+        self.rate * self.delay.as_millis() / 1000
     }
 }
 
@@ -244,9 +244,9 @@ impl Run {
         // same one finds the queue full.
         let arrives = now + out * self.random.random_range(0..200) / 100;
         let waiting = self.busy_until.since(arrives);
-        let octets = waiting.as_nanos() as u64 * self.path.rate / 1_000_000_000;
+        let octets = waiting.as_nanos() * self.path.rate / 1_000_000_000;
         let unlucky = self.random.random_range(0..1_000_000) < self.path.loss_ppm;
-        self.waited.0 += waiting.as_nanos() as u64;
+        self.waited.0 += waiting.as_nanos();
         self.waited.1 += 1;
         if octets + WIRE > self.path.queue || unlucky {
             return;
@@ -279,7 +279,7 @@ impl Flow {
     fn has_data(&self, now: Instant) -> bool {
         let wanted = self.delivered + u64::from(self.in_flight) + u64::from(MSS);
         self.supply.is_none_or(|rate| {
-            let nanos = now.since(self.begun).as_nanos();
+            let nanos = u128::from(now.since(self.begun).as_nanos());
             u128::from(wanted) <= nanos * u128::from(rate) / 1_000_000_000
         })
     }

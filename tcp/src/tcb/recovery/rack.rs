@@ -87,6 +87,13 @@ impl Rack {
         self.newest = None;
     }
 
+    /// Everything up to `una` arrived and nothing behind it, the last, sent `at`, after `rtt`.
+    #[inline]
+    pub(in crate::tcb) fn arrived_in_order(&mut self, at: u32, una: SeqNumber, rtt: Duration) {
+        self.arrived(at, una, rtt);
+        self.round = self.round.filter(|&round| una.lt(round));
+    }
+
     /// Nothing is out: what is sent from now on is later than all that has arrived, and after half an hour the stamps
     /// wouldn't say so any more.
     pub(in crate::tcb) fn forget_newest(&mut self) {

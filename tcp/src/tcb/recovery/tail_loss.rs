@@ -26,6 +26,14 @@ pub(super) struct TailLossProbe {
     again: bool,
 }
 
+impl TailLossProbe {
+    /// No probe is out.
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.end.is_none()
+    }
+}
+
 impl Tcb {
     /// Arms or clears the probe's timer, after new data was sent or an ACK told something (RFC 8985 §7.2).
     pub(in crate::tcb) fn schedule_probe<M>(&mut self, ctx: &Ctx<'_, M>) {

@@ -83,7 +83,7 @@ impl Runner<'_> {
     fn assert(&mut self, number: usize, what: &str, how: Comparison, wanted: &str) -> Result<(), String> {
         let port = self.flow(number).peer.port();
         let info = self.app.of(port).id.and_then(|id| self.info(id)).ok_or("no connection")?;
-        let micros = |duration: Duration| duration.as_micros() as u64;
+        let micros = |duration: Duration| duration.as_micros();
         let value = match what {
             "cwnd" => info.cwnd.into(),
             "ssthresh" => info.ssthresh.into(),
