@@ -5,3 +5,4 @@ pub(super) mod connection;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod routes;
+mod target;

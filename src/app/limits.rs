@@ -15,6 +15,9 @@ pub struct Limits {
     /// `Content-Type` that is copied into the answer. RFC 6838 §4.2 holds type and subtype to 127
     /// octets each; 256 is that and a parameter's worth. A longer one is answered 431.
     pub content_type: usize,
+    /// One request's body, however it is framed: 1 TiB, a day at 100 Mbit/s. Bodies pass through in bounded memory, so
+    /// this bounds only what can be meant; what says more is answered 413. H3
+    pub body: u64,
     /// One chunk-size line with its extensions; nobody sends extensions, so this is generous. H4
     pub chunk_line: usize,
     /// All chunk extensions of one body: otherwise 1-octet chunks multiply the work. H4
@@ -60,6 +63,7 @@ impl Default for Limits {
             request_line: 8 << 10,
             headers: 100,
             content_type: 256,
+            body: 1 << 40,
             chunk_line: 256,
             chunk_extensions: 16 << 10,
             trailer_block: 4 << 10,

@@ -285,7 +285,7 @@ impl Connection {
             self.expects_continue &= unread.is_empty();
             let (used, event) = match body.next(unread, &config.limits) {
                 Ok(next) => next,
-                Err(why) => return self.break_off(conn, why),
+                Err(refusal) => return self.break_off(conn, refusal),
             };
             if let Some(input) = &mut self.input {
                 input.cursors.skip(used);
@@ -390,9 +390,9 @@ impl Connection {
 
     /// A body's framing is malformed: an error if the answer hasn't begun, else the connection
     /// ends without the body's end, which tells the peer.
-    fn break_off<C: Conn>(&mut self, conn: &mut C, why: &'static str) -> Step {
+    fn break_off<C: Conn>(&mut self, conn: &mut C, refusal: Refusal) -> Step {
         if !self.begun {
-            return self.refuse(conn, Refusal::bad(why));
+            return self.refuse(conn, refusal);
         }
         self.linger(conn);
         Step::Again

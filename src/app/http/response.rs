@@ -15,8 +15,10 @@ impl Status {
     pub(in crate::app) const FORBIDDEN: Self = Self::new(403, "Forbidden");
     pub(in crate::app) const NOT_FOUND: Self = Self::new(404, "Not Found");
     pub(in crate::app) const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
+    const CONTENT_TOO_LARGE: Self = Self::new(413, "Content Too Large");
     pub(in crate::app) const URI_TOO_LONG: Self = Self::new(414, "URI Too Long");
     pub(in crate::app) const EXPECTATION_FAILED: Self = Self::new(417, "Expectation Failed");
+    pub(in crate::app) const MISDIRECTED: Self = Self::new(421, "Misdirected Request");
     pub(in crate::app) const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
     pub(in crate::app) const HEADERS_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
     pub(in crate::app) const NOT_IMPLEMENTED: Self = Self::new(501, "Not Implemented");
@@ -37,6 +39,10 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// Of a body (RFC 9110 §15.5.14).
+    pub(in crate::app) const BODY_TOO_LARGE: Self =
+        Self::new(Status::CONTENT_TOO_LARGE, "the body is too long");
+
     pub(in crate::app) const fn new(status: Status, why: &'static str) -> Self {
         Self { status, why }
     }

@@ -36,6 +36,10 @@ pub(super) fn answer<C: Conn>(
     conn: &C,
     config: &Config,
 ) -> Result<Answer, Refusal> {
+    if request.https {
+        // RFC 9110 §7.4: such a request is to be believed only over TLS.
+        return Err(Refusal::new(Status::MISDIRECTED, "https is not spoken here"));
+    }
     if request.upgrade.websocket {
         let accepted = handshake::accept(request, &config.allowed_origins)?;
         accepted.write(made);
