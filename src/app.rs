@@ -19,5 +19,6 @@ mod service;
 mod testing;
 pub(crate) mod ws;
 
+pub use http::date::WallClock;
 pub use limits::Limits;
 pub use service::{Config, Ports, Service};

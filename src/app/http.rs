@@ -2,7 +2,9 @@
 
 pub(crate) mod body;
 pub(super) mod connection;
+pub(super) mod date;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod routes;
+pub(crate) mod scanner;
 mod target;

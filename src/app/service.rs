@@ -3,6 +3,7 @@
 use byway_tcp::app::{App, Closed, Conn, Ready};
 
 use super::http::connection::Connection;
+use super::http::date::WallClock;
 use super::limits::Limits;
 use super::raw::{self, Chargen};
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub ports: Ports,
     /// The maxima.
     pub limits: Limits,
+    /// What time it is, for `Date`.
+    pub clock: WallClock,
     /// Pages that may open a WebSocket, as browsers name them (`https://example.org`); none
     /// listed means all may.
     pub allowed_origins: Vec<String>,
@@ -104,6 +107,7 @@ impl App for Service {
     }
 
     fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
+        self.config.clock.look(conn.now());
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
@@ -124,7 +128,9 @@ impl App for Service {
             connection.closed(conn);
         }
     }
+
     fn draining<C: Conn>(&mut self, conn: &mut C) {
+        self.config.clock.look(conn.now());
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };

@@ -6,7 +6,8 @@
 
 use crate::app::Limits;
 use crate::app::http::body::{Body, Event as Step};
-use crate::app::http::request::{Scanner, has_token, list, parse_length};
+use crate::app::http::request::{has_token, list, parse_length};
+use crate::app::http::scanner::Scanner;
 use crate::app::ws::handshake::ACCEPT;
 
 /// Interim answers (1xx) to one request. One is usual (100), a few are thinkable (103, 102); a flood is not.
