@@ -3,6 +3,8 @@
 pub(crate) mod body;
 pub(super) mod connection;
 pub(super) mod date;
+#[cfg(test)]
+mod probes;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod routes;

@@ -181,6 +181,10 @@ impl Chunked {
                 _ => break,
             };
             if octet != expected {
+                // What came before it is passed on first, as if the octets had come apart (H6).
+                if len > 0 {
+                    break;
+                }
                 return Err(Refusal::bad("a chunk doesn't end with CRLF"));
             }
             self.at = then;
