@@ -12,6 +12,7 @@
 pub(crate) mod http;
 mod limits;
 mod outbox;
+mod peers;
 mod raw;
 mod rewrite;
 mod service;

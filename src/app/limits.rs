@@ -5,6 +5,10 @@ use byway_tcp::time::Duration;
 /// What the application takes from one peer. All sizes are octets unless the name says otherwise.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Connections of one IPv4 address or IPv6 /64 on one core, on all ports together; a further one is reset as it
+    /// opens. `None`, the default: no limit, as many people may share an address (RFC 6888), and a load generator has
+    /// one. H1
+    pub connections_per_peer: Option<u32>,
     /// Request line and header lines together, line ends included. nginx gives 4 × 8 KiB and
     /// Apache 8 KiB a line; 16 KiB holds the largest cookie a browser keeps (4 KiB) four times. H2
     pub header_block: usize,
@@ -59,6 +63,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_per_peer: None,
             header_block: 16 << 10,
             request_line: 8 << 10,
             headers: 100,

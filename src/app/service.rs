@@ -5,6 +5,7 @@ use byway_tcp::app::{App, Closed, Conn, Ready};
 use super::http::connection::Connection;
 use super::http::date::WallClock;
 use super::limits::Limits;
+use super::peers::Peers;
 use super::raw::{self, Chargen};
 
 /// The ports and what is spoken on them; `None` is off.
@@ -42,6 +43,8 @@ pub struct Config {
 pub struct Service {
     config: Config,
     slots: Vec<Option<Slot>>,
+    /// Counted where there is a limit.
+    peers: Peers,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,7 @@ enum Tenant {
 impl Service {
     /// A service without connections.
     pub fn new(config: Config) -> Self {
-        Self { config, slots: Vec::new() }
+        Self { config, slots: Vec::new(), peers: Peers::default() }
     }
 
     /// Connections that are open.
@@ -95,6 +98,12 @@ impl App for Service {
             conn.abort();
             return;
         };
+        if let Some(limit) = self.config.limits.connections_per_peer
+            && !self.peers.enter(conn.peer().ip(), limit)
+        {
+            conn.abort();
+            return;
+        }
         conn.set_nodelay(true);
         let id = conn.id();
         let index = id.index as usize;
@@ -122,9 +131,11 @@ impl App for Service {
     fn closed<C: Conn>(&mut self, conn: &mut C, _reason: Closed) {
         let id = conn.id();
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
-        if let Some(Slot { tenant, .. }) = slot.take_if(|slot| slot.generation == id.generation)
-            && let Tenant::Http(mut connection) = tenant
-        {
+        let Some(Slot { tenant, .. }) = slot.take_if(|slot| slot.generation == id.generation) else { return };
+        if self.config.limits.connections_per_peer.is_some() {
+            self.peers.leave(conn.peer().ip());
+        }
+        if let Tenant::Http(mut connection) = tenant {
             connection.closed(conn);
         }
     }
