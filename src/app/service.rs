@@ -35,6 +35,10 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
 }
 
+/// Connections' memory that is kept for those to come, so that opening one allocates nothing where as many come as go.
+/// They go in bursts: 1024 are more than one turn of the loop can end, and 1 MiB.
+const SPARE_MAX: usize = 1024;
+
 /// All connections of one core.
 ///
 /// State lies in a slab by [`ConnId::index`](byway_tcp::app::ConnId); the generation tells a
@@ -45,6 +49,9 @@ pub struct Service {
     slots: Vec<Option<Slot>>,
     /// Counted where there is a limit.
     peers: Peers,
+    /// Of connections that are over, for those to come.
+    #[expect(clippy::vec_box, reason = "the box is what is kept")]
+    spare: Vec<Box<Connection>>,
 }
 
 #[derive(Debug)]
@@ -59,14 +66,20 @@ enum Tenant {
     Echo,
     Discard,
     Chargen(Chargen),
-    /// Boxed: it is the large one, and opened per connection.
+    /// Boxed: it is the large one.
     Http(Box<Connection>),
 }
 
 impl Service {
     /// A service without connections.
     pub fn new(config: Config) -> Self {
-        Self { config, slots: Vec::new(), peers: Peers::default() }
+        Self { config, slots: Vec::new(), peers: Peers::default(), spare: Vec::new() }
+    }
+
+    /// Connections whose memory is kept.
+    #[cfg(test)]
+    pub(super) fn spare(&self) -> usize {
+        self.spare.len()
     }
 
     /// Connections that are open.
@@ -74,7 +87,7 @@ impl Service {
         self.slots.iter().flatten().count()
     }
 
-    fn tenant_for<C: Conn>(&self, conn: &C) -> Option<Tenant> {
+    fn tenant_for<C: Conn>(&mut self, conn: &C) -> Option<Tenant> {
         let port = Some(conn.local().port());
         let ports = &self.config.ports;
         if port == ports.echo {
@@ -84,7 +97,14 @@ impl Service {
         } else if port == ports.chargen {
             Some(Tenant::Chargen(Chargen::default()))
         } else if port == ports.http {
-            Some(Tenant::Http(Box::new(Connection::new(conn.now()))))
+            let connection = match self.spare.pop() {
+                Some(mut spare) => {
+                    spare.reopen(conn.now());
+                    spare
+                }
+                None => Box::new(Connection::new(conn.now())),
+            };
+            Some(Tenant::Http(connection))
         } else {
             None
         }
@@ -137,6 +157,9 @@ impl App for Service {
         }
         if let Tenant::Http(mut connection) = tenant {
             connection.closed(conn);
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(connection);
+            }
         }
     }
 

@@ -389,6 +389,19 @@ impl Peer {
         self.end();
     }
 
+    /// The connection ends, and another one opens in the same place of the same service.
+    pub(super) fn again(&mut self) {
+        self.end();
+        self.closed = false;
+        let conn = &mut self.conn;
+        (conn.fin_received, conn.shut, conn.aborted, conn.starved) = (false, false, false, false);
+        conn.timer = None;
+        conn.sent.clear();
+        conn.sent_lens.clear();
+        self.service.opened(&mut self.conn);
+        assert_eq!(self.service.spare(), 0, "what was kept is used again");
+    }
+
     fn end(&mut self) {
         self.closed = true;
         self.service.closed(&mut self.conn, Closed::Finished);

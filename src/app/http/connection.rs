@@ -20,6 +20,10 @@ use super::response::{Made, Refusal, Status};
 use super::routes::{self, Answer, Source};
 use super::scanner::Scanner;
 
+/// Octets of header block for which a connection's memory keeps room when it is re-used: most blocks are shorter, and
+/// few are cut at all.
+const HEAD_KEPT: usize = 2048;
+
 /// One HTTP connection's state.
 #[derive(Debug)]
 pub(in crate::app) struct Connection {
@@ -101,6 +105,15 @@ impl Connection {
         }
     }
 
+    /// The memory of a connection that is over becomes one that has just opened.
+    pub(in crate::app) fn reopen(&mut self, now: Instant) {
+        let mut head = core::mem::take(&mut self.head);
+        head.clear();
+        head.shrink_to(HEAD_KEPT);
+        let outbox = core::mem::take(&mut self.outbox);
+        *self = Self { head, outbox, ..Self::new(now) };
+    }
+
     /// Something changed: goes on as far as input, room and memory allow.
     pub(in crate::app) fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready, config: &Config) {
         self.run(conn, config);
@@ -135,6 +148,8 @@ impl Connection {
             session.release(conn);
         }
         self.outbox.clear(conn);
+        // What the phase holds isn't kept with the rest.
+        self.phase = Phase::Linger;
     }
 
     /// Lets a WebSocket say something of its own.

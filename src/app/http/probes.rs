@@ -26,6 +26,11 @@ fn strings(value: &Value) -> Vec<Vec<u8>> {
     all
 }
 
+/// Whose connections all run in the memory of the first: nothing of one may be left for the next.
+fn peer() -> Peer {
+    Peer::connect_with(HTTP, config(), FRAMES)
+}
+
 /// One line of the corpus.
 struct Probe {
     name: String,
@@ -56,9 +61,9 @@ impl Probe {
         values.map(probe).collect()
     }
 
-    /// Sends it in pieces of these sizes: all that is said.
-    fn run(&self, sizes: &[usize]) -> Vec<u8> {
-        let mut peer = Peer::connect_with(HTTP, config(), FRAMES);
+    /// Sends it in pieces of these sizes on a fresh connection: all that is said.
+    fn run(&self, peer: &mut Peer, sizes: &[usize]) -> Vec<u8> {
+        peer.again();
         let last = if let Some((rest, _)) = &self.rest {
             peer.send_cut(&self.send, sizes);
             self.check(peer.received(), &self.answers, sizes);
@@ -75,9 +80,7 @@ impl Probe {
             self.name,
             shown(peer.received())
         );
-        let all = peer.take();
-        peer.close();
-        all
+        peer.take()
     }
 
     fn expected(&self) -> Vec<Vec<u8>> {
@@ -164,24 +167,26 @@ fn final_answers(octets: &[u8]) -> Vec<u8> {
 fn h3_h4_h5_h7_every_probe_is_answered_as_the_strict_reading_says() {
     let probes = Probe::all();
     assert!(probes.len() >= 120);
+    let mut peer = peer();
     for probe in probes {
         let sizes = [1460];
-        probe.check(&probe.run(&sizes), &probe.expected(), &sizes);
+        probe.check(&probe.run(&mut peer, &sizes), &probe.expected(), &sizes);
     }
 }
 
 /// The metamorphic test: where the segments were cut changes no octet of what is said.
 #[test]
 fn h6_every_split_of_every_probe_is_answered_alike() {
+    let mut peer = peer();
     for probe in Probe::all() {
-        let whole = final_answers(&probe.run(&[1460]));
+        let whole = final_answers(&probe.run(&mut peer, &[1460]));
         let len = probe.send.len();
         let splits = (1..len).filter(|_| len <= 1460).map(|at| vec![at, 1460]);
         // In pieces, what follows is apart from the probe, too.
         let pieces =
             [1, 2, 3, 7, 64, 1459].map(|size| vec![size]).into_iter().skip(if len > 20_000 { 3 } else { 0 });
         for sizes in splits.chain(pieces) {
-            let said = final_answers(&probe.run(&sizes));
+            let said = final_answers(&probe.run(&mut peer, &sizes));
             assert!(said == whole, "{} by {sizes:?}: {} and not {}", probe.name, shown(&said), shown(&whole));
         }
     }
