@@ -239,10 +239,9 @@ impl Connection {
         let end = match self.scanner.scan(unread, &config.limits) {
             Ok(Some(end)) => end,
             Ok(None) => {
-                if self.head.is_empty() && !self.hurried {
-                    self.since = conn.now();
+                if self.scanner.has_begun() && !self.hurried {
+                    (self.since, self.hurried) = (conn.now(), true);
                 }
-                self.hurried = true;
                 let octets = unread.len();
                 self.head.extend_from_slice(unread);
                 input.cursors.skip(octets);

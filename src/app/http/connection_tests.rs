@@ -442,6 +442,32 @@ fn h1_the_deadline_of_a_later_request_counts_from_its_first_octet() {
     assert_eq!(read(peer.received(), |_| false)[0].code, 408);
 }
 
+/// Old clients send a line end after a body (RFC 9112 §2.2): it begins no request.
+#[test]
+fn h1_an_empty_line_hurries_nobody() {
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\n");
+    peer.take();
+    peer.pass(Duration::from_secs(70));
+    assert!(!peer.server_finished());
+    peer.send(b"G");
+    peer.pass(Duration::from_millis(9_999));
+    assert!(peer.received().is_empty());
+    peer.pass(Duration::from_millis(1));
+    assert_eq!(read(peer.received(), |_| false)[0].code, 408);
+    peer.close();
+    // Nor do more of them keep a connection that is idle.
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer.take();
+    for _ in 0..75 {
+        assert!(!peer.server_finished());
+        peer.send(b"\r\n");
+        peer.pass(Duration::from_secs(1));
+    }
+    assert!(peer.server_finished() && peer.received().is_empty());
+}
+
 #[test]
 fn s9_1_idle_connections_are_closed_silently() {
     let mut peer = Peer::connect(HTTP);

@@ -24,9 +24,9 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Whether any octet of a block has come.
+    /// Whether any octet of a block has come, but for empty lines before it.
     pub(crate) fn has_begun(&self) -> bool {
-        self.octets > 0
+        self.lines > 0 || self.line_octets > 0
     }
 
     /// Looks through the next octets. `Some(n)`: the block ends after the first `n` of them.
