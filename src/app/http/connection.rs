@@ -247,7 +247,10 @@ impl Connection {
                 input.cursors.skip(octets);
                 return Step::Starved;
             }
-            Err(refusal) => return self.refuse(conn, refusal, config),
+            Err(refusal) => {
+                self.head.extend_from_slice(unread);
+                return self.refuse(conn, refusal, config);
+            }
         };
         let block = if self.head.is_empty() {
             &unread[..end]
@@ -402,7 +405,8 @@ impl Connection {
         if let Some(input) = &mut self.input {
             input.cursors.skip(input.unread_len());
         }
-        self.made.refusal(refusal, &config.clock, !self.bodiless);
+        let bodiless = self.bodiless || request::is_head(&self.head);
+        self.made.refusal(refusal, &config.clock, !bodiless);
         self.due = true;
         self.linger(conn);
         Step::Again

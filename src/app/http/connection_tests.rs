@@ -273,8 +273,10 @@ fn s9_1_head_has_no_body() {
         let (head, full) = (ask(&format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n")), get(path));
         assert_eq!((head.code, &head.head), (full.code, &full.head));
     }
-    // Nor has a refusal, at once or in the body.
+    // Nor has a refusal, at once, in the body, or in the middle of the head.
     for request in [
+        "HEAD / HTTP/1.1\nHost: a",
+        "\r\nHEAD / HTTP/1.1\r\nHost: a\n",
         "HEAD / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n",
         "\r\nHEAD / HTTP/1.1\r\n\r\n",
         "HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx",
@@ -284,6 +286,10 @@ fn s9_1_head_has_no_body() {
         let responses = read(peer.received(), |_| true);
         assert_eq!((responses.len(), responses[0].has("Connection: close")), (1, true), "{request:?}");
     }
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"HEAD / HTTP/1.1\r\n");
+    peer.pass(Duration::from_secs(10));
+    assert_eq!(read(peer.received(), |_| true)[0].code, 408);
     // The body of a HEAD request is read, and only the head of its echo is sent.
     let mut peer = Peer::connect(HTTP);
     peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");

@@ -71,10 +71,8 @@ impl<'h> Request<'h> {
     ///
     /// # Errors
     /// With the status to answer; the connection is to be closed.
-    pub(in crate::app) fn parse(mut block: &'h [u8], limits: &Limits) -> Result<Self, Refusal> {
-        while let Some(rest) = block.strip_prefix(b"\r\n") {
-            block = rest;
-        }
+    pub(in crate::app) fn parse(block: &'h [u8], limits: &Limits) -> Result<Self, Refusal> {
+        let block = without_empty_lines(block);
         let end = block.iter().position(|&octet| octet == b'\n').map_or(block.len(), |index| index + 1);
         let (line, fields) = block.split_at(end);
         let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("no request line"))?;
@@ -91,10 +89,16 @@ impl<'h> Request<'h> {
     }
 }
 
-/// Whether a header block is of a HEAD request, good or bad.
+/// Whether a header block, or the beginning of one, is of a HEAD request, good or bad.
 pub(super) fn is_head(block: &[u8]) -> bool {
-    let line = block.iter().position(|octet| !b"\r\n".contains(octet)).map_or(&[][..], |at| &block[at..]);
-    line.starts_with(b"HEAD ")
+    without_empty_lines(block).starts_with(b"HEAD ")
+}
+
+fn without_empty_lines(mut block: &[u8]) -> &[u8] {
+    while let Some(rest) = block.strip_prefix(b"\r\n") {
+        block = rest;
+    }
+    block
 }
 
 /// `method SP request-target SP HTTP-version`, single spaces only (RFC 9112 §3).
