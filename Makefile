@@ -37,7 +37,7 @@ compliance:
 
 # A list of steps; each says what it found, and fails by itself.
 conformance:
-	@deploy/install-deps.sh
+	@deploy/install-deps.sh conformance
 	cargo build --release --locked
 	@deploy/conformance/http.sh
 

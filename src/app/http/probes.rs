@@ -191,3 +191,20 @@ fn h6_every_split_of_every_probe_is_answered_alike() {
         }
     }
 }
+
+/// Nor do room, memory and the segments' size.
+#[test]
+fn h6_every_probe_is_answered_alike_when_room_and_memory_are_short() {
+    for (seed, probe) in (0..).zip(Probe::all()) {
+        let mut plenty = peer();
+        let whole = final_answers(&probe.run(&mut plenty, &[1460]));
+        for (room, mss) in [(1, 1460), (2, 200), (5, 48)] {
+            let mut short = peer();
+            short.set_room(room);
+            short.set_mss(mss);
+            short.fail_allocs(0.5, seed);
+            let said = final_answers(&probe.run(&mut short, &[mss]));
+            assert!(said == whole, "{} with {room} of {mss}: {}", probe.name, shown(&said));
+        }
+    }
+}
