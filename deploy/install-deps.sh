@@ -5,6 +5,7 @@
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
 #   deploy/install-deps.sh profile    and what a profile is taken with
+#   deploy/install-deps.sh conformance   and what judges it from outside
 #   deploy/install-deps.sh bench      and what the benches use; they skip what they can't measure without it
 set -euo pipefail
 
@@ -19,6 +20,7 @@ test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 profile=(linux-perf)
 bench=(nginx-light valgrind)
+conformance=(python3)
 
 # workspace.package.rust-version; Debian 12's own rustc is older.
 rust=1.88
@@ -62,7 +64,8 @@ test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
 profile) optional=("${profile[@]}") ;;
 bench) optional=("${bench[@]}") ;;
-*) fail "no list named '$1': use none, test, compare, bench or profile" ;;
+conformance) optional=("${conformance[@]}") ;;
+*) fail "no list named '$1': use none, test, compare, conformance, bench or profile" ;;
 esac
 
 { command -v apt-get && command -v dpkg-query; } >/dev/null ||

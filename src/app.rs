@@ -12,6 +12,7 @@
 pub(crate) mod http;
 mod limits;
 mod outbox;
+mod peers;
 mod raw;
 mod rewrite;
 mod service;
@@ -19,5 +20,6 @@ mod service;
 mod testing;
 pub(crate) mod ws;
 
+pub use http::date::WallClock;
 pub use limits::Limits;
 pub use service::{Config, Ports, Service};

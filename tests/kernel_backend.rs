@@ -433,6 +433,28 @@ fn connections_beyond_the_limit_wait() {
     server.stop();
 }
 
+/// H1: who has as many connections as one may have is reset, and others are served.
+#[test]
+fn connections_beyond_a_peers_limit_are_reset() {
+    let server = Sockets::start(&["--max-connections-per-peer", "2", "--cores", "0"]);
+    let served = |stream: &mut TcpStream| {
+        // A reset may come before, between or after.
+        let asked = stream.write_all(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+        asked.and_then(|()| stream.read_exact(&mut [0; 15])).is_ok()
+    };
+    let mut streams = [connect(server.http), connect(server.http)];
+    assert!(streams.iter_mut().all(served));
+    assert!(!served(&mut connect(server.http)));
+    let raw = connect(server.echo).read(&mut [0; 1]).expect_err("all ports together");
+    assert_eq!(raw.kind(), ErrorKind::ConnectionReset);
+    let other = curl(&["--interface", "127.0.0.2", &server.url("/hello")]);
+    assert_eq!(other, "hello\n");
+    drop(streams);
+    let again = || served(&mut connect(server.http)).then_some(());
+    assert!(eventually(PATIENCE, again).is_some());
+    server.stop();
+}
+
 /// SIGTERM: idle connections are closed at once, a request under way is finished, nobody else is let in.
 #[test]
 fn sigterm_drains() {

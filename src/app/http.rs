@@ -2,6 +2,11 @@
 
 pub(crate) mod body;
 pub(super) mod connection;
+pub(super) mod date;
+#[cfg(test)]
+mod probes;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(super) mod routes;
+pub(crate) mod scanner;
+mod target;

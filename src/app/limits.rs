@@ -5,6 +5,10 @@ use byway_tcp::time::Duration;
 /// What the application takes from one peer. All sizes are octets unless the name says otherwise.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Connections of one IPv4 address or IPv6 /64 on one core, on all ports together; a further one is reset as it
+    /// opens. `None`, the default: no limit, as many people may share an address (RFC 6888), and a load generator has
+    /// one. H1
+    pub connections_per_peer: Option<u32>,
     /// Request line and header lines together, line ends included. nginx gives 4 × 8 KiB and
     /// Apache 8 KiB a line; 16 KiB holds the largest cookie a browser keeps (4 KiB) four times. H2
     pub header_block: usize,
@@ -15,6 +19,9 @@ pub struct Limits {
     /// `Content-Type` that is copied into the answer. RFC 6838 §4.2 holds type and subtype to 127
     /// octets each; 256 is that and a parameter's worth. A longer one is answered 431.
     pub content_type: usize,
+    /// One request's body, however it is framed: 1 TiB, a day at 100 Mbit/s. Bodies pass through in bounded memory, so
+    /// this bounds only what can be meant; what says more is answered 413. H3
+    pub body: u64,
     /// One chunk-size line with its extensions; nobody sends extensions, so this is generous. H4
     pub chunk_line: usize,
     /// All chunk extensions of one body: otherwise 1-octet chunks multiply the work. H4
@@ -56,10 +63,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_per_peer: None,
             header_block: 16 << 10,
             request_line: 8 << 10,
             headers: 100,
             content_type: 256,
+            body: 1 << 40,
             chunk_line: 256,
             chunk_extensions: 16 << 10,
             trailer_block: 4 << 10,

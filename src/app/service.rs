@@ -3,7 +3,9 @@
 use byway_tcp::app::{App, Closed, Conn, Ready};
 
 use super::http::connection::Connection;
+use super::http::date::WallClock;
 use super::limits::Limits;
+use super::peers::Peers;
 use super::raw::{self, Chargen};
 
 /// The ports and what is spoken on them; `None` is off.
@@ -26,10 +28,16 @@ pub struct Config {
     pub ports: Ports,
     /// The maxima.
     pub limits: Limits,
+    /// What time it is, for `Date`.
+    pub clock: WallClock,
     /// Pages that may open a WebSocket, as browsers name them (`https://example.org`); none
     /// listed means all may.
     pub allowed_origins: Vec<String>,
 }
+
+/// Connections' memory that is kept for those to come, so that opening one allocates nothing where as many come as go.
+/// They go in bursts: 1024 are more than one turn of the loop can end, and 1 MiB.
+const SPARE_MAX: usize = 1024;
 
 /// All connections of one core.
 ///
@@ -39,6 +47,11 @@ pub struct Config {
 pub struct Service {
     config: Config,
     slots: Vec<Option<Slot>>,
+    /// Counted where there is a limit.
+    peers: Peers,
+    /// Of connections that are over, for those to come.
+    #[expect(clippy::vec_box, reason = "the box is what is kept")]
+    spare: Vec<Box<Connection>>,
 }
 
 #[derive(Debug)]
@@ -53,14 +66,20 @@ enum Tenant {
     Echo,
     Discard,
     Chargen(Chargen),
-    /// Boxed: it is the large one, and opened per connection.
+    /// Boxed: it is the large one.
     Http(Box<Connection>),
 }
 
 impl Service {
     /// A service without connections.
     pub fn new(config: Config) -> Self {
-        Self { config, slots: Vec::new() }
+        Self { config, slots: Vec::new(), peers: Peers::default(), spare: Vec::new() }
+    }
+
+    /// Connections whose memory is kept.
+    #[cfg(test)]
+    pub(super) fn spare(&self) -> usize {
+        self.spare.len()
     }
 
     /// Connections that are open.
@@ -68,7 +87,7 @@ impl Service {
         self.slots.iter().flatten().count()
     }
 
-    fn tenant_for<C: Conn>(&self, conn: &C) -> Option<Tenant> {
+    fn tenant_for<C: Conn>(&mut self, conn: &C) -> Option<Tenant> {
         let port = Some(conn.local().port());
         let ports = &self.config.ports;
         if port == ports.echo {
@@ -78,7 +97,14 @@ impl Service {
         } else if port == ports.chargen {
             Some(Tenant::Chargen(Chargen::default()))
         } else if port == ports.http {
-            Some(Tenant::Http(Box::new(Connection::new(conn.now()))))
+            let connection = match self.spare.pop() {
+                Some(mut spare) => {
+                    spare.reopen(conn.now());
+                    spare
+                }
+                None => Box::new(Connection::new(conn.now())),
+            };
+            Some(Tenant::Http(connection))
         } else {
             None
         }
@@ -92,6 +118,12 @@ impl App for Service {
             conn.abort();
             return;
         };
+        if let Some(limit) = self.config.limits.connections_per_peer
+            && !self.peers.enter(conn.peer().ip(), limit)
+        {
+            conn.abort();
+            return;
+        }
         conn.set_nodelay(true);
         let id = conn.id();
         let index = id.index as usize;
@@ -104,6 +136,7 @@ impl App for Service {
     }
 
     fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
+        self.config.clock.look(conn.now());
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
@@ -118,13 +151,20 @@ impl App for Service {
     fn closed<C: Conn>(&mut self, conn: &mut C, _reason: Closed) {
         let id = conn.id();
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
-        if let Some(Slot { tenant, .. }) = slot.take_if(|slot| slot.generation == id.generation)
-            && let Tenant::Http(mut connection) = tenant
-        {
+        let Some(Slot { tenant, .. }) = slot.take_if(|slot| slot.generation == id.generation) else { return };
+        if self.config.limits.connections_per_peer.is_some() {
+            self.peers.leave(conn.peer().ip());
+        }
+        if let Tenant::Http(mut connection) = tenant {
             connection.closed(conn);
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(connection);
+            }
         }
     }
+
     fn draining<C: Conn>(&mut self, conn: &mut C) {
+        self.config.clock.look(conn.now());
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };

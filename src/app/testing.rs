@@ -11,7 +11,7 @@ use byway_tcp::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Config, Ports, Service};
+use super::{Config, Ports, Service, WallClock};
 
 pub(super) const HTTP: u16 = 80;
 pub(super) const ECHO: u16 = 7;
@@ -21,10 +21,16 @@ pub(super) const CHARGEN: u16 = 19;
 /// Octets in front of the payload in a received frame: XDP's 256 and Ethernet, IPv4, TCP headers.
 const PAYLOAD_OFFSET: usize = 256 + 14 + 20 + 20;
 
+/// The field in answers of a [`Peer`] in the first second.
+pub(super) const DATE: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
 /// The service's configuration in tests.
 pub(super) fn config() -> Config {
+    let clock = WallClock::default();
+    clock.set(Instant::ZERO, Duration::from_secs(784_111_777));
     Config {
         ports: Ports { http: Some(HTTP), echo: Some(ECHO), discard: Some(DISCARD), chargen: Some(CHARGEN) },
+        clock,
         ..Config::default()
     }
 }
@@ -381,6 +387,19 @@ impl Peer {
     /// The connection ends; every frame must be free again (P3).
     pub(super) fn close(mut self) {
         self.end();
+    }
+
+    /// The connection ends, and another one opens in the same place of the same service.
+    pub(super) fn again(&mut self) {
+        self.end();
+        self.closed = false;
+        let conn = &mut self.conn;
+        (conn.fin_received, conn.shut, conn.aborted, conn.starved) = (false, false, false, false);
+        conn.timer = None;
+        conn.sent.clear();
+        conn.sent_lens.clear();
+        self.service.opened(&mut self.conn);
+        assert_eq!(self.service.spare(), 0, "what was kept is used again");
     }
 
     fn end(&mut self) {

@@ -102,6 +102,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(crate) max_connections: u32,
 
+    /// Connections at once of one IPv4 address or IPv6 /64 on each core; no limit unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_connections_per_peer: Option<u32>,
+
     /// How long connections may take to finish when byway is told to stop
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) drain: Duration,

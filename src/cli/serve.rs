@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use byway::app;
+use byway::app::{self, WallClock};
 use byway_bpf::Steering;
+use byway_datapath::clock::Clock;
 use byway_datapath::control::Event;
 use byway_datapath::link::Link;
 use byway_datapath::runtime::{Plan, Runtime};
@@ -32,7 +33,7 @@ pub(super) const BACKLOG: u32 = 4096;
 /// How often the main thread looks for signals when no core has news.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the cores hear of each other's counters, for `/stats`: about once a second.
+/// How often the cores hear of each other's counters, for `/stats`, and of the time of day: about once a second.
 const LOOKS_PER_SHARE: u32 = 20;
 
 /// Runs until told to stop by a signal.
@@ -76,7 +77,9 @@ fn check_xdp(options: &Serve) -> Result<(), Failure> {
 /// Runs until `stop` is set, and says `ready` once frames flow.
 pub(crate) fn run_until(options: &Serve, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
     let app_config = app_config(options);
-    run_app(options, stop, ready, move |_| app::Service::new(app_config.clone()))
+    let clock = app_config.clock.clone();
+    tell_time(&clock);
+    run_app(options, stop, ready, &clock, move |_| app::Service::new(app_config.clone()))
 }
 
 /// [`run_until`], with any application: `make_app` is called on each core.
@@ -84,6 +87,7 @@ fn run_app<A: App>(
     options: &Serve,
     stop: &AtomicBool,
     ready: impl FnOnce(&str),
+    clock: &WallClock,
     make_app: impl Fn(usize) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     options.check()?;
@@ -101,19 +105,20 @@ fn run_app<A: App>(
             started = true;
             tell_ready(line);
         };
-        let result = run_xdp(options, stop, note_ready, move |place| make_app(place));
+        let result = run_xdp(options, stop, note_ready, clock, move |place| make_app(place));
         match result {
             Err(failure) if options.backend == Backend::Auto && !started => tell_fallback(options, &failure),
             result => return result,
         }
     }
-    sockets::run(options, stop, tell_ready, move |place| again(place))
+    sockets::run(options, stop, tell_ready, clock, move |place| again(place))
 }
 
 fn run_xdp<A: App>(
     options: &Serve,
     stop: &AtomicBool,
     ready: impl FnOnce(&str),
+    clock: &WallClock,
     make_app: impl Fn(usize) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     needs_nic(options)?;
@@ -122,7 +127,7 @@ fn run_xdp<A: App>(
     let running = Running::start(&options.nic, &link, &plan, make_app, stop)?;
     ready(&ready_line(options, &running.facts()));
     tell_systemd("READY=1");
-    let failed = watch(&running.runtime, stop);
+    let failed = watch(&running.runtime, stop, clock);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
@@ -149,13 +154,23 @@ fn tell_fallback(options: &Serve, failure: &Failure) {
     }
 }
 
+/// Tells the cores what time it is.
+fn tell_time(clock: &WallClock) {
+    clock.set(Clock.now(), Clock.unix());
+}
+
 /// Looks after the cores until `stop` is set, or one fails.
-pub(super) fn watch(runtime: &Runtime, stop: &AtomicBool) -> Option<byway_datapath::Error> {
+pub(super) fn watch(
+    runtime: &Runtime,
+    stop: &AtomicBool,
+    clock: &WallClock,
+) -> Option<byway_datapath::Error> {
     let mut looks = 0u32;
     loop {
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_PER_SHARE) {
             runtime.share_totals();
+            tell_time(clock);
         }
         if stop.swap(false, Ordering::Relaxed) {
             return None;
@@ -215,7 +230,9 @@ fn app_config(options: &Serve) -> app::Config {
         discard: options.discard_port,
         chargen: options.chargen_port,
     };
-    app::Config { ports, ..app::Config::default() }
+    let limits =
+        app::Limits { connections_per_peer: options.max_connections_per_peer, ..app::Limits::default() };
+    app::Config { ports, limits, ..app::Config::default() }
 }
 
 /// Set by any of `signals` from now on.
@@ -301,7 +318,8 @@ mod tests {
         let failure = std::thread::scope(|scope| {
             let server = scope.spawn(|| {
                 let tell = |_: &str| tell_ready.send(()).expect("somebody waits");
-                lab.byway.enter(|| run_app(&options(&control), &stop, tell, |_| Faulty))
+                lab.byway
+                    .enter(|| run_app(&options(&control), &stop, tell, &WallClock::default(), |_| Faulty))
             });
             ready.recv().expect("ready");
             lab.kernel.enter(|| {
@@ -324,7 +342,8 @@ mod tests {
         let (control, stop) = (control("start"), AtomicBool::new(false));
         let make_app = |place| if place == 1 { panic!("a bug, for the test") } else { Faulty };
         let ready = |_: &str| panic!("one core isn't");
-        let result = lab.byway.enter(|| run_app(&options(&control), &stop, ready, make_app));
+        let result =
+            lab.byway.enter(|| run_app(&options(&control), &stop, ready, &WallClock::default(), make_app));
         let failure = result.expect_err("a failure");
         assert!(failure.message.contains("internal error"), "{}", failure.message);
         assert_nothing_left(&lab, &control);

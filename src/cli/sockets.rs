@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::AtomicBool;
 
+use byway::app::WallClock;
 use byway_datapath::kernel::{self, Plan};
 use byway_datapath::runtime::Runtime;
 use byway_tcp::app::{App, Keepalive};
@@ -34,6 +35,7 @@ pub(super) fn run<A: App>(
     options: &Serve,
     stop: &AtomicBool,
     ready: impl FnOnce(&str),
+    clock: &WallClock,
     make_app: impl Fn(usize) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     // Said once byway serves: a refusal is one line.
@@ -58,7 +60,7 @@ pub(super) fn run<A: App>(
     };
     ready(&ready_line(options, &plan, &shown));
     tell_systemd("READY=1");
-    let failed = watch(&runtime, stop);
+    let failed = watch(&runtime, stop, clock);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         // What the other cores still serve is reset.

@@ -178,7 +178,7 @@ impl Load {
             listed: false,
         };
         Self {
-            limits: Limits::default(),
+            limits: Limits { body: http::BODY_MAX, ..Limits::default() },
             head,
             tail,
             places: std::iter::repeat_with(place).take(count as usize).collect(),

@@ -6,13 +6,15 @@
 
 use crate::app::Limits;
 use crate::app::http::body::{Body, Event as Step};
-use crate::app::http::request::{Scanner, has_token, list, parse_length};
+use crate::app::http::request::{has_token, list, parse_length};
+use crate::app::http::scanner::Scanner;
 use crate::app::ws::handshake::ACCEPT;
 
 /// Interim answers (1xx) to one request. One is usual (100), a few are thinkable (103, 102); a flood is not.
 const INTERIM_MAX: u32 = 8;
-/// Octets of one body: four times what byway's own `/bytes/N` gives. What is slow is ended by the request's time limit.
-const BODY_MAX: u64 = 4 << 30;
+/// Octets of one body, for `Limits::body`: four times what byway's own `/bytes/N` gives. What is slow is ended by the
+/// request's time limit.
+pub(super) const BODY_MAX: u64 = 4 << 30;
 /// Header lines of an answer; as the scanner's limit.
 const HEADERS_MAX: usize = 128;
 
@@ -49,13 +51,11 @@ pub(super) struct Reader {
     /// A header block that began in an earlier frame; bounded by `Limits::header_block`.
     head: Vec<u8>,
     interim: u32,
-    /// Octets of the current body.
-    body: u64,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { phase: Phase::Head, scanner: Scanner::default(), head: Vec::new(), interim: 0, body: 0 }
+        Self { phase: Phase::Head, scanner: Scanner::default(), head: Vec::new(), interim: 0 }
     }
 }
 
@@ -77,10 +77,10 @@ impl Reader {
                 return Ok((octets.len(), Event::More));
             };
             let head = if self.head.is_empty() {
-                Head::parse(&rest[..end])
+                Head::parse(&rest[..end], limits)
             } else {
                 self.head.extend_from_slice(&rest[..end]);
-                Head::parse(&self.head)
+                Head::parse(&self.head, limits)
             }?;
             self.head.clear();
             self.scanner = Scanner::default();
@@ -104,16 +104,11 @@ impl Reader {
         let Phase::Body(body, answer) = &mut self.phase else { return Ok((0, Event::More)) };
         let mut at = 0;
         loop {
-            let (used, step) = body.next(&octets[at..], limits)?;
+            let (used, step) = body.next(&octets[at..], limits).map_err(|refusal| refusal.why)?;
             at += used;
             match step {
                 Step::More => return Ok((at, Event::More)),
-                Step::Chunk(size) => {
-                    self.body = self.body.saturating_add(size);
-                    if self.body > BODY_MAX {
-                        return Err("a body is too long");
-                    }
-                }
+                Step::Chunk(_) => {}
                 Step::Data(octets) => {
                     at += octets;
                     body.took(octets);
@@ -122,7 +117,6 @@ impl Reader {
                 Step::End => {
                     let answer = *answer;
                     self.phase = Phase::Head;
-                    self.body = 0;
                     return Ok((at, Event::Answered(answer)));
                 }
             }
@@ -138,7 +132,7 @@ struct Head {
 }
 
 impl Head {
-    fn parse(block: &[u8]) -> Result<Self, &'static str> {
+    fn parse(block: &[u8], limits: &Limits) -> Result<Self, &'static str> {
         let end = block.iter().position(|&octet| octet == b'\n').map_or(block.len(), |index| index + 1);
         let (line, fields) = block.split_at(end);
         let (status, minor) = parse_status_line(line)?;
@@ -151,7 +145,7 @@ impl Head {
         for header in headers.iter() {
             known.take(header.name, header.value)?;
         }
-        known.conclude(status, minor)
+        known.conclude(status, minor, limits)
     }
 }
 
@@ -225,16 +219,23 @@ impl Fields {
     }
 
     /// RFC 9112 §6.3, with every doubt an error.
-    fn conclude(self, status: u16, minor: u8) -> Result<Head, &'static str> {
+    fn conclude(self, status: u16, minor: u8, limits: &Limits) -> Result<Head, &'static str> {
         let close = self.close || minor == 0 && !self.keep_alive;
         let upgrade = self.accept.filter(|_| self.websocket && self.upgrade && !self.unasked);
         let answer = Answer { status, close, upgrade };
-        if status < 200 || status == 204 || status == 304 {
+        if status == 304 {
+            return Ok(Head { answer, body: None });
+        }
+        if status < 200 || status == 204 {
+            // Neither field may be there (RFC 9110 §8.6, RFC 9112 §6.1); who believes it takes the next answer for a body.
+            if self.codings > 0 || self.length.is_some_and(|length| length > 0) {
+                return Err("an answer that has no body says that one follows");
+            }
             return Ok(Head { answer, body: None });
         }
         let body = match (self.codings, self.length) {
             (0, None) => return Err("an answer says neither its length nor that it is chunked"),
-            (0, Some(length)) if length > BODY_MAX => return Err("a body is too long"),
+            (0, Some(length)) if length > limits.body => return Err("the body is too long"),
             (0, Some(length)) => Body::Length(length),
             (1, None) if self.chunked && minor > 0 => Body::chunked(),
             (_, None) => return Err("Transfer-Encoding is anything but chunked"),
@@ -248,9 +249,13 @@ impl Fields {
 mod tests {
     use super::*;
 
+    fn limits() -> Limits {
+        Limits { body: BODY_MAX, ..Limits::default() }
+    }
+
     /// Reads all of `octets`, in pieces of `size`: the answers, or what is wrong.
     fn read(octets: &[u8], size: usize) -> Result<Vec<Answer>, &'static str> {
-        let limits = Limits::default();
+        let limits = limits();
         let (mut reader, mut answers) = (Reader::default(), Vec::new());
         for piece in octets.chunks(size) {
             let mut at = 0;
@@ -318,6 +323,25 @@ mod tests {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 101 Switching Protocols\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n folded\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\rContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "HTTP/1.1 200OK\r\n\r\n",
+            "HTTP/1.1 099 No\r\n\r\n",
+            "HTTP/1.1 200 O\0K\r\n\r\n",
+            " HTTP/1.1 200 OK\r\n\r\n",
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/1.1 600 OK\r\n\r\n",
             "HTTP/1.1 2000 OK\r\n\r\n",
@@ -336,7 +360,7 @@ mod tests {
     /// A body without end is ended by a bound, however it is said to go on.
     #[test]
     fn h8_an_infinite_body_is_an_error() {
-        let limits = Limits::default();
+        let limits = limits();
         let mut reader = Reader::default();
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         reader.next(head, &limits).expect("a head");
@@ -349,7 +373,7 @@ mod tests {
             }
             reader.next(b"\r\n", &limits).map(drop)
         });
-        assert_eq!(outcome, Err("a body is too long"));
+        assert_eq!(outcome, Err("the body is too long"));
     }
 
     #[test]

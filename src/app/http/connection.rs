@@ -15,9 +15,14 @@ use super::super::rewrite::Rewrite;
 use super::super::service::Config;
 use super::super::ws::session::{Session, Turn};
 use super::body::{Body, Event};
-use super::request::{Request, Scanner};
+use super::request::{self, Request};
 use super::response::{Made, Refusal, Status};
 use super::routes::{self, Answer, Source};
+use super::scanner::Scanner;
+
+/// Octets of header block for which a connection's memory keeps room when it is re-used: most blocks are shorter, and
+/// few are cut at all.
+const HEAD_KEPT: usize = 2048;
 
 /// One HTTP connection's state.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub(in crate::app) struct Connection {
     progress: u64,
     /// The current answer's head has found its place.
     begun: bool,
+    /// The current request is HEAD: also an error is answered without a body.
+    bodiless: bool,
     /// The program is about to end: the current request is the last.
     draining: bool,
     shut: bool,
@@ -92,9 +99,19 @@ impl Connection {
             hurried: true,
             progress: 0,
             begun: false,
+            bodiless: false,
             draining: false,
             shut: false,
         }
+    }
+
+    /// The memory of a connection that is over becomes one that has just opened.
+    pub(in crate::app) fn reopen(&mut self, now: Instant) {
+        let mut head = core::mem::take(&mut self.head);
+        head.clear();
+        head.shrink_to(HEAD_KEPT);
+        let outbox = core::mem::take(&mut self.outbox);
+        *self = Self { head, outbox, ..Self::new(now) };
     }
 
     /// Something changed: goes on as far as input, room and memory allow.
@@ -131,6 +148,8 @@ impl Connection {
             session.release(conn);
         }
         self.outbox.clear(conn);
+        // What the phase holds isn't kept with the rest.
+        self.phase = Phase::Linger;
     }
 
     /// Lets a WebSocket say something of its own.
@@ -220,16 +239,18 @@ impl Connection {
         let end = match self.scanner.scan(unread, &config.limits) {
             Ok(Some(end)) => end,
             Ok(None) => {
-                if self.head.is_empty() && !self.hurried {
-                    self.since = conn.now();
+                if self.scanner.has_begun() && !self.hurried {
+                    (self.since, self.hurried) = (conn.now(), true);
                 }
-                self.hurried = true;
                 let octets = unread.len();
                 self.head.extend_from_slice(unread);
                 input.cursors.skip(octets);
                 return Step::Starved;
             }
-            Err(refusal) => return self.refuse(conn, refusal),
+            Err(refusal) => {
+                self.head.extend_from_slice(unread);
+                return self.refuse(conn, refusal, config);
+            }
         };
         let block = if self.head.is_empty() {
             &unread[..end]
@@ -237,6 +258,7 @@ impl Connection {
             self.head.extend_from_slice(&unread[..end]);
             &self.head
         };
+        self.bodiless = request::is_head(block);
         let answer = Request::parse(block, &config.limits).and_then(|mut request| {
             request.keep_alive &= !self.draining;
             self.keep_alive = request.keep_alive;
@@ -248,7 +270,7 @@ impl Connection {
         input.cursors.skip(end);
         match answer {
             Ok(answer) => self.follow(conn, answer, config),
-            Err(refusal) => self.refuse(conn, refusal),
+            Err(refusal) => self.refuse(conn, refusal, config),
         }
     }
 
@@ -285,7 +307,7 @@ impl Connection {
             self.expects_continue &= unread.is_empty();
             let (used, event) = match body.next(unread, &config.limits) {
                 Ok(next) => next,
-                Err(why) => return self.break_off(conn, why),
+                Err(refusal) => return self.break_off(conn, refusal, config),
             };
             if let Some(input) = &mut self.input {
                 input.cursors.skip(used);
@@ -369,6 +391,7 @@ impl Connection {
     fn answered<C: Conn>(&mut self, conn: &mut C) {
         self.since = conn.now();
         self.hurried = false;
+        self.bodiless = false;
         self.expects_continue = false;
         if self.keep_alive {
             self.phase = Phase::Head;
@@ -378,11 +401,12 @@ impl Connection {
     }
 
     /// Answers with an error; what follows is never parsed.
-    fn refuse<C: Conn>(&mut self, conn: &mut C, refusal: Refusal) -> Step {
+    fn refuse<C: Conn>(&mut self, conn: &mut C, refusal: Refusal, config: &Config) -> Step {
         if let Some(input) = &mut self.input {
             input.cursors.skip(input.unread_len());
         }
-        self.made.refusal(refusal);
+        let bodiless = self.bodiless || request::is_head(&self.head);
+        self.made.refusal(refusal, &config.clock, !bodiless);
         self.due = true;
         self.linger(conn);
         Step::Again
@@ -390,9 +414,9 @@ impl Connection {
 
     /// A body's framing is malformed: an error if the answer hasn't begun, else the connection
     /// ends without the body's end, which tells the peer.
-    fn break_off<C: Conn>(&mut self, conn: &mut C, why: &'static str) -> Step {
+    fn break_off<C: Conn>(&mut self, conn: &mut C, refusal: Refusal, config: &Config) -> Step {
         if !self.begun {
-            return self.refuse(conn, Refusal::bad(why));
+            return self.refuse(conn, refusal, config);
         }
         self.linger(conn);
         Step::Again
@@ -461,14 +485,15 @@ impl Connection {
         match &self.phase {
             Phase::Head if self.scanner.has_begun() => {
                 let late = Refusal::new(Status::REQUEST_TIMEOUT, "the request took too long");
-                self.refuse(conn, late);
+                self.refuse(conn, late, config);
             }
             Phase::Head => self.linger(conn),
             Phase::Body { .. } if self.progress < config.limits.body_progress => {
                 if self.begun {
                     self.linger(conn);
                 } else {
-                    self.refuse(conn, Refusal::new(Status::REQUEST_TIMEOUT, "the body took too long"));
+                    let late = Refusal::new(Status::REQUEST_TIMEOUT, "the body took too long");
+                    self.refuse(conn, late, config);
                 }
             }
             Phase::Body { .. } => (self.since, self.progress) = (now, 0),

@@ -3,7 +3,11 @@
 use byway_tcp::time::Duration;
 use proptest::prelude::*;
 
-use super::super::super::testing::{HTTP, Peer, config};
+use super::super::super::testing::{DATE, HTTP, Peer, config};
+
+/// What curl says of itself. An answer's head goes over its request's, which is the longer one of all clients but
+/// the tersest.
+const CURLS: &str = "User-Agent: curl/7.88.1\r\nAccept: */*\r\n";
 
 /// A response as a client reads it.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,7 +159,8 @@ fn s9_1_bytes_are_generated_as_room_allows() {
 fn s9_1_a_body_comes_back_in_its_own_frames() {
     let body = pattern(300_000);
     let mut request =
-        b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 300000\r\n\r\n".to_vec();
+        format!("PUT /x HTTP/1.1\r\nHost: a\r\n{CURLS}Content-Type: a/b\r\nContent-Length: 300000\r\n\r\n")
+            .into_bytes();
     let head = request.len();
     request.extend_from_slice(&body);
     let mut peer = Peer::connect(HTTP);
@@ -184,7 +189,8 @@ fn s9_1_a_chunked_body_comes_back_chunk_for_chunk() {
     request.extend_from_slice(&body);
     let mut peer = Peer::connect(HTTP);
     peer.send(&request);
-    let expected = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &body[..]].concat();
+    let head = format!("HTTP/1.1 200 OK\r\n{DATE}Transfer-Encoding: chunked\r\n\r\n");
+    let expected = [head.as_bytes(), &body[..]].concat();
     assert!(peer.received() == expected);
     assert_eq!(peer.copied(), 0);
     assert!(peer.longest_chunk() <= 1460);
@@ -214,7 +220,7 @@ fn s9_1_a_thousand_pipelined_requests() {
     let mut requests = Vec::new();
     for number in 0..1000 {
         let body = pattern(number % 40 + 1);
-        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{CURLS}Content-Length: {}\r\n\r\n", body.len());
         requests.extend_from_slice(head.as_bytes());
         requests.extend_from_slice(&body);
     }
@@ -239,12 +245,51 @@ fn s9_1_an_answer_alone_goes_out_in_the_frame_of_its_request() {
     assert_eq!(peer.chunks_sent(), 5);
 }
 
+/// RFC 9110 §6.6.1: in every final answer, and right.
+#[test]
+fn s9_1_answers_are_dated() {
+    let mut peer = Peer::connect(HTTP);
+    for (request, code) in [
+        ("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("GET /none HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", 200),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200),
+        ("GET /\r\n\r\n", 400),
+    ] {
+        peer.send(request.as_bytes());
+        let response = read(&peer.take(), |_| false).remove(0);
+        assert!(response.code == code && response.has(DATE.trim_end()), "{request:?}: {response:?}");
+    }
+    let mut peer = Peer::connect(HTTP);
+    peer.pass(Duration::from_millis(999));
+    peer.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(read(peer.received(), |_| false)[0].has("Date: Sun, 06 Nov 1994 08:49:38 GMT"));
+}
+
 #[test]
 fn s9_1_head_has_no_body() {
     for path in ["/", "/hello", "/bytes/1000", "/stats", "/none"] {
         let (head, full) = (ask(&format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n")), get(path));
         assert_eq!((head.code, &head.head), (full.code, &full.head));
     }
+    // Nor has a refusal, at once, in the body, or in the middle of the head.
+    for request in [
+        "HEAD / HTTP/1.1\nHost: a",
+        "\r\nHEAD / HTTP/1.1\r\nHost: a\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n",
+        "\r\nHEAD / HTTP/1.1\r\n\r\n",
+        "HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx",
+    ] {
+        let mut peer = Peer::connect(HTTP);
+        peer.send(request.as_bytes());
+        let responses = read(peer.received(), |_| true);
+        assert_eq!((responses.len(), responses[0].has("Connection: close")), (1, true), "{request:?}");
+    }
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"HEAD / HTTP/1.1\r\n");
+    peer.pass(Duration::from_secs(10));
+    assert_eq!(read(peer.received(), |_| true)[0].code, 408);
     // The body of a HEAD request is read, and only the head of its echo is sent.
     let mut peer = Peer::connect(HTTP);
     peer.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
@@ -258,25 +303,27 @@ fn s9_1_head_has_no_body() {
 #[test]
 fn s9_1_h7_expect_100_continue() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 5\r\n\r\n";
+    let answer = |len: usize| format!("HTTP/1.1 200 OK\r\n{DATE}Content-Length: {len}\r\n\r\n");
+    let hello = (answer(5) + "hello").into_bytes();
     let mut peer = Peer::connect(HTTP);
     peer.send(head.as_bytes());
     assert_eq!(peer.take(), b"HTTP/1.1 100 Continue\r\n\r\n");
     peer.send(b"he");
     peer.send(b"llo");
-    assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(peer.take(), hello);
     peer.send(format!("{head}hello").as_bytes());
-    assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "the body is there");
+    assert_eq!(peer.take(), hello, "the body is there");
     peer.queue(head.as_bytes());
     peer.queue(b"he");
     peer.readable();
     peer.send(b"llo");
-    assert_eq!(peer.take(), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "the body is right behind");
+    assert_eq!(peer.take(), hello, "the body is right behind");
     peer.close();
     assert_eq!(ask("POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n").code, 417);
     let old = "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx";
     let mut peer = Peer::connect(HTTP);
     peer.send(old.as_bytes());
-    assert_eq!(peer.received(), b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(peer.received(), (answer(1) + "x").as_bytes());
 }
 
 #[test]
@@ -306,7 +353,13 @@ fn h3_h4_h5_a_refusal_is_the_last_thing_said() {
     for (request, code) in [
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1099511627777\r\n\r\n", 413),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000001\r\n", 413),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX\r\n\r\n", 400),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
+        ("GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 421),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\n", 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n", 400),
         ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
@@ -332,7 +385,8 @@ fn h3_h4_h5_a_refusal_is_the_last_thing_said() {
 fn h3_a_body_that_goes_wrong_later_ends_without_its_end() {
     let mut peer = Peer::connect(HTTP);
     peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\nx\r\n");
-    assert_eq!(peer.received(), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n");
+    let begun = format!("HTTP/1.1 200 OK\r\n{DATE}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n");
+    assert_eq!(peer.received(), begun.as_bytes());
     assert!(peer.server_finished());
 }
 
@@ -392,6 +446,32 @@ fn h1_the_deadline_of_a_later_request_counts_from_its_first_octet() {
     assert!(peer.received().is_empty());
     peer.pass(Duration::from_secs(1));
     assert_eq!(read(peer.received(), |_| false)[0].code, 408);
+}
+
+/// Old clients send a line end after a body (RFC 9112 §2.2): it begins no request.
+#[test]
+fn h1_an_empty_line_hurries_nobody() {
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\n");
+    peer.take();
+    peer.pass(Duration::from_secs(70));
+    assert!(!peer.server_finished());
+    peer.send(b"G");
+    peer.pass(Duration::from_millis(9_999));
+    assert!(peer.received().is_empty());
+    peer.pass(Duration::from_millis(1));
+    assert_eq!(read(peer.received(), |_| false)[0].code, 408);
+    peer.close();
+    // Nor do more of them keep a connection that is idle.
+    let mut peer = Peer::connect(HTTP);
+    peer.send(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    peer.take();
+    for _ in 0..75 {
+        assert!(!peer.server_finished());
+        peer.send(b"\r\n");
+        peer.pass(Duration::from_secs(1));
+    }
+    assert!(peer.server_finished() && peer.received().is_empty());
 }
 
 #[test]

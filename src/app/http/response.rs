@@ -1,5 +1,7 @@
 //! Response heads, written into a fixed buffer.
 
+use super::date::WallClock;
+
 /// A status code with its reason phrase.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Status {
@@ -15,8 +17,10 @@ impl Status {
     pub(in crate::app) const FORBIDDEN: Self = Self::new(403, "Forbidden");
     pub(in crate::app) const NOT_FOUND: Self = Self::new(404, "Not Found");
     pub(in crate::app) const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
+    const CONTENT_TOO_LARGE: Self = Self::new(413, "Content Too Large");
     pub(in crate::app) const URI_TOO_LONG: Self = Self::new(414, "URI Too Long");
     pub(in crate::app) const EXPECTATION_FAILED: Self = Self::new(417, "Expectation Failed");
+    pub(in crate::app) const MISDIRECTED: Self = Self::new(421, "Misdirected Request");
     pub(in crate::app) const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
     pub(in crate::app) const HEADERS_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
     pub(in crate::app) const NOT_IMPLEMENTED: Self = Self::new(501, "Not Implemented");
@@ -37,6 +41,10 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// Of a body (RFC 9110 §15.5.14).
+    pub(in crate::app) const BODY_TOO_LARGE: Self =
+        Self::new(Status::CONTENT_TOO_LARGE, "the body is too long");
+
     pub(in crate::app) const fn new(status: Status, why: &'static str) -> Self {
         Self { status, why }
     }
@@ -47,7 +55,7 @@ impl Refusal {
     }
 }
 
-/// Room for the longest thing made in one piece: an echo's head, that is the fixed fields (150),
+/// Room for the longest thing made in one piece: an echo's head, that is the fixed fields (190),
 /// a Content-Type (`Limits::content_type`, 256) and a chunk-size line (18).
 const CAPACITY: usize = 512;
 
@@ -111,6 +119,11 @@ impl Made {
         self.push(status.reason.as_bytes()).push(b"\r\n")
     }
 
+    /// Adds `Date`, if the time is known.
+    pub(in crate::app) fn date(&mut self, clock: &WallClock) -> &mut Self {
+        self.push(clock.field())
+    }
+
     /// Adds a field.
     pub(in crate::app) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.push(name.as_bytes()).push(b": ").push(value).push(b"\r\n")
@@ -136,10 +149,10 @@ impl Made {
         self.push(b"\r\n")
     }
 
-    /// A whole response that ends the connection.
-    pub(in crate::app) fn refusal(&mut self, refusal: Refusal) {
+    /// A whole response that ends the connection; `content` is false in answer to HEAD (RFC 9110 §9.3.2).
+    pub(in crate::app) fn refusal(&mut self, refusal: Refusal, clock: &WallClock, content: bool) {
         self.clear();
-        self.status(refusal.status);
+        self.status(refusal.status).date(clock);
         if refusal.status == Status::UPGRADE_REQUIRED {
             // RFC 6455 §4.4; RFC 9110 §15.5.22 asks for Upgrade as well.
             self.field("Sec-WebSocket-Version", b"13").field("Upgrade", b"websocket");
@@ -148,6 +161,8 @@ impl Made {
             self.field("Connection", b"close");
         }
         self.field("Content-Type", b"text/plain").length(refusal.why.len() as u64 + 1).end();
-        self.push(refusal.why.as_bytes()).push(b"\n");
+        if content {
+            self.push(refusal.why.as_bytes()).push(b"\n");
+        }
     }
 }

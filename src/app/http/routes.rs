@@ -36,34 +36,42 @@ pub(super) fn answer<C: Conn>(
     conn: &C,
     config: &Config,
 ) -> Result<Answer, Refusal> {
+    if request.https {
+        // RFC 9110 §7.4: such a request is to be believed only over TLS.
+        return Err(Refusal::new(Status::MISDIRECTED, "https is not spoken here"));
+    }
     if request.upgrade.websocket {
         let accepted = handshake::accept(request, &config.allowed_origins)?;
         accepted.write(made);
         return Ok(Answer::WebSocket { ticker: request.path == b"/ticker" });
     }
     if request.framing != Framing::None {
-        return Ok(echo(request, made));
+        return Ok(echo(request, made, config));
     }
     let plain = b"text/plain".as_slice();
     if request.method == Method::Other {
-        return Ok(short(request, made, Status::NOT_FOUND, b"nothing here\n"));
+        return Ok(short(request, made, config, Status::NOT_FOUND, b"nothing here\n"));
     }
     match request.path {
-        b"/hello" => Ok(short(request, made, Status::OK, b"hello\n")),
-        b"/" => Ok(generated(request, made, b"text/html; charset=utf-8", Source::Static(PAGE))),
+        b"/hello" => Ok(short(request, made, config, Status::OK, b"hello\n")),
+        b"/" => Ok(generated(request, made, config, b"text/html; charset=utf-8", Source::Static(PAGE))),
         b"/stats" => {
             let octets = stats(conn);
-            Ok(generated(request, made, b"application/json", Source::Owned { octets, at: 0 }))
+            Ok(generated(request, made, config, b"application/json", Source::Owned { octets, at: 0 }))
         }
         path => match path.strip_prefix(b"/bytes/").map(parse_count) {
-            Some(Some(left)) if left <= config.limits.generated => {
-                Ok(generated(request, made, b"application/octet-stream", Source::Pattern { at: 0, left }))
-            }
+            Some(Some(left)) if left <= config.limits.generated => Ok(generated(
+                request,
+                made,
+                config,
+                b"application/octet-stream",
+                Source::Pattern { at: 0, left },
+            )),
             Some(Some(_)) => {
-                head(request, made, Status::BAD_REQUEST, plain, 14);
+                head(request, made, config, Status::BAD_REQUEST, plain, 14);
                 Ok(body_unless_head(request, made, b"at most 1 GiB\n"))
             }
-            _ => Ok(short(request, made, Status::NOT_FOUND, b"nothing here\n")),
+            _ => Ok(short(request, made, config, Status::NOT_FOUND, b"nothing here\n")),
         },
     }
 }
@@ -78,8 +86,8 @@ fn parse_count(digits: &[u8]) -> Option<u64> {
 }
 
 /// The body comes back as it is framed: same length, or the same chunks.
-fn echo(request: &Request<'_>, made: &mut Made) -> Answer {
-    made.status(Status::OK);
+fn echo(request: &Request<'_>, made: &mut Made, config: &Config) -> Answer {
+    made.status(Status::OK).date(&config.clock);
     if let Some(content_type) = request.content_type {
         made.field("Content-Type", content_type);
     }
@@ -97,13 +105,20 @@ fn echo(request: &Request<'_>, made: &mut Made) -> Answer {
     Answer::Body { body, echo: request.method != Method::Head }
 }
 
-fn head(request: &Request<'_>, made: &mut Made, status: Status, content_type: &[u8], length: u64) {
-    made.status(status).field("Content-Type", content_type).length(length);
+fn head(
+    request: &Request<'_>,
+    made: &mut Made,
+    config: &Config,
+    status: Status,
+    content_type: &[u8],
+    length: u64,
+) {
+    made.status(status).date(&config.clock).field("Content-Type", content_type).length(length);
     made.persistence(request.keep_alive, request.minor).end();
 }
 
-fn short(request: &Request<'_>, made: &mut Made, status: Status, body: &[u8]) -> Answer {
-    head(request, made, status, b"text/plain", body.len() as u64);
+fn short(request: &Request<'_>, made: &mut Made, config: &Config, status: Status, body: &[u8]) -> Answer {
+    head(request, made, config, status, b"text/plain", body.len() as u64);
     body_unless_head(request, made, body)
 }
 
@@ -114,8 +129,14 @@ fn body_unless_head(request: &Request<'_>, made: &mut Made, body: &[u8]) -> Answ
     Answer::Made
 }
 
-fn generated(request: &Request<'_>, made: &mut Made, content_type: &[u8], source: Source) -> Answer {
-    head(request, made, Status::OK, content_type, source.len());
+fn generated(
+    request: &Request<'_>,
+    made: &mut Made,
+    config: &Config,
+    content_type: &[u8],
+    source: Source,
+) -> Answer {
+    head(request, made, config, Status::OK, content_type, source.len());
     if request.method == Method::Head { Answer::Made } else { Answer::Generated(source) }
 }
 

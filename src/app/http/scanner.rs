@@ -1,0 +1,142 @@
+//! Where a header block ends, of requests and of answers.
+
+use super::super::limits::Limits;
+use super::request::is_tchar;
+use super::response::{Refusal, Status};
+
+/// Header lines there is room for; `Limits::headers` is at most this.
+pub(super) const MAX_HEADERS: usize = 128;
+
+/// Looks for the end of a header block, wherever the frames cut it. Each octet is looked at once,
+/// and what is wrong is found at the same octet however the block is cut (H6).
+#[derive(Debug, Default)]
+pub(crate) struct Scanner {
+    /// Octets of the block so far.
+    octets: usize,
+    /// Octets of the current line so far.
+    line_octets: usize,
+    /// Lines so far, the request line included, empty lines before it not.
+    lines: usize,
+    /// The request line's method has ended.
+    named: bool,
+    /// The octet before.
+    last: u8,
+}
+
+impl Scanner {
+    /// Whether any octet of a block has come, but for empty lines before it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.lines > 0 || self.line_octets > 0
+    }
+
+    /// Looks through the next octets. `Some(n)`: the block ends after the first `n` of them.
+    ///
+    /// # Errors
+    /// A bare LF, or a limit passed (H2, H4).
+    pub(crate) fn scan(&mut self, octets: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+        let mut at = 0;
+        while at < octets.len() {
+            self.check_first(octets[at])?;
+            let rest = &octets[at..];
+            let newline = rest.iter().position(|&octet| octet == b'\n');
+            let step = newline.map_or(rest.len(), |index| index + 1);
+            self.octets += step;
+            self.line_octets += step;
+            self.check_limits(&rest[..step], limits)?;
+            // Who has a whole request line needn't ask.
+            self.named |= newline.is_none() && self.lines == 0 && rest.contains(&b' ');
+            at += step;
+            let before = if step >= 2 { rest[step - 2] } else { self.last };
+            self.last = rest[step - 1];
+            if newline.is_some() && self.end_line(before, limits)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A request begins with a method: what can't be one (a TLS hello, say) is refused at once.
+    fn check_first(&self, octet: u8) -> Result<(), Refusal> {
+        if self.lines == 0 && self.line_octets == 0 && !is_tchar(octet) && octet != b'\r' {
+            return Err(Refusal::bad("the request doesn't begin with a method"));
+        }
+        Ok(())
+    }
+
+    /// `piece`: the octets that were added last, all of one line.
+    fn check_limits(&self, piece: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        if self.lines == 0 && self.line_octets > limits.request_line {
+            // Up to the first octet too many, wherever the piece ends.
+            let seen = piece.len() + limits.request_line + 1 - self.line_octets;
+            if self.named || piece[..seen].contains(&b' ') {
+                return Err(Refusal::new(Status::URI_TOO_LONG, "the request line is too long"));
+            }
+            // Longer than any that is implemented (RFC 9112 §3).
+            return Err(Refusal::new(Status::NOT_IMPLEMENTED, "the method is too long"));
+        }
+        if self.octets > limits.header_block {
+            return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "the header block is too long"));
+        }
+        Ok(())
+    }
+
+    /// A line ended with LF; whether it was the block's last.
+    fn end_line(&mut self, before: u8, limits: &Limits) -> Result<bool, Refusal> {
+        if before != b'\r' {
+            return Err(Refusal::bad("a line ends with a bare LF"));
+        }
+        let empty = self.line_octets == 2;
+        self.line_octets = 0;
+        if empty {
+            // Empty lines before the request line are passed over (RFC 9112 §2.2).
+            return Ok(self.lines > 0);
+        }
+        self.lines += 1;
+        if self.lines > limits.headers.min(MAX_HEADERS) + 1 {
+            return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "too many header fields"));
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h6_the_scanner_finds_the_same_wherever_it_is_cut() {
+        let limits = Limits { request_line: 30, header_block: 60, headers: 2, ..Limits::default() };
+        let blocks: [(&[u8], Result<usize, u16>); 12] = [
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest", Ok(27)),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nrest", Ok(31)),
+            (b"GET / HTTP/1.1\nHost: a\r\n\r\n", Err(400)),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\n", Err(400)),
+            (b"\nGET", Err(400)),
+            (b"\x16\x03\x01", Err(400)),
+            (b"GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Err(414)),
+            (b"GETTTTTTTTTTTTTTTTTTTTTTTTTTTTTT / HTTP/1.1\r\n", Err(501)),
+            (b"GETTTTTTTTTTTTTTTTTTTTTTTTTTTTT / HTTP/1.1\r\n", Err(501)),
+            (b"GETTTTTTTTTTTTTTTTTTTTTTTTTTTT / HTTP/1.1\r\n", Err(414)),
+            (b"GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Err(431)),
+            (b"GET / HTTP/1.1\r\nA: a\r\nB: a\r\nC: a\r\n\r\n", Err(431)),
+        ];
+        for (block, expected) in blocks {
+            for size in 1..=block.len() {
+                let mut scanner = Scanner::default();
+                let mut at = 0;
+                let mut found = None;
+                for piece in block.chunks(size) {
+                    match scanner.scan(piece, &limits) {
+                        Ok(None) => at += piece.len(),
+                        Ok(Some(n)) => found = Some(Ok(at + n)),
+                        Err(refusal) => found = Some(Err(refusal.status.code)),
+                    }
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                assert_eq!(found, Some(expected), "{:?} by {size}", String::from_utf8_lossy(block));
+            }
+        }
+    }
+}
