@@ -20,7 +20,8 @@ impl Clock {
     /// be set at any time; zero if it is set to before 1970.
     pub fn unix(self) -> Duration {
         let time = read(libc::CLOCK_REALTIME);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), time.tv_nsec as u32)
+        Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
+            + Duration::from_nanos(time.tv_nsec as u64)
     }
 }
 
