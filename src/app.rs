@@ -17,6 +17,7 @@ mod rewrite;
 mod service;
 #[cfg(test)]
 mod testing;
+mod turns;
 pub(crate) mod ws;
 
 pub use limits::Limits;

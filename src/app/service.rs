@@ -1,10 +1,15 @@
 //! `Service`: the application of one core; which port speaks what.
 
-use byway_tcp::app::{App, Closed, Conn, Ready};
+use std::collections::VecDeque;
+
+use byway_tcp::app::{App, Closed, Conn, ConnId, Opener, Ready};
+use byway_tcp::time::Instant;
 
 use super::http::connection::Connection;
 use super::limits::Limits;
 use super::raw::{self, Chargen};
+use super::turns::{SHARES, Work};
+use super::ws::deflate::Contexts;
 
 /// The ports and what is spoken on them; `None` is off.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +42,20 @@ pub struct Config {
 /// slot's tenants apart.
 #[derive(Debug)]
 pub struct Service {
-    config: Config,
+    core: Core,
     slots: Vec<Option<Slot>>,
+    /// Connections that have to wait for the loop's next turns, by their index, first come, first served.
+    waiting: VecDeque<u32>,
+    /// By index: whether it is in `waiting`. It stays there when its tenant leaves, so each is there once at most.
+    is_waiting: Vec<bool>,
+}
+
+/// What the connections of a core share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) work: Work,
+    pub(super) contexts: Contexts,
 }
 
 #[derive(Debug)]
@@ -60,7 +77,9 @@ enum Tenant {
 impl Service {
     /// A service without connections.
     pub fn new(config: Config) -> Self {
-        Self { config, slots: Vec::new() }
+        let contexts = Contexts::new(config.limits.deflaters);
+        let core = Core { config, work: Work::default(), contexts };
+        Self { core, slots: Vec::new(), waiting: VecDeque::new(), is_waiting: Vec::new() }
     }
 
     /// Connections that are open.
@@ -70,7 +89,7 @@ impl Service {
 
     fn tenant_for<C: Conn>(&self, conn: &C) -> Option<Tenant> {
         let port = Some(conn.local().port());
-        let ports = &self.config.ports;
+        let ports = &self.core.config.ports;
         if port == ports.echo {
             Some(Tenant::Echo)
         } else if port == ports.discard {
@@ -97,6 +116,7 @@ impl App for Service {
         let index = id.index as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
+            self.is_waiting.resize(index + 1, false);
         }
         self.slots[index] = Some(Slot { generation: id.generation, tenant });
         // Chargen speaks first; and data may have come with the handshake's last segment.
@@ -111,7 +131,14 @@ impl App for Service {
             Tenant::Echo => raw::echo(conn),
             Tenant::Discard => raw::discard(conn),
             Tenant::Chargen(chargen) => chargen.ready(conn),
-            Tenant::Http(connection) => connection.ready(conn, ready, &self.config),
+            Tenant::Http(connection) => {
+                self.core.work.begin();
+                connection.ready(conn, ready, &self.core);
+                let index = id.index as usize;
+                if self.core.work.is_exhausted() && !core::mem::replace(&mut self.is_waiting[index], true) {
+                    self.waiting.push_back(id.index);
+                }
+            }
         }
     }
 
@@ -124,12 +151,30 @@ impl App for Service {
             connection.closed(conn);
         }
     }
+
+    /// Wakes as many of those who wait as the turn has shares for.
+    fn turn<O: Opener>(&mut self, opener: &mut O) {
+        self.core.work.refill();
+        for _ in 0..SHARES {
+            let Some(index) = self.waiting.pop_front() else { break };
+            self.is_waiting[index as usize] = false;
+            if let Some(slot) = &self.slots[index as usize] {
+                opener.wake(ConnId { index, generation: slot.generation });
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        if self.waiting.is_empty() { Instant::NEVER } else { Instant::ZERO }
+    }
+
     fn draining<C: Conn>(&mut self, conn: &mut C) {
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
         if let Tenant::Http(connection) = &mut slot.tenant {
-            connection.drain(conn, &self.config);
+            self.core.work.begin();
+            connection.drain(conn, &self.core);
         } else {
             // Nothing says where a raw stream could end well; what still comes is discarded.
             conn.shutdown();
