@@ -3,12 +3,13 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test compliance bench bench-check bench-impaired compare profile
+.PHONY: help demo test compliance conformance bench bench-check bench-impaired compare profile
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
 	@echo 'make test      format, lints, dependency direction, all tests (as root: those on real interfaces, too)'
 	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
+	@echo 'make conformance   the probes and suites that others hold servers against, over real sockets (root: and veth)'
 	@echo 'make bench     over a veth pair beside nginx and a bare reflector (root), and micro-benchmarks'
 	@echo 'make bench-check   instructions per segment, held against bench/instructions.toml (valgrind)'
 	@echo 'make bench-impaired   goodput and fairness over a lossy line, beside the kernel (root; most of an hour)'
@@ -33,6 +34,12 @@ test:
 # Fails if a MUST has neither a test nor a reason; `make test` has the same check, without the table.
 compliance:
 	@BYWAY_COMPLIANCE=table cargo test --quiet --locked --package byway-tcp --test compliance
+
+# A list of steps; each says what it found, and fails by itself. PYTHON2=/path/python2.7 for the Autobahn suite.
+conformance:
+	@deploy/install-deps.sh conformance
+	cargo build --release --locked
+	@PYTHON2=$(PYTHON2) deploy/conformance/autobahn.sh
 
 # Only over the veth pair: cargo bench --bench veth -- --help. Only in memory: cargo bench --package byway-bench.
 bench:

@@ -4,6 +4,7 @@
 #   deploy/install-deps.sh            to build and run
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
+#   deploy/install-deps.sh conformance  and what the suites of `make conformance` run on
 #   deploy/install-deps.sh profile    and what a profile is taken with
 #   deploy/install-deps.sh bench      and what the benches use; they skip what they can't measure without it
 set -euo pipefail
@@ -17,6 +18,7 @@ build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev lib
 run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
+conformance=(python3 python3-venv)
 profile=(linux-perf)
 bench=(nginx-light valgrind)
 
@@ -60,9 +62,10 @@ case ${1-} in
 '') optional=() ;;
 test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
+conformance) optional=("${conformance[@]}") ;;
 profile) optional=("${profile[@]}") ;;
 bench) optional=("${bench[@]}") ;;
-*) fail "no list named '$1': use none, test, compare, bench or profile" ;;
+*) fail "no list named '$1': use none, test, compare, conformance, bench or profile" ;;
 esac
 
 { command -v apt-get && command -v dpkg-query; } >/dev/null ||
