@@ -215,7 +215,8 @@ fn app_config(options: &Serve) -> app::Config {
         discard: options.discard_port,
         chargen: options.chargen_port,
     };
-    app::Config { ports, ..app::Config::default() }
+    let limits = app::Limits { deflaters: options.deflaters, ..app::Limits::default() };
+    app::Config { ports, limits, allowed_origins: options.origins.clone() }
 }
 
 /// Set by any of `signals` from now on.
