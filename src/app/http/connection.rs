@@ -165,6 +165,8 @@ impl Connection {
                 Step::Starved => {
                     if let Some(used_up) = self.input.take() {
                         used_up.finish(conn, &mut self.outbox);
+                    } else if !self.draining && !core.work.may_read() {
+                        return;
                     } else if let Some(chunk) = conn.recv() {
                         self.input = Some(Rewrite::new(chunk));
                     } else if self.expects_continue {

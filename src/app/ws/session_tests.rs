@@ -298,6 +298,28 @@ fn w7_a_ping_flood_is_held_up_by_the_clients_own_reading() {
     assert_eq!(messages(peer.received()).len(), 1000);
 }
 
+/// What piled up while the client didn't read is worked off a batch or so in a turn: here frames that need no answer,
+/// and so aren't held up by its reading.
+#[test]
+fn w4_w7_a_backlog_is_spread_over_turns() {
+    let mut peer = open_with("/", Peer::connect_with(HTTP, config(), 512));
+    peer.queue(&frame(PONG, true, b"").repeat(100_000)[..1460 * 400]);
+    peer.hold_acks(true);
+    peer.readable();
+    assert_eq!(peer.unread(), 400 - 72);
+    let mut turns = 0;
+    while peer.turn() {
+        turns += 1;
+    }
+    assert_eq!((peer.unread(), turns), (0, 5));
+    // 1460 isn't a multiple of a pong's 6 octets: the last one ends with what comes now.
+    let rest = frame(PONG, true, b"").repeat(100_000).split_off(1460 * 400)[..4].to_vec();
+    assert_eq!((1460 * 400 + rest.len()) % 6, 0);
+    peer.send(&[rest, frame(TEXT, true, b"in step")].concat());
+    assert_eq!(messages(peer.received()), [(TEXT, b"in step".to_vec())]);
+    peer.close();
+}
+
 #[test]
 fn s9_5_the_closing_handshake_echoes_the_code() {
     for code in [1000u16, 1001, 1003, 1007, 1011, 3000, 4999] {
