@@ -91,3 +91,41 @@ impl Work {
         self.exhausted.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w5_nobody_has_more_than_a_share_and_all_together_no_more_than_an_allowance() {
+        let work = Work::default();
+        for turn in 0..3 {
+            for connection in 0..6 {
+                work.begin();
+                let mut pieces = 0;
+                while work.may_go_on() {
+                    work.spend(SHARE / 4);
+                    pieces += 1;
+                }
+                assert!(work.is_exhausted());
+                assert_eq!(pieces, if connection < SHARES { 4 } else { 0 }, "{connection} in turn {turn}");
+            }
+            work.begin();
+            assert!(!work.is_exhausted(), "who asks for nothing waits for nothing");
+            work.refill();
+        }
+    }
+
+    #[test]
+    fn w4_reading_is_bounded_the_same_way_and_by_itself() {
+        let work = Work::default();
+        let mut read = Vec::new();
+        for _ in 0..3 {
+            work.begin();
+            work.spend(SHARE);
+            read.push((0..1000).take_while(|_| work.may_read()).count());
+            assert!(work.is_exhausted());
+        }
+        assert_eq!(read, [CHUNKS_SHARE, CHUNKS - CHUNKS_SHARE, 0]);
+    }
+}

@@ -246,3 +246,19 @@ impl State {
         self.filled = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w5_a_core_has_room_for_so_many_and_gets_it_back() {
+        let contexts = Contexts::new(2);
+        let (first, second) = (contexts.open(Agreed::default()), contexts.open(Agreed::default()));
+        assert!(contexts.is_full());
+        drop(first);
+        assert!(!contexts.is_full());
+        drop(second);
+        assert!(Contexts::new(0).is_full());
+    }
+}
