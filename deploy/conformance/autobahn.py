@@ -9,7 +9,7 @@ import collections
 import json
 import sys
 
-# 10.1.1 and three of 7.* are called INFORMATIONAL whatever the server does.
+# 7.1.6, 7.13.1 and 7.13.2 are called INFORMATIONAL whatever the server does.
 RIGHT = {"OK", "INFORMATIONAL"}
 
 

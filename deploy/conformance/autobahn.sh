@@ -10,7 +10,7 @@
 #   SERVE='--tls-port 443 …'   more options of `byway serve`
 #
 # Fails unless every case is OK; what the suite calls INFORMATIONAL has no right and wrong. Its reports stay in
-# target/conformance/autobahn. Takes ten minutes or so, nearly all of them the client's.
+# target/conformance/autobahn. Takes ten to twenty minutes, nearly all of them the clients'.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
