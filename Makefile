@@ -35,11 +35,12 @@ test:
 compliance:
 	@BYWAY_COMPLIANCE=table cargo test --quiet --locked --package byway-tcp --test compliance
 
-# A list of steps; each says what it found, and fails by itself.
+# A list of steps; each says what it found, and fails by itself. PYTHON2=/path/python2.7 for the Autobahn suite.
 conformance:
 	@deploy/install-deps.sh conformance
 	cargo build --release --locked
 	@deploy/conformance/http.sh
+	@PYTHON2=$(PYTHON2) deploy/conformance/autobahn.sh
 
 # Only over the veth pair: cargo bench --bench veth -- --help. Only in memory: cargo bench --package byway-bench.
 bench:

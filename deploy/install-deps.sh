@@ -4,8 +4,8 @@
 #   deploy/install-deps.sh            to build and run
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
+#   deploy/install-deps.sh conformance  and what the suites of `make conformance` run on
 #   deploy/install-deps.sh profile    and what a profile is taken with
-#   deploy/install-deps.sh conformance   and what judges it from outside
 #   deploy/install-deps.sh bench      and what the benches use; they skip what they can't measure without it
 set -euo pipefail
 
@@ -18,9 +18,9 @@ build=(clang llvm gcc libc6-dev linux-libc-dev make m4 pkg-config libelf-dev lib
 run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
+conformance=(python3 python3-venv)
 profile=(linux-perf)
 bench=(nginx-light valgrind)
-conformance=(python3)
 
 # workspace.package.rust-version; Debian 12's own rustc is older.
 rust=1.88
@@ -62,9 +62,9 @@ case ${1-} in
 '') optional=() ;;
 test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
+conformance) optional=("${conformance[@]}") ;;
 profile) optional=("${profile[@]}") ;;
 bench) optional=("${bench[@]}") ;;
-conformance) optional=("${conformance[@]}") ;;
 *) fail "no list named '$1': use none, test, compare, conformance, bench or profile" ;;
 esac
 

@@ -18,6 +18,7 @@ mod rewrite;
 mod service;
 #[cfg(test)]
 mod testing;
+mod turns;
 pub(crate) mod ws;
 
 pub use http::date::WallClock;

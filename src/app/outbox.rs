@@ -59,6 +59,18 @@ impl Outbox {
         }
     }
 
+    /// Adds octets that byway made, as many as there are, in chunks. Never fails, as [`write`](Self::write).
+    pub(super) fn write_all<C: Conn>(&mut self, conn: &mut C, mut octets: &[u8]) {
+        while !octets.is_empty() {
+            let mss = conn.mss();
+            let space =
+                self.open.as_ref().map_or(0, |open| conn.tailroom(open).min(mss.saturating_sub(open.len())));
+            let (now, later) = octets.split_at(octets.len().min(if space > 0 { space } else { mss }));
+            self.write(conn, now);
+            octets = later;
+        }
+    }
+
     /// Room in the open chunk, opening one if there is none; `None` when there is no memory.
     pub(super) fn space<C: Conn>(&mut self, conn: &mut C) -> Option<usize> {
         let space =

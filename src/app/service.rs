@@ -1,12 +1,17 @@
 //! `Service`: the application of one core; which port speaks what.
 
-use byway_tcp::app::{App, Closed, Conn, Ready};
+use std::collections::VecDeque;
+
+use byway_tcp::app::{App, Closed, Conn, ConnId, Opener, Ready};
+use byway_tcp::time::Instant;
 
 use super::http::connection::Connection;
 use super::http::date::WallClock;
 use super::limits::Limits;
 use super::peers::Peers;
 use super::raw::{self, Chargen};
+use super::turns::{SHARES, Work};
+use super::ws::deflate::Contexts;
 
 /// The ports and what is spoken on them; `None` is off.
 #[derive(Clone, Debug, Default)]
@@ -45,13 +50,25 @@ const SPARE_MAX: usize = 1024;
 /// slot's tenants apart.
 #[derive(Debug)]
 pub struct Service {
-    config: Config,
+    core: Core,
     slots: Vec<Option<Slot>>,
     /// Counted where there is a limit.
     peers: Peers,
     /// Of connections that are over, for those to come.
     #[expect(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Connection>>,
+    /// Connections that have to wait for the loop's next turns, by their index, first come, first served.
+    waiting: VecDeque<u32>,
+    /// By index: whether it is in `waiting`. It stays there when its tenant leaves, so each is there once at most.
+    is_waiting: Vec<bool>,
+}
+
+/// What the connections of a core share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) work: Work,
+    pub(super) contexts: Contexts,
 }
 
 #[derive(Debug)]
@@ -73,7 +90,16 @@ enum Tenant {
 impl Service {
     /// A service without connections.
     pub fn new(config: Config) -> Self {
-        Self { config, slots: Vec::new(), peers: Peers::default(), spare: Vec::new() }
+        let contexts = Contexts::new(config.limits.deflaters);
+        let core = Core { config, work: Work::default(), contexts };
+        Self {
+            core,
+            slots: Vec::new(),
+            peers: Peers::default(),
+            spare: Vec::new(),
+            waiting: VecDeque::new(),
+            is_waiting: Vec::new(),
+        }
     }
 
     /// Connections whose memory is kept.
@@ -89,7 +115,7 @@ impl Service {
 
     fn tenant_for<C: Conn>(&mut self, conn: &C) -> Option<Tenant> {
         let port = Some(conn.local().port());
-        let ports = &self.config.ports;
+        let ports = &self.core.config.ports;
         if port == ports.echo {
             Some(Tenant::Echo)
         } else if port == ports.discard {
@@ -118,7 +144,7 @@ impl App for Service {
             conn.abort();
             return;
         };
-        if let Some(limit) = self.config.limits.connections_per_peer
+        if let Some(limit) = self.core.config.limits.connections_per_peer
             && !self.peers.enter(conn.peer().ip(), limit)
         {
             conn.abort();
@@ -129,6 +155,7 @@ impl App for Service {
         let index = id.index as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
+            self.is_waiting.resize(index + 1, false);
         }
         self.slots[index] = Some(Slot { generation: id.generation, tenant });
         // Chargen speaks first; and data may have come with the handshake's last segment.
@@ -136,7 +163,7 @@ impl App for Service {
     }
 
     fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready) {
-        self.config.clock.look(conn.now());
+        self.core.config.clock.look(conn.now());
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
@@ -144,7 +171,14 @@ impl App for Service {
             Tenant::Echo => raw::echo(conn),
             Tenant::Discard => raw::discard(conn),
             Tenant::Chargen(chargen) => chargen.ready(conn),
-            Tenant::Http(connection) => connection.ready(conn, ready, &self.config),
+            Tenant::Http(connection) => {
+                self.core.work.begin();
+                connection.ready(conn, ready, &self.core);
+                let index = id.index as usize;
+                if self.core.work.is_exhausted() && !core::mem::replace(&mut self.is_waiting[index], true) {
+                    self.waiting.push_back(id.index);
+                }
+            }
         }
     }
 
@@ -152,7 +186,7 @@ impl App for Service {
         let id = conn.id();
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         let Some(Slot { tenant, .. }) = slot.take_if(|slot| slot.generation == id.generation) else { return };
-        if self.config.limits.connections_per_peer.is_some() {
+        if self.core.config.limits.connections_per_peer.is_some() {
             self.peers.leave(conn.peer().ip());
         }
         if let Tenant::Http(mut connection) = tenant {
@@ -163,13 +197,30 @@ impl App for Service {
         }
     }
 
+    /// Wakes as many of those who wait as the turn has shares for.
+    fn turn<O: Opener>(&mut self, opener: &mut O) {
+        self.core.work.refill();
+        for _ in 0..SHARES {
+            let Some(index) = self.waiting.pop_front() else { break };
+            self.is_waiting[index as usize] = false;
+            if let Some(slot) = &self.slots[index as usize] {
+                opener.wake(ConnId { index, generation: slot.generation });
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        if self.waiting.is_empty() { Instant::NEVER } else { Instant::ZERO }
+    }
+
     fn draining<C: Conn>(&mut self, conn: &mut C) {
-        self.config.clock.look(conn.now());
+        self.core.config.clock.look(conn.now());
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
         if let Tenant::Http(connection) = &mut slot.tenant {
-            connection.drain(conn, &self.config);
+            self.core.work.begin();
+            connection.drain(conn, &self.core);
         } else {
             // Nothing says where a raw stream could end well; what still comes is discarded.
             conn.shutdown();

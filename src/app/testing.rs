@@ -1,11 +1,12 @@
 //! A connection without a stack, over real frames: [`TestConn`], and [`Peer`] at its other end.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Ready, Trouble};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Opener, Ready, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
+use byway_tcp::stack::ConnectError;
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use rand::rngs::SmallRng;
@@ -110,6 +111,9 @@ impl Conn for TestConn {
         self.starved |= tail.is_none();
         tail
     }
+    fn note_copied(&mut self, octets: usize) {
+        self.pool.note_copied(octets);
+    }
     fn release(&mut self, chunk: Chunk) {
         self.pool.release(chunk);
     }
@@ -158,13 +162,38 @@ impl Conn for TestConn {
     }
 }
 
+/// Notes whether the connection is woken.
+struct Waker {
+    now: Instant,
+    woken: bool,
+}
+
+impl Opener for Waker {
+    fn now(&self) -> Instant {
+        self.now
+    }
+    fn connect(&mut self, _remote: SocketAddr) -> Result<ConnId, ConnectError> {
+        unreachable!("a service opens nothing")
+    }
+    fn connect_from(&mut self, _local: IpAddr, _remote: SocketAddr) -> Result<ConnId, ConnectError> {
+        unreachable!("a service opens nothing")
+    }
+    fn wake(&mut self, id: ConnId) {
+        self.woken |= id == ConnId { index: 3, generation: 1 };
+    }
+    fn abort(&mut self, _id: ConnId) {
+        unreachable!("a service gives nothing up by name")
+    }
+}
+
 /// A client of the service: sends octets cut as the test wants, collects what comes back.
 pub(super) struct Peer {
     service: Service,
     conn: TestConn,
     hold_acks: bool,
     offset: usize,
-    /// Next call of `ready` carries `writable`.
+    /// The program is about to end: the loop calls `turn` no more.
+    drained: bool,
     closed: bool,
 }
 
@@ -201,6 +230,7 @@ impl Peer {
             conn,
             hold_acks: false,
             offset: PAYLOAD_OFFSET,
+            drained: false,
             closed: false,
         };
         peer.service.opened(&mut peer.conn);
@@ -279,19 +309,35 @@ impl Peer {
         self.conn.pool.assert_conserved();
     }
 
-    /// Acknowledges what was sent and says `writable`, if the service waits for it. Whether
+    /// Lets the loop turn: the service wakes whom it made wait. Whether that was anybody.
+    pub(super) fn turn(&mut self) -> bool {
+        let mut waker = Waker { now: self.conn.now, woken: false };
+        self.service.turn(&mut waker);
+        if waker.woken {
+            self.ready(Ready { woken: true, ..Ready::default() });
+        }
+        waker.woken
+    }
+
+    /// Acknowledges what was sent and says `writable`, if the service waits for it, and lets the loop turn. Whether
     /// anything happened.
     pub(super) fn pump_once(&mut self) -> bool {
         let full = !self.conn.shut && self.conn.send_room() == 0;
         let acked = self.conn.in_flight.len();
-        while let Some(chunk) = self.conn.in_flight.pop_front() {
-            self.conn.pool.release(chunk);
-        }
+        self.acknowledge();
         let starved = core::mem::take(&mut self.conn.starved);
         if full || starved {
             self.ready(Ready { writable: true, ..Ready::default() });
         }
-        full || starved || acked > 0
+        let woken = !self.drained && self.turn();
+        full || starved || woken || acked > 0
+    }
+
+    /// Acknowledges what was sent, and that is all.
+    pub(super) fn acknowledge(&mut self) {
+        while let Some(chunk) = self.conn.in_flight.pop_front() {
+            self.conn.pool.release(chunk);
+        }
     }
 
     /// Acknowledges and says `writable` until the service has nothing more to send.
@@ -305,6 +351,7 @@ impl Peer {
 
     /// The program is about to end.
     pub(super) fn drain(&mut self) {
+        self.drained = true;
         self.service.draining(&mut self.conn);
         self.conn.pool.assert_conserved();
         if !self.hold_acks {

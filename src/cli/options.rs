@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use byway::app::Limits;
 use byway_tcp::stack::Cidr;
 use byway_tcp::tcb::congestion::Algorithm;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -97,6 +98,14 @@ pub(crate) struct Serve {
     /// Port of the character generator (RFC 864), off unless given
     #[arg(long, value_name = "PORT", value_parser = port())]
     pub(crate) chargen_port: Option<u16>,
+
+    /// Page that may open WebSockets, as browsers name it: https://example.org. Repeat for more [default: all]
+    #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin)]
+    pub(crate) origins: Vec<String>,
+
+    /// WebSockets on each core that may compress their messages (permessage-deflate), 440 KiB each; 0: none
+    #[arg(long, value_name = "N", default_value_t = Limits::default().deflaters)]
+    pub(crate) deflaters: usize,
 
     /// Connections at once on each core
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
@@ -238,6 +247,23 @@ fn port() -> clap::builder::RangedI64ValueParser<u16> {
 fn algorithm() -> impl TypedValueParser<Value = Algorithm> {
     PossibleValuesParser::new(Algorithm::ALL.iter().map(|algorithm| algorithm.name()))
         .try_map(|name| name.parse::<Algorithm>().map_err(|()| "not a congestion control"))
+}
+
+/// As browsers serialise it (RFC 6454 §6.2), or nobody would ever be let in.
+fn origin(text: &str) -> Result<String, String> {
+    let example = "give, say, https://example.org or http://localhost:8080";
+    let (scheme, host) = text.split_once("://").ok_or_else(|| format!("the scheme is missing: {example}"))?;
+    let host_is_good =
+        !host.is_empty() && host.bytes().all(|octet| octet.is_ascii_graphic() && !b"/?#@*".contains(&octet));
+    if !scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet))
+        || scheme.is_empty()
+    {
+        return Err(format!("'{scheme}' is no scheme: {example}"));
+    }
+    if !host_is_good {
+        return Err(format!("'{host}' is no host with or without a port, and nothing else: {example}"));
+    }
+    Ok(text.to_owned())
 }
 
 fn interface(text: &str) -> Result<String, String> {
@@ -455,7 +481,8 @@ mod tests {
         let options = serve(
             "--address 192.0.2.7/24 --address 2001:db8::7/64 --gateway 192.0.2.1 --port 8080 --echo-port 7 \
              --queues 0,1 --cores 2,3 --attach native --zero-copy off --busy-poll on --idle spin \
-             --accept-partial-checksums --max-connections 1000 --control /tmp/x.sock --drain 100ms",
+             --accept-partial-checksums --origin https://a.example --origin http://[::1]:80 --deflaters 7 \
+             --max-connections 1000 --control /tmp/x.sock --drain 100ms",
         )
         .expect("parses");
         options.check().expect("fits");
@@ -463,6 +490,8 @@ mod tests {
         assert_eq!(options.nic.cores, Cores::These(vec![2, 3]));
         assert_eq!(options.services(), [("http", 8080), ("echo", 7)]);
         assert_eq!(options.drain, Duration::from_millis(100));
+        assert_eq!(options.origins, ["https://a.example", "http://[::1]:80"]);
+        assert_eq!(options.deflaters, 7);
         assert_eq!(options.nic.idle, Idle::Spin);
         let defaults = serve("--address 192.0.2.7/24").expect("parses");
         assert_eq!(defaults.nic.control_path(), PathBuf::from("/run/byway/eth0.sock"));
@@ -487,6 +516,16 @@ mod tests {
         assert!(serve("--address 192.0.2.7").expect_err("no prefix").contains("/24"));
         assert!(serve("--address 192.0.2.7/33").expect_err("prefix").contains("0 to 32"));
         assert!(serve("--address 192.0.2.7/24 --port 0").is_err());
+        for (origin, why) in [
+            ("example.org", "scheme is missing"),
+            ("https://", "no host"),
+            ("https://example.org/", "no host"),
+            ("https://*.example.org", "no host"),
+            ("ht_tps://a", "no scheme"),
+        ] {
+            let said = serve(&format!("--address 192.0.2.7/24 --origin {origin}")).expect_err(origin);
+            assert!(said.contains(why) && said.contains("https://example.org"), "{said}");
+        }
         assert!(serve("--address 192.0.2.7/24 --port 65536").is_err());
         assert!(serve("--address 192.0.2.7/24 --queues 0,0").expect_err("twice").contains("twice"));
         assert!(serve("--address 192.0.2.7/24 --queues one").expect_err("word").contains("'all'"));

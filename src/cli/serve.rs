@@ -230,9 +230,12 @@ fn app_config(options: &Serve) -> app::Config {
         discard: options.discard_port,
         chargen: options.chargen_port,
     };
-    let limits =
-        app::Limits { connections_per_peer: options.max_connections_per_peer, ..app::Limits::default() };
-    app::Config { ports, limits, ..app::Config::default() }
+    let limits = app::Limits {
+        connections_per_peer: options.max_connections_per_peer,
+        deflaters: options.deflaters,
+        ..app::Limits::default()
+    };
+    app::Config { ports, limits, allowed_origins: options.origins.clone(), ..app::Config::default() }
 }
 
 /// Set by any of `signals` from now on.

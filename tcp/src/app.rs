@@ -179,6 +179,9 @@ pub trait Conn {
     /// Cuts the chunk after `at` octets; the shorter part is copied and counted. `None` under memory
     /// pressure, with the chunk unchanged: go on when `ready` says `writable`.
     fn split_off(&mut self, chunk: &mut Chunk, at: usize) -> Option<Chunk>;
+    /// Counts octets of payload that the application itself has moved, through a codec, say: `BywayPayloadBytesCopied`
+    /// holds them as well.
+    fn note_copied(&mut self, octets: usize);
     /// Gives a chunk back.
     fn release(&mut self, chunk: Chunk);
 

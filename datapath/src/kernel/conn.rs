@@ -97,6 +97,10 @@ impl Conn for SocketConn<'_> {
         rest
     }
 
+    fn note_copied(&mut self, octets: usize) {
+        self.shared.pool.note_copied(octets);
+    }
+
     fn release(&mut self, chunk: Chunk) {
         self.shared.pool.release(chunk);
     }

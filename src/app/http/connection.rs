@@ -12,7 +12,7 @@ use byway_tcp::time::Instant;
 
 use super::super::outbox::Outbox;
 use super::super::rewrite::Rewrite;
-use super::super::service::Config;
+use super::super::service::Core;
 use super::super::ws::session::{Session, Turn};
 use super::body::{Body, Event};
 use super::request::{self, Request};
@@ -77,7 +77,7 @@ enum Step {
     Again,
     /// All input is used up.
     Starved,
-    /// Room or memory is needed.
+    /// Room, memory, or another turn of the loop is needed.
     Blocked,
 }
 
@@ -115,28 +115,28 @@ impl Connection {
     }
 
     /// Something changed: goes on as far as input, room and memory allow.
-    pub(in crate::app) fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready, config: &Config) {
-        self.run(conn, config);
+    pub(in crate::app) fn ready<C: Conn>(&mut self, conn: &mut C, ready: Ready, core: &Core) {
+        self.run(conn, core);
         if ready.timer {
             self.armed = None;
-            self.timer(conn, config);
-            self.run(conn, config);
+            self.timer(conn, core);
+            self.run(conn, core);
         }
-        self.tick(conn);
+        self.tick(conn, core);
         self.outbox.settle(conn);
-        self.end(conn);
-        self.arm(conn, config);
+        self.end(conn, core);
+        self.arm(conn, core);
     }
 
     /// The program is about to end: what is under way is finished, nothing new begun.
-    pub(in crate::app) fn drain<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+    pub(in crate::app) fn drain<C: Conn>(&mut self, conn: &mut C, core: &Core) {
         self.draining = true;
         self.keep_alive = false;
-        self.run(conn, config);
+        self.run(conn, core);
         if matches!(self.phase, Phase::Head) && self.input.is_none() && !self.scanner.has_begun() {
             self.linger(conn);
         }
-        self.ready(conn, Ready::default(), config);
+        self.ready(conn, Ready::default(), core);
     }
 
     /// The connection is over: gives every chunk back.
@@ -153,9 +153,16 @@ impl Connection {
     }
 
     /// Lets a WebSocket say something of its own.
-    fn tick<C: Conn>(&mut self, conn: &mut C) {
+    fn tick<C: Conn>(&mut self, conn: &mut C, core: &Core) {
         let Phase::WebSocket(session) = &mut self.phase else { return };
         session.clock(conn.now());
+        if self.draining
+            && core.work.is_exhausted()
+            && let Some(input) = self.input.take()
+        {
+            // Nobody is woken any more: the message is given up.
+            conn.release(input.chunk);
+        }
         if self.input.is_some() || self.outbox.is_blocked() {
             return;
         }
@@ -166,17 +173,19 @@ impl Connection {
         }
     }
 
-    fn run<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+    fn run<C: Conn>(&mut self, conn: &mut C, core: &Core) {
         loop {
             if !self.outbox.flush(conn) {
                 return;
             }
-            match self.step(conn, config) {
+            match self.step(conn, core) {
                 Step::Again => {}
                 Step::Blocked => return,
                 Step::Starved => {
                     if let Some(used_up) = self.input.take() {
                         used_up.finish(conn, &mut self.outbox);
+                    } else if !self.draining && !core.work.may_read() {
+                        return;
                     } else if let Some(chunk) = conn.recv() {
                         self.input = Some(Rewrite::new(chunk));
                     } else if self.expects_continue {
@@ -191,7 +200,7 @@ impl Connection {
         }
     }
 
-    fn step<C: Conn>(&mut self, conn: &mut C, config: &Config) -> Step {
+    fn step<C: Conn>(&mut self, conn: &mut C, core: &Core) -> Step {
         if self.due {
             if !self.place(conn) {
                 return Step::Blocked;
@@ -202,8 +211,8 @@ impl Connection {
             }
         }
         match &mut self.phase {
-            Phase::Head => self.read_head(conn, config),
-            Phase::Body { .. } => self.read_body(conn, config),
+            Phase::Head => self.read_head(conn, core),
+            Phase::Body { .. } => self.read_body(conn, core),
             Phase::Generated(source) => {
                 if !source.fill(conn, &mut self.outbox) {
                     return Step::Blocked;
@@ -211,16 +220,15 @@ impl Connection {
                 self.answered(conn);
                 Step::Again
             }
-            Phase::WebSocket(session) => {
-                match session.turn(conn, &mut self.input, &mut self.outbox, &config.limits) {
-                    Turn::Again => Step::Again,
-                    Turn::Starved => Step::Starved,
-                    Turn::Closed => {
-                        self.linger(conn);
-                        Step::Again
-                    }
+            Phase::WebSocket(session) => match session.turn(conn, &mut self.input, &mut self.outbox, core) {
+                Turn::Again => Step::Again,
+                Turn::Starved => Step::Starved,
+                Turn::Blocked => Step::Blocked,
+                Turn::Closed => {
+                    self.linger(conn);
+                    Step::Again
                 }
-            }
+            },
             Phase::Linger => {
                 if let Some(input) = &mut self.input {
                     input.cursors.skip(input.unread_len());
@@ -231,12 +239,12 @@ impl Connection {
     }
 
     /// Looks for a whole header block in what has come, and answers it.
-    fn read_head<C: Conn>(&mut self, conn: &mut C, config: &Config) -> Step {
+    fn read_head<C: Conn>(&mut self, conn: &mut C, core: &Core) -> Step {
         let Some(input) = self.input.as_mut().filter(|input| input.unread_len() > 0) else {
             return Step::Starved;
         };
         let unread = input.unread(conn);
-        let end = match self.scanner.scan(unread, &config.limits) {
+        let end = match self.scanner.scan(unread, &core.config.limits) {
             Ok(Some(end)) => end,
             Ok(None) => {
                 if self.scanner.has_begun() && !self.hurried {
@@ -249,7 +257,7 @@ impl Connection {
             }
             Err(refusal) => {
                 self.head.extend_from_slice(unread);
-                return self.refuse(conn, refusal, config);
+                return self.refuse(conn, refusal, core);
             }
         };
         let block = if self.head.is_empty() {
@@ -259,22 +267,23 @@ impl Connection {
             &self.head
         };
         self.bodiless = request::is_head(block);
-        let answer = Request::parse(block, &config.limits).and_then(|mut request| {
+        let answer = Request::parse(block, &core.config.limits).and_then(|mut request| {
             request.keep_alive &= !self.draining;
+            request.upgrade.deflate = request.upgrade.deflate.filter(|_| !core.contexts.is_full());
             self.keep_alive = request.keep_alive;
             self.expects_continue = request.expects_continue;
-            routes::answer(&request, &mut self.made, conn, config)
+            routes::answer(&request, &mut self.made, conn, &core.config)
         });
         self.head.clear();
         self.scanner = Scanner::default();
         input.cursors.skip(end);
         match answer {
-            Ok(answer) => self.follow(conn, answer, config),
-            Err(refusal) => self.refuse(conn, refusal, config),
+            Ok(answer) => self.follow(conn, answer, core),
+            Err(refusal) => self.refuse(conn, refusal, core),
         }
     }
 
-    fn follow<C: Conn>(&mut self, conn: &mut C, answer: Answer, config: &Config) -> Step {
+    fn follow<C: Conn>(&mut self, conn: &mut C, answer: Answer, core: &Core) -> Step {
         self.since = conn.now();
         self.hurried = false;
         self.begun = false;
@@ -290,24 +299,25 @@ impl Connection {
             Answer::Generated(source) => {
                 self.phase = Phase::Generated(source);
             }
-            Answer::WebSocket { ticker } => {
-                let tick = ticker.then_some(config.limits.tick);
-                self.phase = Phase::WebSocket(Box::new(Session::new(conn.now(), tick)));
+            Answer::WebSocket { ticker, deflate } => {
+                let tick = ticker.then_some(core.config.limits.tick);
+                let deflate = deflate.map(|agreed| core.contexts.open(agreed));
+                self.phase = Phase::WebSocket(Box::new(Session::new(conn.now(), tick, deflate)));
             }
         }
         Step::Again
     }
 
     /// Reads on in a body and sends it back.
-    fn read_body<C: Conn>(&mut self, conn: &mut C, config: &Config) -> Step {
+    fn read_body<C: Conn>(&mut self, conn: &mut C, core: &Core) -> Step {
         loop {
             let Phase::Body { body, echo } = &mut self.phase else { return Step::Again };
             let echo = *echo;
             let unread = self.input.as_ref().map_or(&[][..], |input| input.unread(conn));
             self.expects_continue &= unread.is_empty();
-            let (used, event) = match body.next(unread, &config.limits) {
+            let (used, event) = match body.next(unread, &core.config.limits) {
                 Ok(next) => next,
-                Err(refusal) => return self.break_off(conn, refusal, config),
+                Err(refusal) => return self.break_off(conn, refusal, core),
             };
             if let Some(input) = &mut self.input {
                 input.cursors.skip(used);
@@ -401,12 +411,12 @@ impl Connection {
     }
 
     /// Answers with an error; what follows is never parsed.
-    fn refuse<C: Conn>(&mut self, conn: &mut C, refusal: Refusal, config: &Config) -> Step {
+    fn refuse<C: Conn>(&mut self, conn: &mut C, refusal: Refusal, core: &Core) -> Step {
         if let Some(input) = &mut self.input {
             input.cursors.skip(input.unread_len());
         }
         let bodiless = self.bodiless || request::is_head(&self.head);
-        self.made.refusal(refusal, &config.clock, !bodiless);
+        self.made.refusal(refusal, &core.config.clock, !bodiless);
         self.due = true;
         self.linger(conn);
         Step::Again
@@ -414,9 +424,9 @@ impl Connection {
 
     /// A body's framing is malformed: an error if the answer hasn't begun, else the connection
     /// ends without the body's end, which tells the peer.
-    fn break_off<C: Conn>(&mut self, conn: &mut C, refusal: Refusal, config: &Config) -> Step {
+    fn break_off<C: Conn>(&mut self, conn: &mut C, refusal: Refusal, core: &Core) -> Step {
         if !self.begun {
-            return self.refuse(conn, refusal, config);
+            return self.refuse(conn, refusal, core);
         }
         self.linger(conn);
         Step::Again
@@ -436,11 +446,12 @@ impl Connection {
 
     /// Closes our side when all is said, or when the peer has closed its own and all it said is
     /// answered.
-    fn end<C: Conn>(&mut self, conn: &mut C) {
+    fn end<C: Conn>(&mut self, conn: &mut C, core: &Core) {
         if self.outbox.is_blocked() || self.due {
             return;
         }
-        let over = conn.recv_finished() && self.input.is_none() && !matches!(self.phase, Phase::Generated(_));
+        let at_work = matches!(self.phase, Phase::Generated(_)) || core.work.is_exhausted();
+        let over = conn.recv_finished() && self.input.is_none() && !at_work;
         if over {
             self.linger(conn);
         }
@@ -451,8 +462,8 @@ impl Connection {
     }
 
     /// When something must have happened.
-    fn deadline(&self, config: &Config) -> Option<Instant> {
-        let limits = &config.limits;
+    fn deadline(&self, core: &Core) -> Option<Instant> {
+        let limits = &core.config.limits;
         match &self.phase {
             Phase::Head if self.hurried => Some(self.since + limits.header_deadline),
             Phase::Head => Some(self.since + limits.idle),
@@ -463,8 +474,8 @@ impl Connection {
         }
     }
 
-    fn arm<C: Conn>(&mut self, conn: &mut C, config: &Config) {
-        if let Some(at) = self.deadline(config)
+    fn arm<C: Conn>(&mut self, conn: &mut C, core: &Core) {
+        if let Some(at) = self.deadline(core)
             && self.armed.is_none_or(|armed| at < armed)
         {
             self.armed = Some(at);
@@ -472,9 +483,9 @@ impl Connection {
         }
     }
 
-    fn timer<C: Conn>(&mut self, conn: &mut C, config: &Config) {
+    fn timer<C: Conn>(&mut self, conn: &mut C, core: &Core) {
         let now = conn.now();
-        if self.deadline(config).is_none_or(|deadline| now < deadline) {
+        if self.deadline(core).is_none_or(|deadline| now < deadline) {
             return;
         }
         if self.outbox.is_blocked() || self.due || self.input.is_some() || !conn.send_drained() {
@@ -485,15 +496,15 @@ impl Connection {
         match &self.phase {
             Phase::Head if self.scanner.has_begun() => {
                 let late = Refusal::new(Status::REQUEST_TIMEOUT, "the request took too long");
-                self.refuse(conn, late, config);
+                self.refuse(conn, late, core);
             }
             Phase::Head => self.linger(conn),
-            Phase::Body { .. } if self.progress < config.limits.body_progress => {
+            Phase::Body { .. } if self.progress < core.config.limits.body_progress => {
                 if self.begun {
                     self.linger(conn);
                 } else {
                     let late = Refusal::new(Status::REQUEST_TIMEOUT, "the body took too long");
-                    self.refuse(conn, late, config);
+                    self.refuse(conn, late, core);
                 }
             }
             Phase::Body { .. } => (self.since, self.progress) = (now, 0),

@@ -4,6 +4,7 @@
 //! see different requests (RFC 9112 §11.2).
 
 use super::super::limits::Limits;
+use super::super::ws::extension::Agreed;
 use super::response::{Refusal, Status};
 use super::scanner::MAX_HEADERS;
 use super::target::{Target, is_authority};
@@ -61,6 +62,8 @@ pub(in crate::app) struct Upgrade<'h> {
     pub(in crate::app) origin: Option<&'h [u8]>,
     /// The first sub-protocol on the client's list that byway speaks.
     pub(in crate::app) protocol: Option<&'static str>,
+    /// The first offer of permessage-deflate that byway can take.
+    pub(in crate::app) deflate: Option<Agreed>,
 }
 
 /// The sub-protocols (S9.2).
@@ -205,6 +208,10 @@ impl<'h> Fields<'h> {
                 once(&mut self.upgrade.version, value, "Sec-WebSocket-Version is repeated")?;
             }
             22 if is("sec-websocket-protocol") => self.take_protocols(value)?,
+            24 if is("sec-websocket-extensions") => {
+                let offer = Agreed::from_field(value)?;
+                self.upgrade.deflate = self.upgrade.deflate.or(offer);
+            }
             _ => {}
         }
         Ok(())
@@ -325,7 +332,7 @@ pub(crate) fn has_token(value: &[u8], token: &[u8]) -> bool {
 }
 
 /// RFC 9110 §5.6.2.
-pub(super) fn is_tchar(octet: u8) -> bool {
+pub(crate) fn is_tchar(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 

@@ -5,6 +5,7 @@ use byway_tcp::tcb::state::State;
 
 use super::super::outbox::Outbox;
 use super::super::service::Config;
+use super::super::ws::extension::Agreed;
 use super::super::ws::handshake;
 use super::body::Body;
 use super::request::{Framing, Method, Request};
@@ -23,7 +24,7 @@ pub(super) enum Answer {
     /// A body that byway generates.
     Generated(Source),
     /// From here on the connection speaks WebSocket. The path was `/ticker`, or not.
-    WebSocket { ticker: bool },
+    WebSocket { ticker: bool, deflate: Option<Agreed> },
 }
 
 /// Decides, and writes the response's head into `made`.
@@ -43,7 +44,8 @@ pub(super) fn answer<C: Conn>(
     if request.upgrade.websocket {
         let accepted = handshake::accept(request, &config.allowed_origins)?;
         accepted.write(made);
-        return Ok(Answer::WebSocket { ticker: request.path == b"/ticker" });
+        let ticker = request.path == b"/ticker";
+        return Ok(Answer::WebSocket { ticker, deflate: accepted.deflate });
     }
     if request.framing != Framing::None {
         return Ok(echo(request, made, config));

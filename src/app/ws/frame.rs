@@ -7,6 +7,9 @@ pub(super) const CLIENT_HEADER: usize = 14;
 /// Longest payload of a control frame (§5.5).
 pub(crate) const CONTROL_PAYLOAD: usize = 125;
 
+/// Of the first octet: the message is compressed (RFC 7692 §6).
+const RSV1: u8 = 0x40;
+
 /// What a frame is (§11.8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -43,6 +46,8 @@ impl Opcode {
 pub(crate) struct Header {
     /// The message's last fragment.
     pub(super) fin: bool,
+    /// RSV1: the message is compressed (RFC 7692 §6).
+    pub(super) compressed: bool,
     pub(super) opcode: Opcode,
     /// Octets of payload.
     pub(super) len: u64,
@@ -52,18 +57,22 @@ pub(crate) struct Header {
 
 impl Header {
     /// Reads a header and its own length from the front of `octets`; `None` while it isn't
-    /// complete. Whatever is wrong is reported at the first octet that shows it (W3).
+    /// complete. Whatever is wrong is reported at the first octet that shows it (W3). `deflate`: whether
+    /// permessage-deflate is agreed.
     ///
     /// # Errors
     /// 1002 for everything a client must not send (§5.1, §5.2, §5.5).
-    pub(super) fn parse(octets: &[u8]) -> Result<Option<(Self, usize)>, CloseCode> {
+    pub(super) fn parse(octets: &[u8], deflate: bool) -> Result<Option<(Self, usize)>, CloseCode> {
         let Some(&first) = octets.first() else { return Ok(None) };
         let fin = first & 0x80 != 0;
-        // RSV without a negotiated extension, reserved opcodes (§5.2).
-        if first & 0x70 != 0 {
+        let compressed = first & RSV1 != 0;
+        // Reserved opcodes, RSV without a negotiated extension (§5.2); with it, a message's first frame says whether
+        // it is compressed (RFC 7692 §6.1).
+        let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseCode::PROTOCOL)?;
+        let may_be = deflate && matches!(opcode, Opcode::Text | Opcode::Binary);
+        if first & 0x30 != 0 || compressed && !may_be {
             return Err(CloseCode::PROTOCOL);
         }
-        let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseCode::PROTOCOL)?;
         // "All control frames … MUST NOT be fragmented" (§5.5).
         if opcode.is_control() && !fin {
             return Err(CloseCode::PROTOCOL);
@@ -79,7 +88,7 @@ impl Header {
         }
         let Some((len, key_at)) = Self::parse_len(short, &octets[2..])? else { return Ok(None) };
         let Some(&key) = octets[key_at..].first_chunk::<4>() else { return Ok(None) };
-        Ok(Some((Self { fin, opcode, len, key }, key_at + 4)))
+        Ok(Some((Self { fin, compressed, opcode, len, key }, key_at + 4)))
     }
 
     /// The payload's length and where the key begins. "The minimal number of bytes MUST be used
@@ -131,6 +140,12 @@ impl ReplyHeader {
         Self { octets, len: used }
     }
 
+    /// The same for the first frame of a compressed message.
+    pub(super) fn compressed(mut self) -> Self {
+        self.octets[0] |= RSV1;
+        self
+    }
+
     /// The header's octets.
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
@@ -145,7 +160,7 @@ mod tests {
     use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
     fn error(octets: &[u8]) -> bool {
-        Header::parse(octets) == Err(CloseCode::PROTOCOL)
+        Header::parse(octets, false) == Err(CloseCode::PROTOCOL)
     }
 
     #[test]
@@ -157,6 +172,12 @@ mod tests {
     fn w3_header_rules_are_checked_at_the_octet_that_breaks_them() {
         for rsv in [0x40, 0x20, 0x10] {
             assert!(error(&[0x81 | rsv]), "RSV");
+        }
+        for opcode in [0, 8, 9, 10] {
+            assert_eq!(Header::parse(&[0xc0 | opcode], true), Err(CloseCode::PROTOCOL), "RSV1 of {opcode}");
+        }
+        for rsv in [0x60, 0x20, 0x10] {
+            assert_eq!(Header::parse(&[0x81 | rsv], true), Err(CloseCode::PROTOCOL), "RSV2, RSV3");
         }
         for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
             assert!(error(&[0x80 | opcode]), "reserved opcode {opcode}");
@@ -192,9 +213,10 @@ mod tests {
             let mut wire = Vec::new();
             header.format(len, &mut wire).expect("a header");
             for cut in 0..wire.len() {
-                prop_assert_eq!(Header::parse(&wire[..cut]), Ok(None));
+                prop_assert_eq!(Header::parse(&wire[..cut], false), Ok(None));
             }
-            prop_assert_eq!(Header::parse(&wire), Ok(Some((Header { fin, opcode: ours, len, key }, wire.len()))));
+            let expected = Header { fin, compressed: false, opcode: ours, len, key };
+            prop_assert_eq!(Header::parse(&wire, true), Ok(Some((expected, wire.len()))));
 
             let reply = ReplyHeader::new(fin, ours, len);
             let mut wire = Vec::new();

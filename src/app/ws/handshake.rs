@@ -6,6 +6,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::super::http::request::{Framing, Method, Request};
 use super::super::http::response::{Made, Refusal, Status};
+use super::extension::Agreed;
 
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -17,6 +18,8 @@ pub(crate) const ACCEPT: usize = 28;
 pub(in crate::app) struct Accepted {
     accept: [u8; ACCEPT],
     protocol: Option<&'static str>,
+    /// What is agreed of permessage-deflate.
+    pub(in crate::app) deflate: Option<Agreed>,
 }
 
 /// Checks a request whose `Upgrade` names `websocket` (RFC 6455 §4.2.1).
@@ -47,7 +50,7 @@ pub(in crate::app) fn accept(request: &Request<'_>, allowed_origins: &[String]) 
     if !allowed_origins.is_empty() && upgrade.origin.is_some_and(|origin| !allowed(origin)) {
         return Err(Refusal::new(Status::FORBIDDEN, "this origin may not connect"));
     }
-    Ok(Accepted { accept: accept_key(key), protocol: upgrade.protocol })
+    Ok(Accepted { accept: accept_key(key), protocol: upgrade.protocol, deflate: upgrade.deflate })
 }
 
 /// `Sec-WebSocket-Accept` for a key (§4.2.2, 5.4).
@@ -68,6 +71,9 @@ impl Accepted {
         made.field("Sec-WebSocket-Accept", &self.accept);
         if let Some(protocol) = self.protocol {
             made.field("Sec-WebSocket-Protocol", protocol.as_bytes());
+        }
+        if let Some(agreed) = &self.deflate {
+            agreed.write(made);
         }
         made.end();
     }

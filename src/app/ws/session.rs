@@ -7,6 +7,7 @@
 //!                                      reached: then echoed as a fragment), because a bad octet
 //!                                      must be answered by Close, which can't be put inside a frame
 //!  text: part in hand behind replies → echoed as a fragment: the replies can't wait for the rest
+//!  compressed ───────────────────────→ inflated and deflated, in `compressed`
 //! ```
 
 use std::collections::VecDeque;
@@ -18,6 +19,8 @@ use byway_tcp::time::{Duration, Instant};
 use super::super::limits::Limits;
 use super::super::outbox::Outbox;
 use super::super::rewrite::{Cursors, Rewrite};
+use super::super::service::Core;
+use super::deflate::Deflate;
 use super::frame::{CLIENT_HEADER, CONTROL_PAYLOAD, Header, Opcode, ReplyHeader};
 use super::mask;
 use super::utf8::Utf8;
@@ -69,6 +72,9 @@ pub(in crate::app) struct Session {
     /// When what is held goes out as it is.
     held_until: Option<Instant>,
     ticker: Option<Ticker>,
+    deflate: Option<Deflate>,
+    /// Unread octets of a compressed message's frame that are unmasked already.
+    unmasked: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +101,7 @@ impl Frame {
 #[derive(Clone, Copy, Debug)]
 struct Message {
     text: bool,
+    compressed: bool,
     octets: u64,
     fragments: u32,
 }
@@ -116,6 +123,8 @@ pub(in crate::app) enum Turn {
     Again,
     /// All input is used up.
     Starved,
+    /// Memory is needed, or the loop's next turn.
+    Blocked,
     /// A Close frame has been written; nothing more is to be said or read.
     Closed,
 }
@@ -128,6 +137,8 @@ enum Outcome {
     Hold,
     /// The text held back goes out under this header, before the chunk's own reply.
     Release(ReplyHeader),
+    /// What comes next is compressed.
+    Inflate,
     /// The peer is to be told why.
     Fail(CloseCode),
     /// The peer said Close; its payload is in `control`.
@@ -135,8 +146,8 @@ enum Outcome {
 }
 
 impl Session {
-    /// A session; with `tick`, one that pushes a message each `tick`.
-    pub(in crate::app) fn new(now: Instant, tick: Option<Duration>) -> Self {
+    /// A session; with `tick`, one that pushes a message each `tick`; with `deflate`, one of compressed messages.
+    pub(in crate::app) fn new(now: Instant, tick: Option<Duration>, deflate: Option<Deflate>) -> Self {
         let tick = tick.map(|period| period.max(Duration::from_millis(1)));
         let ticker =
             tick.map(|period| Ticker { opened: now, period, next: now + period, due: false, count: 0 });
@@ -152,6 +163,8 @@ impl Session {
             held_octets: 0,
             held_until: None,
             ticker,
+            deflate,
+            unmasked: 0,
         }
     }
 
@@ -161,12 +174,20 @@ impl Session {
         conn: &mut C,
         input: &mut Option<Rewrite>,
         outbox: &mut Outbox,
-        limits: &Limits,
+        core: &Core,
     ) -> Turn {
+        if self.is_compressed() {
+            return match self.turn_compressed(conn, input, outbox, core) {
+                Ok(turn) => turn,
+                Err(code) => self.fail(conn, input, outbox, code),
+            };
+        }
+        let limits = &core.config.limits;
         let Some(rewrite) = input else { return Turn::Starved };
         let buf = conn.bytes_mut(&mut rewrite.chunk);
         match self.read(buf, &mut rewrite.cursors, limits) {
             Outcome::Starved => Turn::Starved,
+            Outcome::Inflate => Turn::Again,
             Outcome::Hold => {
                 if let Some(rewrite) = input.take() {
                     self.hold(conn, rewrite.into_unread(), outbox, limits);
@@ -177,10 +198,7 @@ impl Session {
                 self.release_held(conn, header, outbox);
                 Turn::Again
             }
-            Outcome::Fail(code) => {
-                self.say_close(conn, input, outbox, &code.0.to_be_bytes());
-                Turn::Closed
-            }
+            Outcome::Fail(code) => self.fail(conn, input, outbox, code),
             Outcome::Close => {
                 let (code, len) = self.answer_to_close();
                 self.say_close(conn, input, outbox, &code.0.to_be_bytes()[..len]);
@@ -201,6 +219,9 @@ impl Session {
                         if let Err(code) = self.begin(header, limits) {
                             return Outcome::Fail(code);
                         }
+                        if self.is_compressed() {
+                            return Outcome::Inflate;
+                        }
                     }
                 }
             }
@@ -212,15 +233,16 @@ impl Session {
 
     /// The next header, when it is complete, and how many of `octets` it used up.
     fn read_header(&mut self, octets: &[u8]) -> Result<(usize, Option<Header>), CloseCode> {
+        let deflate = self.deflate.is_some();
         if self.carried == 0
-            && let Some((header, used)) = Header::parse(octets)?
+            && let Some((header, used)) = Header::parse(octets, deflate)?
         {
             return Ok((used, Some(header)));
         }
         let before = self.carried;
         let taken = octets.len().min(CLIENT_HEADER - before);
         self.carry[before..before + taken].copy_from_slice(&octets[..taken]);
-        match Header::parse(&self.carry[..before + taken])? {
+        match Header::parse(&self.carry[..before + taken], deflate)? {
             Some((header, used)) => {
                 self.carried = 0;
                 Ok((used - before, Some(header)))
@@ -234,13 +256,14 @@ impl Session {
 
     /// A frame begins: what may come when (§5.4), and the limits (W4), before any payload.
     fn begin(&mut self, header: Header, limits: &Limits) -> Result<(), CloseCode> {
-        let Header { fin, opcode, len, key } = header;
+        let Header { fin, compressed, opcode, len, key } = header;
         if !opcode.is_control() {
             let message = match (opcode, &mut self.message) {
                 (Opcode::Continuation, Some(message)) => message,
                 (Opcode::Continuation, None) | (_, Some(_)) => return Err(CloseCode::PROTOCOL),
                 (opcode, message @ None) => {
-                    message.insert(Message { text: opcode == Opcode::Text, octets: 0, fragments: 0 })
+                    let text = opcode == Opcode::Text;
+                    message.insert(Message { text, compressed, octets: 0, fragments: 0 })
                 }
             };
             message.octets = message.octets.saturating_add(len);
@@ -387,6 +410,17 @@ impl Session {
         }
     }
 
+    fn fail<C: Conn>(
+        &mut self,
+        conn: &mut C,
+        input: &mut Option<Rewrite>,
+        outbox: &mut Outbox,
+        code: CloseCode,
+    ) -> Turn {
+        self.say_close(conn, input, outbox, &code.0.to_be_bytes());
+        Turn::Closed
+    }
+
     /// Writes a Close frame behind the replies so far; the rest of the input isn't read.
     fn say_close<C: Conn>(
         &mut self,
@@ -475,6 +509,11 @@ fn stream(frame: &mut Frame, opcode: Opcode, buf: &mut [u8], cursors: &mut Curso
     frame.took(octets);
 }
 
+#[path = "compressed.rs"]
+mod compressed;
+#[cfg(test)]
+#[path = "compressed_tests.rs"]
+mod compressed_tests;
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;

@@ -5,19 +5,20 @@ use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+pub(super) use tungstenite::protocol::frame::coding::OpCode;
+use tungstenite::protocol::frame::coding::{Control, Data};
 
 use super::super::super::testing::{HTTP, Peer, config};
 
-const TEXT: OpCode = OpCode::Data(Data::Text);
-const BINARY: OpCode = OpCode::Data(Data::Binary);
-const MORE: OpCode = OpCode::Data(Data::Continue);
-const CLOSE: OpCode = OpCode::Control(Control::Close);
-const PING: OpCode = OpCode::Control(Control::Ping);
-const PONG: OpCode = OpCode::Control(Control::Pong);
+pub(super) const TEXT: OpCode = OpCode::Data(Data::Text);
+pub(super) const BINARY: OpCode = OpCode::Data(Data::Binary);
+pub(super) const MORE: OpCode = OpCode::Data(Data::Continue);
+pub(super) const CLOSE: OpCode = OpCode::Control(Control::Close);
+pub(super) const PING: OpCode = OpCode::Control(Control::Ping);
+pub(super) const PONG: OpCode = OpCode::Control(Control::Pong);
 
 /// A client's frame. The header is tungstenite's, the mask the plain XOR.
-fn frame(opcode: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(opcode: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
     let key = [0x37, 0xfa, 0x21, 0x3d];
     let header = FrameHeader { is_final, opcode, mask: Some(key), ..FrameHeader::default() };
     let mut wire = Vec::new();
@@ -28,29 +29,38 @@ fn frame(opcode: OpCode, is_final: bool, payload: &[u8]) -> Vec<u8> {
 
 /// A server's frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Received {
-    fin: bool,
-    opcode: OpCode,
-    payload: Vec<u8>,
+pub(super) struct Received {
+    pub(super) fin: bool,
+    pub(super) opcode: OpCode,
+    pub(super) payload: Vec<u8>,
 }
 
-/// The frames that `octets` consist of, read with tungstenite.
-fn frames(octets: &[u8]) -> Vec<Received> {
+/// The frames that `octets` consist of, read with tungstenite, and whether RSV1 is set.
+pub(super) fn frames_with_rsv1(octets: &[u8]) -> Vec<(Received, bool)> {
     let mut cursor = std::io::Cursor::new(octets);
     let mut frames = Vec::new();
     while (cursor.position() as usize) < octets.len() {
         let (header, len) = FrameHeader::parse(&mut cursor).expect("a valid header").expect("a whole header");
-        assert!(header.mask.is_none() && !header.rsv1 && !header.rsv2 && !header.rsv3);
+        assert!(header.mask.is_none() && !header.rsv2 && !header.rsv3);
         let from = cursor.position() as usize;
         let payload = octets[from..from + len as usize].to_vec();
         cursor.set_position(from as u64 + len);
-        frames.push(Received { fin: header.is_final, opcode: header.opcode, payload });
+        frames.push((Received { fin: header.is_final, opcode: header.opcode, payload }, header.rsv1));
     }
     frames
 }
 
+/// The same where nothing is compressed.
+pub(super) fn frames(octets: &[u8]) -> Vec<Received> {
+    let plain = |(frame, rsv1): (Received, bool)| {
+        assert!(!rsv1);
+        frame
+    };
+    frames_with_rsv1(octets).into_iter().map(plain).collect()
+}
+
 /// What a client makes of the frames: whole messages, and control frames where they were.
-fn messages(octets: &[u8]) -> Vec<(OpCode, Vec<u8>)> {
+pub(super) fn messages(octets: &[u8]) -> Vec<(OpCode, Vec<u8>)> {
     let mut messages = Vec::new();
     let mut open: Option<(OpCode, Vec<u8>)> = None;
     for Received { fin, opcode, payload } in frames(octets) {
@@ -77,7 +87,7 @@ fn messages(octets: &[u8]) -> Vec<(OpCode, Vec<u8>)> {
     messages
 }
 
-const UPGRADE: &str = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+pub(super) const UPGRADE: &str = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// A client whose handshake is done.
@@ -107,14 +117,14 @@ fn closes(wire: &[u8], before: &[(OpCode, &[u8])], code: u16) {
     }
 }
 
-fn random(len: usize, seed: u64) -> Vec<u8> {
+pub(super) fn random(len: usize, seed: u64) -> Vec<u8> {
     let mut octets = vec![0; len];
     SmallRng::seed_from_u64(seed).fill(&mut octets[..]);
     octets
 }
 
 /// Text of `len` octets in code points of one to four octets.
-fn text(len: usize) -> Vec<u8> {
+pub(super) fn text(len: usize) -> Vec<u8> {
     let mut text: Vec<u8> = "aä€🦀".bytes().cycle().take(len / 10 * 10).collect();
     text.resize(len, b'.');
     text
@@ -286,6 +296,28 @@ fn w7_a_ping_flood_is_held_up_by_the_clients_own_reading() {
     peer.hold_acks(false);
     peer.pump();
     assert_eq!(messages(peer.received()).len(), 1000);
+}
+
+/// What piled up while the client didn't read is worked off a batch or so in a turn: here frames that need no answer,
+/// and so aren't held up by its reading.
+#[test]
+fn w4_w7_a_backlog_is_spread_over_turns() {
+    let mut peer = open_with("/", Peer::connect_with(HTTP, config(), 512));
+    peer.queue(&frame(PONG, true, b"").repeat(100_000)[..1460 * 400]);
+    peer.hold_acks(true);
+    peer.readable();
+    assert_eq!(peer.unread(), 400 - 72);
+    let mut turns = 0;
+    while peer.turn() {
+        turns += 1;
+    }
+    assert_eq!((peer.unread(), turns), (0, 5));
+    // 1460 isn't a multiple of a pong's 6 octets: the last one ends with what comes now.
+    let rest = frame(PONG, true, b"").repeat(100_000).split_off(1460 * 400)[..4].to_vec();
+    assert_eq!((1460 * 400 + rest.len()) % 6, 0);
+    peer.send(&[rest, frame(TEXT, true, b"in step")].concat());
+    assert_eq!(messages(peer.received()), [(TEXT, b"in step".to_vec())]);
+    peer.close();
 }
 
 #[test]

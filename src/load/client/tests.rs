@@ -15,6 +15,7 @@ use byway_tcp::time::{Duration, Instant};
 use byway_tcp::wire::MacAddr;
 
 use super::*;
+use crate::app::ws::handshake::accept_key;
 use crate::app::{Config as ServiceConfig, Ports, Service};
 
 const RINGS: Rings = Rings { fill: 512, rx: 256, tx: 256, completion: 512 };
@@ -322,5 +323,73 @@ fn connections_are_closed_in_order_and_a_few_at_a_time() {
         let counters = world.server.stack().counters();
         assert_eq!((counters.tcp_estab_resets, world.server.port().counters().rx_ring_full), (0, 0));
         assert_eq!(world.end().errors(), 0);
+    }
+}
+
+/// Opens WebSockets as it should, and then says what no server may.
+struct Hostile(Vec<u8>);
+
+impl App for Hostile {
+    fn opened<C: Conn>(&mut self, _: &mut C) {}
+    fn ready<C: Conn>(&mut self, conn: &mut C, _: Ready) {
+        while let Some(chunk) = conn.recv() {
+            let request = String::from_utf8_lossy(conn.bytes(&chunk)).into_owned();
+            conn.release(chunk);
+            let Some(key) = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")) else {
+                continue;
+            };
+            let mut answer =
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".to_vec();
+            answer.extend_from_slice(b"Sec-WebSocket-Accept: ");
+            answer.extend_from_slice(&accept_key(key.as_bytes()));
+            answer.extend_from_slice(b"\r\n\r\n");
+            answer.extend_from_slice(&self.0);
+            for piece in answer.chunks(1000) {
+                let mut chunk = conn.alloc().expect("memory");
+                conn.append(&mut chunk, piece);
+                conn.send(chunk).expect("room");
+            }
+        }
+        if conn.recv_finished() {
+            conn.shutdown();
+        }
+    }
+    fn closed<C: Conn>(&mut self, _: &mut C, _: Closed) {}
+}
+
+#[test]
+fn w2_w3_w5_a_hostile_server_is_left_and_counted() {
+    let payload: Vec<u8> = (0..100).collect();
+    let masked = [&[0x82, 0x80 | 100, 0, 0, 0, 0], &payload[..]].concat();
+    for frames in [
+        masked,
+        // Compressed, which nobody asked for.
+        b"\xc2\x05hello".to_vec(),
+        b"\x83\x00".to_vec(),
+        b"\x8b\x00".to_vec(),
+        b"\x09\x00".to_vec(),
+        b"\x89\x7e\x00\x7e".to_vec(),
+        b"\x82\x7e\x00\x05hello".to_vec(),
+        b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(),
+        b"\x82\x7f\x00\x00\x00\x00\xff\xff\xff\xff".to_vec(),
+        b"\x80\x00".to_vec(),
+        b"\x02\x01\x00\x82\x00".to_vec(),
+        // An echo of something else, and one before there was anything to echo.
+        b"\x82\x01x".to_vec(),
+    ] {
+        let report = World::new(job(Protocol::WebSocket), Hostile(frames.clone())).run();
+        let what = format!("{frames:02x?}: {report:?}");
+        assert_eq!((report.requests, report.errors()), (0, report.count(Failed::Protocol)), "{what}");
+        assert!(report.errors() >= 10, "{what}");
+    }
+    // Pings without end are answered as far as the server reads, and don't hinder; an endless text of nothing neither.
+    for frames in [b"\x89\x7d".iter().copied().chain([7; 125]).collect::<Vec<u8>>(), b"\x01\x00".to_vec()] {
+        let mut flood = frames.repeat(50);
+        if frames[0] == 1 {
+            flood = [&frames[..], &b"\x00\x00".repeat(2000)].concat();
+        }
+        let report = World::new(job(Protocol::WebSocket), Hostile(flood)).run();
+        assert_eq!(report.requests, 0);
+        assert_eq!(report.errors(), report.count(Failed::TimedOut), "{report:?}");
     }
 }

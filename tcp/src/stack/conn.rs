@@ -91,6 +91,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         rest
     }
 
+    fn note_copied(&mut self, octets: usize) {
+        self.ctx.pool.note_copied(octets);
+    }
+
     fn release(&mut self, chunk: Chunk) {
         self.ctx.pool.release(chunk);
     }

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Holds byway's WebSocket against the Autobahn test suite's fuzzing client, all its cases, and against Python's
+# `websockets`, over a veth pair: byway in one namespace with native attach, the clients in the other.
+#
+#   deploy/conformance/autobahn.sh [BYWAY]        default: target/release/byway
+#
+#   PYTHON2=/path/python2.7    what the suite runs on [default: python2.7 of PATH, or pyenv's 2.7.18]
+#   CASES='1.* 12.1.*'         only these
+#   URL=wss://10.78.0.2        where byway is [default: ws://10.78.0.2]
+#   SERVE='--tls-port 443 …'   more options of `byway serve`
+#
+# Fails unless every case is OK; what the suite calls INFORMATIONAL has no right and wrong. Its reports stay in
+# target/conformance/autobahn. Takes ten to twenty minutes, nearly all of them the clients'.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-target}
+byway=${1:-$target/release/byway}
+url=${URL:-ws://10.78.0.2}
+cases=${CASES:-*}
+here=deploy/conformance
+# pyenv's shim is there also for a version that isn't chosen: only what runs counts.
+if python2=${PYTHON2:-python2.7} && ! "$python2" -c '' 2>/dev/null; then
+	python2=${PYENV_ROOT:-$HOME/.pyenv}/versions/2.7.18/bin/python2.7
+fi
+server_ns=bwab$$s client_ns=bwab$$c
+scratch=$(mktemp -d)
+reports=$target/conformance/autobahn
+children=()
+
+fail() {
+	echo "autobahn: $1" >&2
+	exit "${2:-1}"
+}
+((EUID == 0)) || fail "needs root for network namespaces: sudo $0" 77
+[[ -x $byway ]] || fail "$byway isn't there: cargo build --release --locked" 71
+[[ -z ${PYTHON2-} || $python2 == "$PYTHON2" ]] || fail "PYTHON2=$PYTHON2 doesn't run" 71
+"$python2" -c '' 2>/dev/null || fail "the suite is for Python 2.7: pyenv install 2.7.18, or PYTHON2=/path/python2.7" 71
+
+clean_up() {
+	local child
+	for child in "${children[@]}"; do
+		kill "$child" 2>/dev/null && wait "$child" 2>/dev/null || true
+	done
+	ip netns del $server_ns 2>/dev/null || true
+	ip netns del $client_ns 2>/dev/null || true
+	rm -rf "$scratch"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# The environments, outside the repository, and made anew when the pins or the interpreter change.
+pins=$(cat $here/*-requirements.txt <(echo "$python2") | sha256sum | cut -c1-16)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/byway/conformance-$pins
+if [[ ! -e $cache/complete ]]; then
+	echo "autobahn: making $cache"
+	rm -rf "$cache"
+	mkdir -p "$cache"
+	{
+		python3 -m venv "$cache/3" &&
+			"$cache/3/bin/pip" install -r $here/websockets-requirements.txt &&
+			"$cache/3/bin/virtualenv" --python "$python2" "$cache/2" &&
+			"$cache/2/bin/pip" install --no-deps -r $here/autobahn-requirements.txt
+	} >"$scratch/made" 2>&1 || fail "can't make the environment (deploy/install-deps.sh conformance): $(tail -n 3 "$scratch/made")" 71
+	touch "$cache/complete"
+fi
+
+ip netns add $server_ns
+ip netns add $client_ns
+ip -n $server_ns link add eth0 type veth peer name eth0 netns $client_ns
+ip -n $server_ns link set eth0 up
+ip -n $client_ns link set eth0 up
+ip -n $client_ns link set lo up
+ip -n $client_ns address add 10.78.0.1/24 dev eth0
+# What a veth peer sends has no checksums otherwise.
+ip netns exec $client_ns ethtool -K eth0 tx off >/dev/null
+# shellcheck disable=SC2086 # SERVE is several words
+ip netns exec $server_ns "$byway" serve --interface eth0 --address 10.78.0.2/24 --attach native \
+	--control "$scratch/control.sock" ${SERVE:-} >"$scratch/out" 2>"$scratch/err" &
+server=$!
+children=($server)
+for _ in {1..300}; do
+	grep -q '^byway ready' "$scratch/out" && break
+	kill -0 $server 2>/dev/null || fail "byway doesn't start: $(cat "$scratch/err")"
+	sleep 0.1
+done
+grep '^byway ready' "$scratch/out" || fail "byway isn't ready after 30 s: $(cat "$scratch/err")"
+
+ip netns exec $client_ns timeout 120 "$cache/3/bin/python" $here/websockets.py "$url"
+
+# Three clients at once, each with a part of the cases: they are what takes the time.
+rm -rf "$reports"
+mkdir -p "$reports"
+part=0
+clients=()
+for share in "1.* 2.* 3.* 4.* 5.* 6.* 7.* 9.* 10.*" "12.*" "13.*"; do
+	part=$((part + 1))
+	$here/autobahn.py spec "$url" "$reports/$part" "$share" "$cases" >"$scratch/spec-$part.json" || continue
+	ip netns exec $client_ns timeout 3600 "$cache/2/bin/wstest" -m fuzzingclient -s "$scratch/spec-$part.json" \
+		>"$reports/$part.log" 2>&1 &
+	clients+=($!)
+	children+=($!)
+done
+for client in "${clients[@]}"; do
+	wait "$client" || fail "a fuzzing client failed: $reports"
+done
+kill -0 $server 2>/dev/null || fail "byway is gone: $(cat "$scratch/err")"
+[[ $cases == '*' ]] && expected=517 || expected=0
+$here/autobahn.py report $expected "$reports"/*/index.json
