@@ -85,6 +85,23 @@ impl Client {
         self.segment(number, Flags::ACK, &options, 0)
     }
 
+    /// `payload`, with an acknowledgement.
+    pub fn say(&mut self, number: u32, payload: &[u8], now: Instant) -> &[u8] {
+        self.frame[HEADROOM..HEADROOM + payload.len()].copy_from_slice(payload);
+        self.data(number, payload.len(), now)
+    }
+
+    /// Octets of payload in a frame of the server's.
+    ///
+    /// # Panics
+    /// If it isn't a TCP segment's.
+    pub fn payload_of(octets: &[u8]) -> usize {
+        match parse(octets, Checksums::Verify).expect("the server's frames are valid").body {
+            Body::Tcp(_, segment) => segment.payload.1,
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
     /// The next [`PAYLOAD`] octets, with an acknowledgement.
     pub fn request(&mut self, number: u32, now: Instant) -> &[u8] {
         self.data(number, PAYLOAD, now)

@@ -16,7 +16,7 @@
 pub mod bulk;
 pub mod client;
 pub mod connections;
-pub mod echo;
+pub mod exchange;
 pub mod server;
 
 use std::time::{Duration, Instant};

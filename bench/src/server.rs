@@ -200,6 +200,11 @@ impl<A: App> Server<A> {
         (self.stack.counters().tcp_in_segs, self.stack.counters().tcp_out_segs)
     }
 
+    /// Octets sent, headers included.
+    pub fn octets_out(&self) -> u64 {
+        self.stack.counters().octets_out
+    }
+
     /// Nothing was refused, lost or sent twice: the bench did what it says.
     ///
     /// # Panics

@@ -75,15 +75,17 @@ impl Work {
         self.share.set(self.share.get().saturating_sub(octets));
     }
 
-    /// Whether the connection may read another chunk, which it then does. If not, it has to wait to be woken.
+    /// Whether the connection may read another chunk. If not, it has to wait to be woken.
     pub(super) fn may_read(&self) -> bool {
         let good = self.chunks_share.get() > 0;
         self.exhausted.set(!good);
-        if good {
-            self.chunks_share.set(self.chunks_share.get() - 1);
-            self.chunks_left.set(self.chunks_left.get().saturating_sub(1));
-        }
         good
+    }
+
+    /// It has read one.
+    pub(super) fn read(&self) {
+        self.chunks_share.set(self.chunks_share.get().saturating_sub(1));
+        self.chunks_left.set(self.chunks_left.get().saturating_sub(1));
     }
 
     /// Whether the connection whose turn it was has to wait.
@@ -123,7 +125,7 @@ mod tests {
         for _ in 0..3 {
             work.begin();
             work.spend(SHARE);
-            read.push((0..1000).take_while(|_| work.may_read()).count());
+            read.push((0..1000).take_while(|_| work.may_read()).map(|_| work.read()).count());
             assert!(work.is_exhausted());
         }
         assert_eq!(read, [CHUNKS_SHARE, CHUNKS - CHUNKS_SHARE, 0]);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use byway_bench::bulk::{Receiving, Sending};
 use byway_bench::connections::Connections;
-use byway_bench::echo::Echoes;
+use byway_bench::exchange::Exchanges;
 use serde::Deserialize;
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml");
@@ -37,16 +37,21 @@ struct Case {
     run: fn(u64) -> Duration,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "64 octets echoed, one segment a turn",
         count: 32_768,
-        run: |count| Echoes::new(1).run(1, count),
+        run: |count| Exchanges::echo(1).run(1, count),
     },
     Case {
         name: "64 octets echoed, 64 segments a turn",
         count: 32_768,
-        run: |count| Echoes::new(1).run(64, count),
+        run: |count| Exchanges::echo(1).run(64, count),
+    },
+    Case {
+        name: "GET /hello, 64 connections, 64 segments a turn",
+        count: 16_384,
+        run: |count| Exchanges::hello(64).run(64, count),
     },
     Case {
         name: "connection: open, request and answer, close",

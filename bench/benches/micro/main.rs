@@ -26,7 +26,7 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4));
-    targets = whole::bench_echo, echo_smoltcp::bench, whole::bench_connections, whole::bench_bulk
+    targets = whole::bench_echo, whole::bench_hello, echo_smoltcp::bench, whole::bench_connections, whole::bench_bulk
 }
 
 criterion_main!(pieces, whole);

@@ -4,7 +4,7 @@
 
 use byway_bench::bulk::{Receiving, SEGMENT, Sending};
 use byway_bench::connections::Connections;
-use byway_bench::echo::Echoes;
+use byway_bench::exchange::Exchanges;
 use criterion::{BenchmarkId, Criterion, Throughput};
 
 pub(crate) fn bench_echo(c: &mut Criterion) {
@@ -15,11 +15,22 @@ pub(crate) fn bench_echo(c: &mut Criterion) {
         for batch in [1, 64] {
             let id = BenchmarkId::new(format!("{connections} connections"), format!("batch {batch}"));
             group.bench_function(id, |b| {
-                let echoes = echoes.get_or_insert_with(|| Echoes::new(connections));
+                let echoes = echoes.get_or_insert_with(|| Exchanges::echo(connections));
                 b.iter_custom(|requests| echoes.run(batch, requests));
             });
         }
     }
+    group.finish();
+}
+
+pub(crate) fn bench_hello(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hello");
+    group.throughput(Throughput::Elements(1));
+    let mut exchanges = None;
+    group.bench_function("64 connections/batch 64", |b| {
+        let exchanges = exchanges.get_or_insert_with(|| Exchanges::hello(64));
+        b.iter_custom(|requests| exchanges.run(64, requests));
+    });
     group.finish();
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use byway_bench::client::Client;
-use byway_bench::echo::Echoes;
+use byway_bench::exchange::Exchanges;
 use byway_bench::server::Server;
 use byway_bench::{Shuffled, timed};
 
@@ -44,7 +44,7 @@ fn measure(connections: u32) {
     let opened = timed(|| server.establish(&mut client, connections));
     let each = |octets: usize| octets / connections as usize;
     let (all, frames) = (resident() - before, server.buffers());
-    let mut bench = Echoes::of(server, client, order);
+    let mut bench = Exchanges::of(server, client, order);
     let [one, many] = [1, 64].map(|batch| {
         let requests = ROUNDS * u64::from(active).max(100_000);
         bench.run(batch, requests / ROUNDS);

@@ -187,6 +187,7 @@ impl Connection {
                     } else if !self.draining && !core.work.may_read() {
                         return;
                     } else if let Some(chunk) = conn.recv() {
+                        core.work.read();
                         self.input = Some(Rewrite::new(chunk));
                     } else if self.expects_continue {
                         // No octet of the body has come: the peer waits (RFC 9110 §10.1.1).

@@ -1,5 +1,5 @@
-//! Segment in → application → segment out: 64 octets echoed through `Stack<HeapMemory>`, with any number of
-//! connections established, in batches of any size.
+//! Segment in → application → segment out: a request and its answer through `Stack<HeapMemory>`, with any number of
+//! connections established, in batches of any size. 64 octets are echoed, or `GET /hello` is answered.
 //!
 //! What is measured is [`Server::turn`], and nothing else: the answers of the turn before are completed,
 //! the fill ring is filled up, the batch is received, which calls the application, the timers are
@@ -15,25 +15,35 @@
 
 use std::time::Duration;
 
-use crate::client::Client;
-use crate::server::Server;
+use byway::app::{Config, Ports, Service, WallClock};
+use byway_tcp::app::App;
+use byway_tcp::time::Duration as Span;
+
+use crate::client::{Client, SERVER_PORT};
+use crate::server::{Echo, Server};
 use crate::{PAYLOAD, RING, Shuffled, scaled, timed};
 
 /// Of more connections only so many, whichever, take part: at a (virtual) microsecond per request a round through
 /// them is shorter than a retransmission timeout, so that none goes unacknowledged for longer.
 const ACTIVE: u32 = 100_000;
 
-/// Connections on which requests are echoed.
+/// What `curl` asks for, short of its name.
+const HELLO: &[u8] = b"GET /hello HTTP/1.1\r\nHost: 10.0.0.1\r\nUser-Agent: byway\r\nAccept: */*\r\n\r\n";
+
+/// Connections on which requests are answered, one segment by one.
 #[derive(Debug)]
-pub struct Echoes {
-    server: Server,
+pub struct Exchanges<A> {
+    server: Server<A>,
     client: Client,
     order: Shuffled,
+    request: Vec<u8>,
+    /// Octets of each answer.
+    answer: usize,
 }
 
-impl Echoes {
-    /// So many connections, established.
-    pub fn new(connections: u32) -> Self {
+impl Exchanges<Echo> {
+    /// So many connections, established, on which 64 octets are echoed.
+    pub fn echo(connections: u32) -> Self {
         let (mut server, mut client) = (Server::new(connections), Client::new(connections));
         server.establish(&mut client, connections);
         Self::of(server, client, Shuffled::some(connections.min(ACTIVE), connections))
@@ -41,13 +51,37 @@ impl Echoes {
 
     /// Of connections that are established, those in `order`.
     pub fn of(server: Server, client: Client, order: Shuffled) -> Self {
-        Self { server, client, order }
+        Self { server, client, order, request: vec![0; PAYLOAD], answer: PAYLOAD }
     }
+}
 
+impl Exchanges<Service> {
+    /// So many connections, established, on which `/hello` is asked for.
+    ///
+    /// # Panics
+    /// If the answer isn't one segment.
+    pub fn hello(connections: u32) -> Self {
+        let ports = Ports { http: Some(SERVER_PORT), ..Ports::default() };
+        let clock = WallClock::default();
+        let service = Service::new(Config { ports, clock: clock.clone(), ..Config::default() });
+        let (mut server, mut client) = (Server::with_app(connections, service), Client::new(connections));
+        clock.set(server.now(), Span::from_secs(1_000_000_000));
+        server.establish(&mut client, connections);
+        let frame = server.deliver(client.say(0, HELLO, server.now()));
+        server.turn(&[frame]);
+        let sent: Vec<_> = server.sent().map(Client::payload_of).collect();
+        let &[answer] = &sent[..] else { panic!("{} segments", sent.len()) };
+        server.let_hear(&mut client);
+        let order = Shuffled::some(connections.min(ACTIVE), connections);
+        Self { server, client, order, request: HELLO.to_vec(), answer }
+    }
+}
+
+impl<A: App> Exchanges<A> {
     /// The time that `requests` take in batches of `batch`.
     ///
     /// # Panics
-    /// If the server did anything else than echo them.
+    /// If the server did anything else than answer them.
     pub fn run(&mut self, batch: usize, requests: u64) -> Duration {
         let (mut total, mut done) = (Duration::ZERO, 0);
         let mut numbers = Vec::with_capacity(batch);
@@ -59,21 +93,26 @@ impl Echoes {
                 numbers.clear();
                 numbers.extend((0..batch).map(|_| self.order.draw()));
                 for &number in &numbers {
-                    frames.push(self.server.deliver(self.client.request(number, self.server.now())));
+                    frames.push(self.server.deliver(self.client.say(
+                        number,
+                        &self.request,
+                        self.server.now(),
+                    )));
                 }
                 // Only then: a batch's second request of one connection was sent before the first's answer.
                 for &number in &numbers {
-                    self.client.expect(number, PAYLOAD);
+                    self.client.expect(number, self.answer);
                 }
             }
-            let (segments, echoed) = (self.server.segments().1, self.server.echoed());
+            let (segments, octets) = (self.server.segments().1, self.server.octets_out());
             total += timed(|| {
                 for batch in frames.chunks(batch) {
                     self.server.turn(batch);
                 }
             });
             assert_eq!(self.server.segments().1 - segments, round, "an answer each");
-            assert_eq!(self.server.echoed() - echoed, round * PAYLOAD as u64);
+            let headers = 14 + 20 + 32;
+            assert_eq!(self.server.octets_out() - octets, round * (headers + self.answer as u64));
             done += round;
         }
         self.server.assert_clean();
