@@ -112,7 +112,13 @@ impl Outbox {
     }
 
     /// Sends what waits. `false`: some of it still does.
+    #[inline]
     pub(super) fn flush<C: Conn>(&mut self, conn: &mut C) -> bool {
+        // As nearly always.
+        self.queue.is_empty() || self.flush_queue(conn)
+    }
+
+    fn flush_queue<C: Conn>(&mut self, conn: &mut C) -> bool {
         while conn.send_room() > 0 {
             let Some(item) = self.queue.pop_front() else { return true };
             let (sent, rest) = match item {
@@ -142,9 +148,13 @@ impl Outbox {
     }
 
     fn pass<C: Conn>(&mut self, conn: &mut C, chunk: Chunk) {
-        let idle = self.queue.is_empty();
-        self.queue.push_back(Item::Chunk(chunk));
-        if idle {
+        if !self.queue.is_empty() || conn.send_room() == 0 {
+            self.queue.push_back(Item::Chunk(chunk));
+            return;
+        }
+        let (sent, rest) = Self::send(conn, chunk);
+        self.queue.extend(rest);
+        if sent {
             self.flush(conn);
         }
     }

@@ -3,11 +3,13 @@
 //! Strict where tolerance has led to request smuggling: two readers of one octet stream must not
 //! see different requests (RFC 9112 §11.2).
 
+use memchr::memchr;
+
 use super::super::limits::Limits;
 use super::super::ws::extension::Agreed;
 use super::response::{Refusal, Status};
 use super::scanner::MAX_HEADERS;
-use super::target::{Target, is_authority};
+use super::target::{self, Target, is_authority};
 
 /// Header lines of nearly all requests.
 const USUAL_HEADERS: usize = 24;
@@ -76,7 +78,7 @@ impl<'h> Request<'h> {
     /// With the status to answer; the connection is to be closed.
     pub(in crate::app) fn parse(block: &'h [u8], limits: &Limits) -> Result<Self, Refusal> {
         let block = without_empty_lines(block);
-        let end = block.iter().position(|&octet| octet == b'\n').map_or(block.len(), |index| index + 1);
+        let end = memchr(b'\n', block).map_or(block.len(), |index| index + 1);
         let (line, fields) = block.split_at(end);
         let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("no request line"))?;
         let (method, target, minor) = parse_request_line(line)?;
@@ -107,19 +109,19 @@ fn without_empty_lines(mut block: &[u8]) -> &[u8] {
 /// `method SP request-target SP HTTP-version`, single spaces only (RFC 9112 §3).
 fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, u8), Refusal> {
     const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
-    let mut parts = line.split(|&octet| octet == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(MALFORMED);
-    };
+    let (method, rest) = line.split_at(line.iter().position(|&octet| octet == b' ').ok_or(MALFORMED)?);
+    let (target, version) = rest[1..].split_last_chunk::<9>().ok_or(MALFORMED)?;
     if method.is_empty() || !method.iter().copied().all(is_tchar) {
         return Err(MALFORMED);
     }
-    let &[b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
+    let &[b' ', b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version
+    else {
         return Err(MALFORMED);
     };
     if major != b'1' {
+        if target.contains(&b' ') {
+            return Err(MALFORMED);
+        }
         return Err(Refusal::new(Status::VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here"));
     }
     // A higher minor version is read as 1.1 (RFC 9110 §2.5).
@@ -332,8 +334,9 @@ pub(crate) fn has_token(value: &[u8], token: &[u8]) -> bool {
 }
 
 /// RFC 9110 §5.6.2.
+#[inline]
 pub(crate) fn is_tchar(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+    target::is_of(octet, target::TOKEN)
 }
 
 #[cfg(test)]

@@ -3,23 +3,28 @@
 use std::net::Ipv6Addr;
 use std::str::from_utf8;
 
+use memchr::memchr;
+
 use super::response::{Refusal, Status};
 
 /// Where octets may stand, as bits of [`CLASSES`].
 const PATH: u8 = 1;
 const QUERY: u8 = 2;
 const REG_NAME: u8 = 4;
+/// RFC 9110 §5.6.2: methods and field names.
+pub(super) const TOKEN: u8 = 8;
 
 /// What RFC 3986 §3 allows where, and what browsers send beyond it: the URL Standard's percent-encode sets leave
 /// `[]|^` in paths and also `\`, `` ` ``, `{}` in queries as they are. None of them ends anything for any reader.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     // Without the comma in names: it is what joins the values of repeated fields (RFC 9110 §5.3).
-    let sets: [(&[u8], u8); 4] = [
+    let sets: [(&[u8], u8); 5] = [
         (b"-._~%!$&'()*+;=", PATH | QUERY | REG_NAME),
         (b",:@/[]|^", PATH | QUERY),
         (b"?\\`{}", QUERY),
-        (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", PATH | QUERY | REG_NAME),
+        (b"!#$%&'*+-.^_`|~", TOKEN),
+        (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", PATH | QUERY | REG_NAME | TOKEN),
     ];
     let mut set = 0;
     while set < sets.len() {
@@ -33,8 +38,14 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
+#[inline]
+pub(super) fn is_of(octet: u8, class: u8) -> bool {
+    CLASSES[usize::from(octet)] & class != 0
+}
+
+/// Without a way out at the first that isn't: there is none nearly always, and so several are looked up at once.
 fn all(octets: &[u8], class: u8) -> bool {
-    octets.iter().all(|&octet| CLASSES[usize::from(octet)] & class != 0)
+    octets.iter().fold(class, |common, &octet| common & CLASSES[usize::from(octet)]) != 0
 }
 
 /// A request's target, understood.
@@ -67,7 +78,7 @@ impl<'t> Target<'t> {
             Some(b'/') => (target, false),
             _ => split_absolute(target).ok_or(MALFORMED)?,
         };
-        let end = relative.iter().position(|&octet| octet == b'?').unwrap_or(relative.len());
+        let end = memchr(b'?', relative).unwrap_or(relative.len());
         let (path, query) = relative.split_at(end);
         if !all(path, PATH) || !all(query, QUERY) {
             return Err(MALFORMED);
@@ -96,7 +107,7 @@ pub(super) fn is_authority(octets: &[u8]) -> bool {
         let Some(end) = octets.iter().position(|&octet| octet == b']') else { return false };
         (&octets[..=end], &octets[end + 1..])
     } else {
-        octets.split_at(octets.iter().position(|&octet| octet == b':').unwrap_or(octets.len()))
+        octets.split_at(memchr(b':', octets).unwrap_or(octets.len()))
     };
     is_host(host) && (rest.is_empty() || rest[0] == b':' && is_port(&rest[1..]))
 }
@@ -109,6 +120,9 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 fn percents_are_encodings(octets: &[u8]) -> bool {
+    if memchr(b'%', octets).is_none() {
+        return true;
+    }
     octets
         .split(|&octet| octet == b'%')
         .skip(1)
