@@ -17,6 +17,9 @@ const INTERIM_MAX: u32 = 8;
 pub(super) const BODY_MAX: u64 = 4 << 30;
 /// Header lines of an answer; as the scanner's limit.
 const HEADERS_MAX: usize = 128;
+/// Of nearly all answers.
+const HEADERS_USUAL: usize = 24;
+const TOO_MANY: &str = "too many header fields";
 
 /// What a final answer's header block says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,15 +139,11 @@ impl Head {
         let end = block.iter().position(|&octet| octet == b'\n').map_or(block.len(), |index| index + 1);
         let (line, fields) = block.split_at(end);
         let (status, minor) = parse_status_line(line)?;
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let headers = match httparse::parse_headers(fields, &mut headers) {
-            Ok(httparse::Status::Complete((_, headers))) => headers,
-            _ => return Err("a header field is malformed"),
-        };
-        let mut known = Fields::default();
-        for header in headers.iter() {
-            known.take(header.name, header.value)?;
-        }
+        // Room for the usual number first, as for requests.
+        let known = match Fields::read::<HEADERS_USUAL>(fields) {
+            Err(TOO_MANY) => Fields::read::<HEADERS_MAX>(fields),
+            read => read,
+        }?;
         known.conclude(status, minor, limits)
     }
 }
@@ -184,6 +183,21 @@ struct Fields {
 }
 
 impl Fields {
+    /// Reads header lines, at most `N` of them.
+    fn read<const N: usize>(lines: &[u8]) -> Result<Self, &'static str> {
+        let mut headers = [httparse::EMPTY_HEADER; N];
+        let headers = match httparse::parse_headers(lines, &mut headers) {
+            Ok(httparse::Status::Complete((_, headers))) => headers,
+            Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY),
+            _ => return Err("a header field is malformed"),
+        };
+        let mut known = Self::default();
+        for header in headers.iter() {
+            known.take(header.name, header.value)?;
+        }
+        Ok(known)
+    }
+
     fn take(&mut self, name: &str, value: &[u8]) -> Result<(), &'static str> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
