@@ -3,6 +3,10 @@
 
 mod cli;
 
+/// Among many connections most of a segment's time is misses, of the TLB, too.
+#[global_allocator]
+static ALLOCATOR: byway_datapath::huge::HugePages = byway_datapath::huge::HugePages;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }

@@ -13,6 +13,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: byway_datapath::huge::HugePages = byway_datapath::huge::HugePages;
+
 criterion_group! {
     name = pieces;
     config = Criterion::default()

@@ -11,6 +11,10 @@ use byway_bench::exchange::Exchanges;
 use byway_bench::server::Server;
 use byway_bench::{Shuffled, timed};
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: byway_datapath::huge::HugePages = byway_datapath::huge::HugePages;
+
 /// As many as the process has memory for, if that is less; `BYWAY_CONNECTIONS` says otherwise.
 const CONNECTIONS: u32 = 10_000_000;
 /// One in so many has something to say.
