@@ -119,6 +119,7 @@ impl Tcb {
         let rtt = between(last, stamp(ctx.now));
         self.measured(rtt, ctx.now);
         self.recovery.rack.arrived_in_order(last, ack, rtt);
+        self.recovery.progressed(ack);
         let sample = AckSample {
             now: ctx.now,
             una: ack,
