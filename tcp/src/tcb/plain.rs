@@ -89,6 +89,7 @@ impl Tcb {
         let sending = self.send.is_plain(ctx.pool)
             && self.recovery.is_quiet(self.snd.una)
             && self.snd.wnd > 0
+            && self.snd.wl1.leq(seg.seq)
             && self.snd.up.is_none()
             && self.path.is_settled();
         let plain = in_place && fresh && receiving && sending;
@@ -118,6 +119,7 @@ impl Tcb {
         let rtt = between(last, stamp(ctx.now));
         self.measured(rtt, ctx.now);
         self.recovery.rack.arrived_in_order(last, ack, rtt);
+        self.recovery.progressed(ack);
         let sample = AckSample {
             now: ctx.now,
             una: ack,

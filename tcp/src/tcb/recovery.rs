@@ -58,8 +58,8 @@ pub(super) struct Recovery {
     measured: bool,
     /// Segments that arrived twice.
     duplicated: u32,
-    /// SND.NXT when something was sent again last, if that is ahead of SND.UNA: then an acknowledgement may be for an
-    /// earlier transmission.
+    /// SND.NXT when something was sent again last, or SND.UNA if that is further: below it an acknowledgement may be for
+    /// an earlier transmission.
     again: SeqNumber,
 }
 
@@ -109,6 +109,12 @@ impl Recovery {
     /// Something that is up to `nxt`, SND.NXT, was sent before, if only in part.
     pub(super) fn sent_again(&mut self, nxt: SeqNumber) {
         self.again = nxt;
+    }
+
+    /// SND.UNA is `una` now. Left behind, [`again`](Self::again) would be ahead half the sequence space later.
+    #[inline]
+    pub(super) fn progressed(&mut self, una: SeqNumber) {
+        self.again = self.again.max(una);
     }
 
     /// A segment goes out again. `timestamp` is the one it carries.
@@ -256,10 +262,7 @@ impl Tcb {
         if news.delivered > 0 {
             self.recovery.timeouts = 0;
         }
-        if self.snd.una == self.snd.nxt {
-            // Or half the sequence space later it would be ahead again.
-            self.recovery.again = self.snd.una;
-        }
+        self.recovery.progressed(self.snd.una);
         // Without either the back-off stays (Karn's rule, RFC 6298 §5, RFC 9293 MUST-18).
         let echoed = if acked > 0 { self.echoed_rtt(seg, ctx.now) } else { None };
         if let Some(rtt) = news.rtt.or(echoed) {
@@ -555,6 +558,27 @@ impl Tcb {
             self.send.clear_sacked(ctx.pool, index);
             self.mark_lost(index, ctx);
             at = self.send.next_outstanding(ctx.pool, Some(index));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T14: a stream that is never all acknowledged goes once around the sequence space, and what was sent again at its
+    /// beginning stays behind it.
+    #[test]
+    fn t14_what_was_sent_again_long_ago_is_forgotten() {
+        let iss = SeqNumber(7);
+        let mut recovery = Recovery::new(iss);
+        recovery.sent_again(iss + 3000);
+        assert!(!recovery.is_quiet(iss + 1000));
+        for gib in 0..5 {
+            let una = iss + 3000 + (gib << 30);
+            recovery.progressed(una);
+            recovery.rack.arrived_in_order(gib, una, Duration::ZERO);
+            assert!(recovery.is_quiet(una), "{gib} GiB");
         }
     }
 }

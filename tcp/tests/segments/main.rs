@@ -15,6 +15,7 @@ mod fuzz;
 mod icmp;
 mod limits;
 mod listen;
+mod prediction;
 mod recovery;
 mod sender;
 mod strangers;
