@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  recv ──→ chunk ──→ raw (RFC 862–864) ────────────────→ outbox ──→ send
+//!      (└──→ tls, both ways)
 //!                └──→ http::request → http::connection ─↗    ↑
 //!                                 └──→ ws::handshake → ws::session
 //! ```
@@ -17,7 +18,9 @@ mod rewrite;
 mod service;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub(crate) mod ws;
 
 pub use limits::Limits;
 pub use service::{Config, Ports, Service};
+pub use tls::Server as TlsServer;

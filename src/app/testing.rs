@@ -1,11 +1,12 @@
 //! A connection without a stack, over real frames: [`TestConn`], and [`Peer`] at its other end.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Ready, Trouble};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Opener, Ready, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
+use byway_tcp::stack::ConnectError;
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use rand::rngs::SmallRng;
@@ -14,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use super::{Config, Ports, Service};
 
 pub(super) const HTTP: u16 = 80;
+pub(super) const HTTPS: u16 = 443;
 pub(super) const ECHO: u16 = 7;
 pub(super) const DISCARD: u16 = 9;
 pub(super) const CHARGEN: u16 = 19;
@@ -24,7 +26,13 @@ const PAYLOAD_OFFSET: usize = 256 + 14 + 20 + 20;
 /// The service's configuration in tests.
 pub(super) fn config() -> Config {
     Config {
-        ports: Ports { http: Some(HTTP), echo: Some(ECHO), discard: Some(DISCARD), chargen: Some(CHARGEN) },
+        ports: Ports {
+            http: Some(HTTP),
+            https: Some(HTTPS),
+            echo: Some(ECHO),
+            discard: Some(DISCARD),
+            chargen: Some(CHARGEN),
+        },
         ..Config::default()
     }
 }
@@ -147,6 +155,9 @@ impl Conn for TestConn {
     fn set_user_timeout(&mut self, _limit: Option<Duration>) {}
     fn set_keepalive(&mut self, _keepalive: Option<Keepalive>) {}
     fn set_linger(&mut self, _linger: Option<Duration>) {}
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.totals.counters
+    }
     fn totals(&self) -> Totals {
         self.totals.clone()
     }
@@ -276,7 +287,7 @@ impl Peer {
     /// Acknowledges what was sent and says `writable`, if the service waits for it. Whether
     /// anything happened.
     pub(super) fn pump_once(&mut self) -> bool {
-        let full = !self.conn.shut && self.conn.send_room() == 0;
+        let full = !self.conn.shut && !self.conn.aborted && self.conn.send_room() == 0;
         let acked = self.conn.in_flight.len();
         while let Some(chunk) = self.conn.in_flight.pop_front() {
             self.conn.pool.release(chunk);
@@ -295,6 +306,17 @@ impl Peer {
             turns += 1;
             assert!(turns < 3_000_000, "the service never comes to rest");
         }
+    }
+
+    /// A turn of the loop: wakes the connection if the service wants that. Whether it did.
+    pub(super) fn turn(&mut self) -> bool {
+        let mut wakes = Wakes { now: self.conn.now, count: 0 };
+        self.service.turn(&mut wakes);
+        if wakes.count > 0 {
+            self.ready(Ready { woken: true, ..Ready::default() });
+            self.pump();
+        }
+        wakes.count > 0
     }
 
     /// The program is about to end.
@@ -394,6 +416,28 @@ impl Peer {
         assert_eq!(self.conn.pool.free_count(), self.conn.pool.total(), "frames were leaked");
         assert_eq!(self.service.connections(), 0);
     }
+}
+
+/// Counts whom a service wakes.
+struct Wakes {
+    now: Instant,
+    count: u32,
+}
+
+impl Opener for Wakes {
+    fn now(&self) -> Instant {
+        self.now
+    }
+    fn connect(&mut self, _: SocketAddr) -> Result<ConnId, ConnectError> {
+        Err(ConnectError::NoAddress)
+    }
+    fn connect_from(&mut self, _: IpAddr, _: SocketAddr) -> Result<ConnId, ConnectError> {
+        Err(ConnectError::NoAddress)
+    }
+    fn wake(&mut self, _: ConnId) {
+        self.count += 1;
+    }
+    fn abort(&mut self, _: ConnId) {}
 }
 
 impl Drop for Peer {
