@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  recv ──→ chunk ──→ raw (RFC 862–864) ────────────────→ outbox ──→ send
+//!      (└──→ tls, both ways)
 //!                └──→ http::request → http::connection ─↗    ↑
 //!                                 └──→ ws::handshake → ws::session
 //! ```
@@ -18,9 +19,11 @@ mod rewrite;
 mod service;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod turns;
 pub(crate) mod ws;
 
 pub use http::date::WallClock;
 pub use limits::Limits;
 pub use service::{Config, Ports, Service};
+pub use tls::Server as TlsServer;

@@ -46,6 +46,9 @@ pub struct Limits {
     /// How long text is held back at most: a peer that falls silent in mid-frame mustn't keep its frames from
     /// the others. A frame that takes longer comes back as fragments.
     pub held_time: Duration,
+    /// From a TLS connection's opening to its handshake's end: the header deadline again, for two round trips and what
+    /// the core's other handshakes take. H1
+    pub handshake: Duration,
     /// From a request's first octet (or the connection's opening) to its header block's end; more
     /// octets don't prolong it. Apache: 10–20 s. H1
     pub header_deadline: Duration,
@@ -82,6 +85,7 @@ impl Default for Limits {
             held_octets: 64 << 10,
             held_chunks: 48,
             held_time: Duration::from_secs(2),
+            handshake: Duration::from_secs(10),
             header_deadline: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body_check: Duration::from_secs(20),

@@ -10,6 +10,7 @@ use super::http::date::WallClock;
 use super::limits::Limits;
 use super::peers::Peers;
 use super::raw::{self, Chargen};
+use super::tls::{self, Server, Tls};
 use super::turns::{SHARES, Work};
 use super::ws::deflate::Contexts;
 
@@ -18,6 +19,8 @@ use super::ws::deflate::Contexts;
 pub struct Ports {
     /// HTTP/1.1 and WebSocket.
     pub http: Option<u16>,
+    /// The same over TLS; [`Config::tls`] says with which certificate.
+    pub https: Option<u16>,
     /// RFC 862.
     pub echo: Option<u16>,
     /// RFC 863.
@@ -38,6 +41,8 @@ pub struct Config {
     /// Pages that may open a WebSocket, as browsers name them (`https://example.org`); none
     /// listed means all may.
     pub allowed_origins: Vec<String>,
+    /// Certificate and key of [`Ports::https`].
+    pub tls: Option<Server>,
 }
 
 /// Connections' memory that is kept for those to come, so that opening one allocates nothing where as many come as go.
@@ -51,6 +56,7 @@ const SPARE_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Service {
     core: Core,
+    tls: Option<tls::Core>,
     slots: Vec<Option<Slot>>,
     /// Counted where there is a limit.
     peers: Peers,
@@ -85,15 +91,19 @@ enum Tenant {
     Chargen(Chargen),
     /// Boxed: it is the large one.
     Http(Box<Connection>),
+    /// The second begins when the first is done with its handshake.
+    Https(Box<Tls>, Option<Box<Connection>>),
 }
 
 impl Service {
     /// A service without connections.
     pub fn new(config: Config) -> Self {
         let contexts = Contexts::new(config.limits.deflaters);
+        let tls = config.tls.clone().map(tls::Core::new);
         let core = Core { config, work: Work::default(), contexts };
         Self {
             core,
+            tls,
             slots: Vec::new(),
             peers: Peers::default(),
             spare: Vec::new(),
@@ -113,6 +123,14 @@ impl Service {
         self.slots.iter().flatten().count()
     }
 
+    /// A connection whose share of the turn is used up goes on in a later one.
+    fn wait_if_exhausted(&mut self, index: u32) {
+        let waits = self.core.work.is_exhausted();
+        if waits && !core::mem::replace(&mut self.is_waiting[index as usize], true) {
+            self.waiting.push_back(index);
+        }
+    }
+
     fn tenant_for<C: Conn>(&mut self, conn: &C) -> Option<Tenant> {
         let port = Some(conn.local().port());
         let ports = &self.core.config.ports;
@@ -123,14 +141,9 @@ impl Service {
         } else if port == ports.chargen {
             Some(Tenant::Chargen(Chargen::default()))
         } else if port == ports.http {
-            let connection = match self.spare.pop() {
-                Some(mut spare) => {
-                    spare.reopen(conn.now());
-                    spare
-                }
-                None => Box::new(Connection::new(conn.now())),
-            };
-            Some(Tenant::Http(connection))
+            Some(Tenant::Http(begin(&mut self.spare, conn.now())))
+        } else if port == ports.https && self.tls.is_some() {
+            Some(Tenant::Https(Box::new(Tls::new()), None))
         } else {
             None
         }
@@ -174,10 +187,18 @@ impl App for Service {
             Tenant::Http(connection) => {
                 self.core.work.begin();
                 connection.ready(conn, ready, &self.core);
-                let index = id.index as usize;
-                if self.core.work.is_exhausted() && !core::mem::replace(&mut self.is_waiting[index], true) {
-                    self.waiting.push_back(id.index);
+                self.wait_if_exhausted(id.index);
+            }
+            Tenant::Https(tls, connection) => {
+                let Some(core) = &mut self.tls else { return };
+                let limits = &self.core.config.limits;
+                self.core.work.begin();
+                if let Some(mut over) = tls.advance(conn, &ready, core, limits) {
+                    let connection = connection.get_or_insert_with(|| begin(&mut self.spare, over.now()));
+                    connection.ready(&mut over, ready, &self.core);
                 }
+                tls.settle(conn, limits);
+                self.wait_if_exhausted(id.index);
             }
         }
     }
@@ -189,7 +210,17 @@ impl App for Service {
         if self.core.config.limits.connections_per_peer.is_some() {
             self.peers.leave(conn.peer().ip());
         }
-        if let Tenant::Http(mut connection) = tenant {
+        let connection = match tenant {
+            Tenant::Echo | Tenant::Discard | Tenant::Chargen(_) => None,
+            Tenant::Http(connection) => Some(connection),
+            Tenant::Https(mut tls, connection) => {
+                if let Some(core) = &mut self.tls {
+                    tls.closed(conn, core);
+                }
+                connection
+            }
+        };
+        if let Some(mut connection) = connection {
             connection.closed(conn);
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(connection);
@@ -200,6 +231,9 @@ impl App for Service {
     /// Wakes as many of those who wait as the turn has shares for.
     fn turn<O: Opener>(&mut self, opener: &mut O) {
         self.core.work.refill();
+        if let Some(tls) = &mut self.tls {
+            tls.turn(opener);
+        }
         for _ in 0..SHARES {
             let Some(index) = self.waiting.pop_front() else { break };
             self.is_waiting[index as usize] = false;
@@ -210,7 +244,8 @@ impl App for Service {
     }
 
     fn deadline(&self) -> Instant {
-        if self.waiting.is_empty() { Instant::NEVER } else { Instant::ZERO }
+        let tls = self.tls.as_ref().map_or(Instant::NEVER, tls::Core::deadline);
+        if self.waiting.is_empty() { tls } else { Instant::ZERO }
     }
 
     fn draining<C: Conn>(&mut self, conn: &mut C) {
@@ -218,14 +253,39 @@ impl App for Service {
         let id = conn.id();
         let slot = self.slots.get_mut(id.index as usize).and_then(Option::as_mut);
         let Some(slot) = slot.filter(|slot| slot.generation == id.generation) else { return };
-        if let Tenant::Http(connection) = &mut slot.tenant {
-            self.core.work.begin();
-            connection.drain(conn, &self.core);
-        } else {
-            // Nothing says where a raw stream could end well; what still comes is discarded.
-            conn.shutdown();
-            slot.tenant = Tenant::Discard;
-            raw::discard(conn);
+        match &mut slot.tenant {
+            Tenant::Http(connection) => {
+                self.core.work.begin();
+                connection.drain(conn, &self.core);
+            }
+            Tenant::Https(tls, connection) => {
+                let Some(core) = &mut self.tls else { return };
+                let limits = &self.core.config.limits;
+                self.core.work.begin();
+                if let Some(mut over) = tls.drain(conn, core, limits) {
+                    let connection = connection.get_or_insert_with(|| begin(&mut self.spare, over.now()));
+                    connection.drain(&mut over, &self.core);
+                }
+                tls.settle(conn, limits);
+            }
+            Tenant::Echo | Tenant::Discard | Tenant::Chargen(_) => {
+                // Nothing says where a raw stream could end well; what still comes is discarded.
+                conn.shutdown();
+                slot.tenant = Tenant::Discard;
+                raw::discard(conn);
+            }
         }
+    }
+}
+
+/// A connection that has just opened, in the memory of one that is over if there is any.
+#[expect(clippy::vec_box, reason = "the box is what is kept")]
+fn begin(spare: &mut Vec<Box<Connection>>, now: Instant) -> Box<Connection> {
+    match spare.pop() {
+        Some(mut connection) => {
+            connection.reopen(now);
+            connection
+        }
+        None => Box::new(Connection::new(now)),
     }
 }

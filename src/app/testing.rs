@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use super::{Config, Ports, Service, WallClock};
 
 pub(super) const HTTP: u16 = 80;
+pub(super) const HTTPS: u16 = 443;
 pub(super) const ECHO: u16 = 7;
 pub(super) const DISCARD: u16 = 9;
 pub(super) const CHARGEN: u16 = 19;
@@ -30,7 +31,13 @@ pub(super) fn config() -> Config {
     let clock = WallClock::default();
     clock.set(Instant::ZERO, Duration::from_secs(784_111_777));
     Config {
-        ports: Ports { http: Some(HTTP), echo: Some(ECHO), discard: Some(DISCARD), chargen: Some(CHARGEN) },
+        ports: Ports {
+            http: Some(HTTP),
+            https: Some(HTTPS),
+            echo: Some(ECHO),
+            discard: Some(DISCARD),
+            chargen: Some(CHARGEN),
+        },
         clock,
         ..Config::default()
     }
@@ -157,6 +164,9 @@ impl Conn for TestConn {
     fn set_user_timeout(&mut self, _limit: Option<Duration>) {}
     fn set_keepalive(&mut self, _keepalive: Option<Keepalive>) {}
     fn set_linger(&mut self, _linger: Option<Duration>) {}
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.totals.counters
+    }
     fn totals(&self) -> Totals {
         self.totals.clone()
     }
@@ -322,7 +332,7 @@ impl Peer {
     /// Acknowledges what was sent and says `writable`, if the service waits for it, and lets the loop turn. Whether
     /// anything happened.
     pub(super) fn pump_once(&mut self) -> bool {
-        let full = !self.conn.shut && self.conn.send_room() == 0;
+        let full = !self.conn.shut && !self.conn.aborted && self.conn.send_room() == 0;
         let acked = self.conn.in_flight.len();
         self.acknowledge();
         let starved = core::mem::take(&mut self.conn.starved);
@@ -347,6 +357,15 @@ impl Peer {
             turns += 1;
             assert!(turns < 3_000_000, "the service never comes to rest");
         }
+    }
+
+    /// The same, and what it leads to.
+    pub(super) fn turn_and_pump(&mut self) -> bool {
+        let woken = self.turn();
+        if woken {
+            self.pump();
+        }
+        woken
     }
 
     /// The program is about to end.

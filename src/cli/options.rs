@@ -87,6 +87,18 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = port())]
     pub(crate) port: u16,
 
+    /// Port of the same over TLS (https, wss), off unless given
+    #[arg(long, value_name = "PORT", value_parser = port(), requires_all = ["tls_cert", "tls_key"])]
+    pub(crate) tls_port: Option<u16>,
+
+    /// Certificate of --tls-port, its issuers' behind it: a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_port")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Its private key, not encrypted: a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_port")]
+    pub(crate) tls_key: Option<PathBuf>,
+
     /// Port of the echo service (RFC 862), off unless given
     #[arg(long, value_name = "PORT", value_parser = port())]
     pub(crate) echo_port: Option<u16>,
@@ -372,6 +384,7 @@ impl Serve {
     pub(crate) fn services(&self) -> Vec<(&'static str, u16)> {
         [
             ("http", Some(self.port)),
+            ("https", self.tls_port),
             ("echo", self.echo_port),
             ("discard", self.discard_port),
             ("chargen", self.chargen_port),

@@ -52,6 +52,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
 /// `--check`: everything that can be known without touching the interface.
 fn check(options: &Serve) -> Result<(), Failure> {
     options.check()?;
+    app_config(options)?;
     match options.backend {
         Backend::Xdp => check_xdp(options),
         Backend::Kernel => sockets::check(options),
@@ -76,7 +77,7 @@ fn check_xdp(options: &Serve) -> Result<(), Failure> {
 
 /// Runs until `stop` is set, and says `ready` once frames flow.
 pub(crate) fn run_until(options: &Serve, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
-    let app_config = app_config(options);
+    let app_config = app_config(options)?;
     let clock = app_config.clock.clone();
     tell_time(&clock);
     run_app(options, stop, ready, &clock, move |_| app::Service::new(app_config.clone()))
@@ -223,9 +224,11 @@ fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn app_config(options: &Serve) -> app::Config {
+/// What the application is told; certificate and key are read here.
+fn app_config(options: &Serve) -> Result<app::Config, Failure> {
     let ports = app::Ports {
         http: Some(options.port),
+        https: options.tls_port,
         echo: options.echo_port,
         discard: options.discard_port,
         chargen: options.chargen_port,
@@ -235,7 +238,18 @@ fn app_config(options: &Serve) -> app::Config {
         deflaters: options.deflaters,
         ..app::Limits::default()
     };
-    app::Config { ports, limits, allowed_origins: options.origins.clone(), ..app::Config::default() }
+    let tls = match (&options.tls_cert, &options.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(app::TlsServer::load(certificate, key).map_err(Failure::configuration)?)
+        }
+        _ => None,
+    };
+    if tls.as_ref().is_some_and(app::TlsServer::has_slow_key) {
+        warn(
+            "the RSA key of --tls-key signs in milliseconds, and its core does nothing else meanwhile: take ECDSA P-256",
+        );
+    }
+    Ok(app::Config { ports, limits, allowed_origins: options.origins.clone(), tls, ..app::Config::default() })
 }
 
 /// Set by any of `signals` from now on.

@@ -15,7 +15,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use crate::counters::Totals;
+use crate::counters::{Counters, Totals};
 use crate::frame::Chunk;
 use crate::stack::ConnectError;
 use crate::time::{Duration, Instant};
@@ -226,6 +226,8 @@ pub trait Conn {
     /// Sends small segments at once (true) or as Nagle says (false, the default) (S8.1).
     fn set_nodelay(&mut self, on: bool);
 
+    /// What this core has counted; an application's own events are counted here, too.
+    fn counters(&mut self) -> &mut Counters;
     /// What the stacks of all cores have counted and hold: this core's as of now, the others' as last told.
     fn totals(&self) -> Totals;
 }

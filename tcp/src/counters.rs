@@ -136,6 +136,21 @@ counters! {
     icmp6_in_parm_problems = "Icmp6InParmProblems",
     icmp6_in_echos = "Icmp6InEchos",
     icmp6_out_echo_reps = "Icmp6OutEchoReplies",
+    /// TLS handshakes completed, and those among them that a ticket made short.
+    tls_handshakes = "BywayTlsHandshakes",
+    tls_handshakes_resumed = "BywayTlsHandshakesResumed",
+    /// Those that weren't: malformed, nothing in common, given up by the peer; plain HTTP, too.
+    tls_handshakes_failed = "BywayTlsHandshakesFailed",
+    /// Those that took too long.
+    tls_handshake_timeouts = "BywayTlsHandshakeTimeouts",
+    /// Connections ended because of a record: not authentic, malformed, or not allowed there.
+    tls_broken = "BywayTlsBroken",
+    /// Connections ended because the peer sent an alert.
+    tls_alerts_in = "BywayTlsAlertsIn",
+    /// Connections that a peer closed without close_notify (RFC 8446 §6.1): their end may have been cut off.
+    tls_truncated = "BywayTlsTruncated",
+    /// Octets of records that were moved, to be contiguous or to have room around them.
+    tls_bytes_copied = "BywayTlsBytesCopied",
     /// Payload octets copied by user space: 0 on the zero-copy paths.
     payload_bytes_copied = "BywayPayloadBytesCopied",
 }

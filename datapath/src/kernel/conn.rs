@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use byway_tcp::app::{Conn, ConnId, Keepalive, Trouble};
-use byway_tcp::counters::Totals;
+use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, MAX_HEADERS, Owner};
 use byway_tcp::time::{Duration, Instant};
 
@@ -150,6 +150,10 @@ impl Conn for SocketConn<'_> {
 
     fn set_nodelay(&mut self, on: bool) {
         self.connection.set_nodelay(on);
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.shared.counters
     }
 
     fn totals(&self) -> Totals {

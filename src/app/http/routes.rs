@@ -37,7 +37,8 @@ pub(super) fn answer<C: Conn>(
     conn: &C,
     config: &Config,
 ) -> Result<Answer, Refusal> {
-    if request.https {
+    let over_tls = config.ports.https == Some(conn.local().port());
+    if request.https && !over_tls {
         // RFC 9110 §7.4: such a request is to be believed only over TLS.
         return Err(Refusal::new(Status::MISDIRECTED, "https is not spoken here"));
     }

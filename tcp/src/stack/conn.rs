@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::app::{Conn, ConnId, Keepalive, Trouble};
-use crate::counters::Totals;
+use crate::counters::{Counters, Totals};
 use crate::frame::{Chunk, Memory, Owner};
 use crate::tcb::{Ctx, Tcb};
 use crate::time::{Duration, Instant};
@@ -146,6 +146,10 @@ impl<M: Memory> Conn for StackConn<'_, M> {
 
     fn set_linger(&mut self, linger: Option<Duration>) {
         self.tcb.set_linger(linger, self.ctx.now);
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        self.ctx.counters
     }
 
     fn totals(&self) -> Totals {
