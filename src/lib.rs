@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+#[doc(hidden)]
+pub mod cli;
+pub mod launch;
 pub mod load;

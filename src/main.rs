@@ -1,8 +1,6 @@
 //! The program `byway`.
 #![forbid(unsafe_code)]
 
-mod cli;
-
 fn main() -> std::process::ExitCode {
-    cli::main()
+    byway::cli::main()
 }
