@@ -60,7 +60,14 @@ impl Example {
         let scratch = Scratch::new();
         let control = scratch.0.join("control.sock");
         let mut command = program(name);
-        command.args(["--interface", BYWAY_INTERFACE, "--address", &format!("{BYWAY_IPV4}/24"), "--port", "80"]);
+        command.args([
+            "--interface",
+            BYWAY_INTERFACE,
+            "--address",
+            &format!("{BYWAY_IPV4}/24"),
+            "--port",
+            "80",
+        ]);
         command.arg("--control").arg(&control).args(more);
         let mut child = lab.byway.spawn(&mut command).expect("starts");
         let mut ready = String::new();
@@ -175,5 +182,99 @@ fn a_launched_program_says_what_is_wrong_as_byway_does() {
     }
     let help = program("echo").arg("--help").output().expect("starts");
     let help = String::from_utf8(help.stdout).expect("UTF-8");
-    assert!(help.starts_with("Sends back what arrives (RFC 862)\n") && help.contains("--interface"), "{help}");
+    assert!(
+        help.starts_with("Sends back what arrives (RFC 862)\n") && help.contains("--interface"),
+        "{help}"
+    );
+}
+
+/// curl in this namespace; what it got.
+fn curl(arguments: &[&str]) -> String {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--max-time", "60", "--globoff"])
+        .args(arguments)
+        .output()
+        .expect("curl");
+    assert!(output.status.success(), "curl {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Several requests on a connection, kept alive; and one that is under way when the program is told to end.
+fn hyper_answers(example: &Example) {
+    let url = example.url("/any/path");
+    assert_eq!(curl(&[&url, &url, &url]), "hello\nhello\nhello\n");
+    let mut stream = connect(example.remote);
+    for _ in 1..1000 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+    }
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("writes");
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).expect("reads");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1000);
+}
+
+#[test]
+fn hyper_hello_answers_on_loopback() {
+    let example = Example::on_loopback("hyper_hello", &[]);
+    hyper_answers(&example);
+    example.assert_idle();
+    // Idle ones are closed by a drain, which doesn't wait for them.
+    let mut idle = connect(example.remote);
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+    let mut answer = [0; 1024];
+    let some = idle.read(&mut answer).expect("reads");
+    assert!(answer[..some].ends_with(b"hello\n"));
+    let waiting = std::thread::spawn(move || idle.read(&mut answer).expect("closed in order"));
+    assert_eq!(example.stop(), "");
+    assert_eq!(waiting.join().expect("ends"), 0);
+}
+
+#[test]
+fn hyper_hello_answers_on_a_veth_pair() {
+    let Some(lab) = lab() else { return };
+    let example = Example::on_veth(&lab, "hyper_hello", &[]);
+    lab.kernel.enter(|| hyper_answers(&example));
+    example.assert_idle();
+    example.stop();
+}
+
+fn axum_answers(example: &Example) {
+    assert_eq!(curl(&[&example.url("/hello")]), "hello\n");
+    assert_eq!(curl(&[&example.url("/greet/byway")]), "hello, byway\n");
+    let json =
+        ["-H", "Content-Type: application/json", "-d", r#"{"numbers":[1,2,39]}"#, &example.url("/sum")];
+    assert_eq!(curl(&json), r#"{"count":3,"total":42}"#);
+    let missing = Command::new("curl")
+        .args(["-so", "/dev/null", "-w", "%{http_code}", &example.url("/nowhere")])
+        .output()
+        .expect("curl");
+    assert_eq!(missing.stdout, b"404");
+    let url = format!("ws://{}/ws", example.remote);
+    let mut socket = tungstenite::client(url, connect(example.remote)).expect("upgrades").0;
+    for len in [0, 1, 125, 126, 1_000, 65_536, 1 << 20] {
+        let message = tungstenite::Message::binary(random_octets(len));
+        socket.send(message.clone()).expect("sends");
+        assert!(socket.read().expect("an echo") == message, "{len} octets differ");
+    }
+    socket.send(tungstenite::Message::text("grüße")).expect("sends");
+    assert_eq!(socket.read().expect("an echo").to_text().expect("text"), "grüße");
+    socket.close(None).expect("closes");
+    assert!(matches!(socket.read(), Ok(tungstenite::Message::Close(_))));
+}
+
+#[test]
+fn an_axum_application_runs_on_loopback() {
+    let example = Example::on_loopback("axum_app", &[]);
+    axum_answers(&example);
+    example.assert_idle();
+    assert_eq!(example.stop(), "");
+}
+
+#[test]
+fn an_axum_application_runs_on_a_veth_pair() {
+    let Some(lab) = lab() else { return };
+    let example = Example::on_veth(&lab, "axum_app", &[]);
+    lab.kernel.enter(|| axum_answers(&example));
+    example.assert_idle();
+    example.stop();
 }

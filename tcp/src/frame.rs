@@ -550,7 +550,7 @@ impl<M: Memory> FramePool<M> {
     }
 
     /// Counts octets of payload that somebody else has copied.
-    pub(crate) fn note_copied(&mut self, octets: usize) {
+    pub fn note_copied(&mut self, octets: usize) {
         self.payload_bytes_copied += octets as u64;
     }
 
