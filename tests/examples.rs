@@ -278,3 +278,113 @@ fn an_axum_application_runs_on_a_veth_pair() {
     example.assert_idle();
     example.stop();
 }
+
+/// A member of a room.
+fn chatter(example: &Example, room: &str) -> tungstenite::WebSocket<std::net::TcpStream> {
+    let url = format!("ws://{}/{room}", example.remote);
+    tungstenite::client(url, connect(example.remote)).expect("upgrades").0
+}
+
+/// Everybody in a room hears everything that is said there, on whichever core; others hear nothing.
+fn rooms_hear_their_own(example: &Example) {
+    let mut here: Vec<_> = (0..8).map(|_| chatter(example, "here")).collect();
+    let mut there = chatter(example, "there");
+    // A member is in once it hears itself.
+    for at in 0..here.len() {
+        let hello = format!("{at} is here");
+        here[at].send(tungstenite::Message::text(hello.clone())).expect("sends");
+        while here[at].read().expect("hears").to_text().expect("text") != hello {}
+    }
+    there.send(tungstenite::Message::text("alone")).expect("sends");
+    for n in 0..100 {
+        here[n % 8].send(tungstenite::Message::text(format!("line {n}"))).expect("sends");
+        for member in &mut here {
+            let line = std::iter::repeat_with(|| member.read().expect("hears"))
+                .find(|message| message.to_text().is_ok_and(|text| text.starts_with("line")));
+            assert_eq!(line.expect("heard").to_text().expect("text"), format!("line {n}"));
+        }
+    }
+    assert_eq!(there.read().expect("hears").to_text().expect("text"), "alone");
+    there.send(tungstenite::Message::text("still alone")).expect("sends");
+    assert_eq!(there.read().expect("hears").to_text().expect("text"), "still alone");
+}
+
+#[test]
+fn chat_rooms_span_cores_on_loopback() {
+    let example = Example::on_loopback("chat", &[]);
+    rooms_hear_their_own(&example);
+    example.assert_idle();
+    // A member is told of the end.
+    let mut member = chatter(&example, "last");
+    member.send(tungstenite::Message::text("here")).expect("sends");
+    member.read().expect("hears");
+    let waiting = std::thread::spawn(move || member.read());
+    assert_eq!(example.stop(), "");
+    assert!(matches!(waiting.join().expect("ends"), Ok(tungstenite::Message::Close(_))));
+}
+
+#[test]
+fn chat_rooms_span_cores_on_a_veth_pair() {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let veth = VethOptions { queues: 2, offloads: false, ..VethOptions::default() };
+    let lab = Lab::new(LabOptions { veth, impair: None }).expect("a lab");
+    let example = Example::on_veth(&lab, "chat", &[]);
+    lab.kernel.enter(|| rooms_hear_their_own(&example));
+    example.assert_idle();
+    example.stop();
+}
+
+#[test]
+fn a_client_opens_a_connection_and_ends_on_loopback() {
+    let server = Example::on_loopback("echo", &[]);
+    let to = server.remote.to_string();
+    let scratch = Scratch::new();
+    let run = |to: &str| {
+        let mut command = program("client");
+        command.args(["--backend", "kernel", "--max-connections", "100", "--to", to, "--control"]);
+        command.arg(scratch.0.join("client.sock")).output().expect("starts")
+    };
+    let output = run(&to);
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1000000 octets there and back"), "{said}");
+    server.stop();
+    // And when nobody is there it says so, and that it failed.
+    let output = run(&to);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "client: connection refused\n");
+}
+
+/// byway at both ends: a client of its own TCP, whose connection `byway conns` shows.
+#[test]
+fn a_client_opens_a_connection_on_a_veth_pair() {
+    let Some(lab) = lab() else { return };
+    let service = lab.kernel.enter(|| TcpListener::bind((byway_lab::KERNEL_IPV4, 7)).expect("free"));
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = service.accept().expect("accepts");
+        let mut writer = stream.try_clone().expect("clones");
+        std::io::copy(&mut stream, &mut writer).expect("echoes");
+    });
+    let scratch = Scratch::new();
+    let mut command = program("client");
+    command.args(["--interface", BYWAY_INTERFACE, "--address", &format!("{BYWAY_IPV4}/24")]);
+    command.args(["--to", &format!("{}:7", byway_lab::KERNEL_IPV4), "--control"]);
+    let child = lab.byway.spawn(command.arg(scratch.0.join("client.sock"))).expect("starts");
+    let output = child.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("1000000 octets there and back"), "{said}");
+    server.join().expect("echoes");
+}
+
+/// Virtual time: the same, whenever and wherever it runs.
+#[test]
+fn two_stacks_in_memory_talk() {
+    let runs = [(); 2].map(|()| program("sim_two_stacks").output().expect("starts"));
+    let said = String::from_utf8(runs[0].stdout.clone()).expect("UTF-8");
+    assert!(said.contains("the client hears: hello from the other stack\n"), "{said}");
+    assert_eq!(runs[0].stdout, runs[1].stdout);
+}
