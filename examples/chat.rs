@@ -83,6 +83,7 @@ async fn deliver(inbox: Arc<Inbox>, rooms: Rc<Rooms>) {
 /// A connection, from its handshake on.
 async fn member(stream: TcpStream, cores: Arc<[Arc<Inbox>]>, rooms: Rc<Rooms>) {
     let mut room: Arc<str> = "/".into();
+    #[expect(clippy::result_large_err, reason = "the handshake's own type")]
     let note = |request: &Request, response: Response| {
         room = request.uri().path().into();
         Ok(response)

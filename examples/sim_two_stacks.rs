@@ -70,14 +70,14 @@ fn main() {
     let mut wire: Vec<(Instant, usize, Vec<u8>)> = Vec::new();
     let mut time = Instant::ZERO;
     while !done.get() {
-        for to in 0..hosts.len() {
-            let (port, stack) = hosts[to].split();
+        for (to, host) in hosts.iter_mut().enumerate() {
+            let (port, stack) = host.split();
             wire.retain(|(at, whom, frame)| {
                 let arrived = *whom == to && *at <= time;
                 !(arrived && port.inject(stack.pool_mut(), frame))
             });
-            hosts[to].turn(time).expect("memory doesn't fail");
-            wire.extend(sent(&mut hosts[to]).into_iter().map(|frame| (time + DELAY, 1 - to, frame)));
+            host.turn(time).expect("memory doesn't fail");
+            wire.extend(sent(host).into_iter().map(|frame| (time + DELAY, 1 - to, frame)));
         }
         // To the next thing that happens; by a microsecond at least, so that something does.
         let arrivals = wire.iter().map(|(at, ..)| *at);

@@ -42,7 +42,7 @@
 //! `BywayPayloadBytesCopied`), and a task, a connection and a sleep take up to three allocations once; segments take
 //! none. Callbacks in [`App`] have neither.
 //!
-//! With the feature `hyper`, [`TcpStream`] is a hyper connection, [`HyperTimer`] its timer and [`HyperExecutor`] its
+//! With the feature `hyper`, [`TcpStream`] is a hyper connection, `HyperTimer` its timer and `HyperExecutor` its
 //! executor. With `tokio`, what calls `tokio::spawn` or sleeps on tokio's timers works in tasks, too: see the
 //! module `tokio` there.
 

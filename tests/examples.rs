@@ -290,10 +290,10 @@ fn rooms_hear_their_own(example: &Example) {
     let mut here: Vec<_> = (0..8).map(|_| chatter(example, "here")).collect();
     let mut there = chatter(example, "there");
     // A member is in once it hears itself.
-    for at in 0..here.len() {
+    for (at, member) in here.iter_mut().enumerate() {
         let hello = format!("{at} is here");
-        here[at].send(tungstenite::Message::text(hello.clone())).expect("sends");
-        while here[at].read().expect("hears").to_text().expect("text") != hello {}
+        member.send(tungstenite::Message::text(hello.clone())).expect("sends");
+        while member.read().expect("hears").to_text().expect("text") != hello {}
     }
     there.send(tungstenite::Message::text("alone")).expect("sends");
     for n in 0..100 {
