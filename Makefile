@@ -7,7 +7,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
-	@echo 'make test      format, lints, dependency direction, all tests (as root: those on real interfaces, too)'
+	@echo 'make test      format, lints, dependency direction, docs, all tests (as root: those on real interfaces, too)'
 	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
 	@echo 'make conformance   the probes and suites that others hold servers against, over real sockets (root: and veth)'
 	@echo 'make bench     over a veth pair beside nginx and a bare reflector (root), and micro-benchmarks'
@@ -28,6 +28,7 @@ test:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@deploy/check-deps.sh
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --features byway/hyper,byway/tokio
 	@test "$$(id -u)" = 0 || echo 'not root: tests that need namespaces, veth or XDP skip themselves'
 	cargo test --workspace --locked --no-fail-fast
 

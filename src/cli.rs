@@ -6,26 +6,33 @@
 //!   byway stats ──→ stats.rs ──┴── one question, one answer ────→┘
 //! ```
 
-mod config_file;
+pub(crate) mod config_file;
 mod conns;
 mod control;
 mod demo;
-mod failure;
+pub(crate) mod failure;
 mod load;
 mod notify;
-mod options;
+pub(crate) mod options;
 mod running;
-mod serve;
+pub(crate) mod serve;
 mod sockets;
 mod stats;
-mod usage;
+pub(crate) mod usage;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
 use failure::Failure;
+
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 2 usage, 69 device gone, 71 the system lacks something, \
+                                     77 permission, 78 configuration";
+
+/// Who speaks on standard error, if it isn't `byway` itself.
+static SPEAKER: OnceLock<String> = OnceLock::new();
 
 #[derive(Parser, Debug)]
 #[command(
@@ -34,8 +41,7 @@ use failure::Failure;
     // Then also a bare `byway` is told in a line which verbs there are.
     arg_required_else_help = false,
     about = "HTTP and WebSocket over a kernel-bypass TCP/IP stack on AF_XDP",
-    after_help = "Exit codes: 0 done, 2 usage, 69 device gone, 71 the system lacks something, \
-                  77 permission, 78 configuration"
+    after_help = EXIT_CODES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -57,8 +63,8 @@ enum Verb {
 }
 
 /// Runs the verb; an error becomes one line on standard error and an exit code.
-pub(crate) fn main() -> ExitCode {
-    let arguments = match config_file::splice(std::env::args_os().collect()) {
+pub fn main() -> ExitCode {
+    let arguments = match config_file::splice_for_serve(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(failure) => return end(Err(failure)),
     };
@@ -74,7 +80,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// Says what went wrong, if something did.
-fn end(result: Result<(), Failure>) -> ExitCode {
+pub(crate) fn end(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -99,7 +105,13 @@ fn say(message: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{message}");
 }
 
+/// Says from now on who warns: the program that was launched.
+pub(crate) fn set_speaker(name: &str) {
+    let _ = SPEAKER.set(name.to_owned());
+}
+
 /// One line on standard error. That nobody reads it is no reason to fail.
 fn warn(message: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "byway: {}", message.replace('\n', " "));
+    let speaker = SPEAKER.get().map_or("byway", String::as_str);
+    let _ = writeln!(std::io::stderr().lock(), "{speaker}: {}", message.replace('\n', " "));
 }

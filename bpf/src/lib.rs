@@ -9,6 +9,7 @@
 //!
 //! [`Steering`] owns all of it. The program is attached by a `bpf_link`, and nothing is pinned: when the
 //! process ends, however it ends, the kernel detaches the program and the interface is the kernel's again.
+#![warn(missing_docs)]
 
 mod attach;
 mod error;

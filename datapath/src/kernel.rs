@@ -3,7 +3,8 @@
 //! ```text
 //!   one thread per core, pinned
 //!   ┌────────────────────────────────────────────────────────────────────────────────────────────┐
-//!   │ listener.rs: SO_REUSEPORT ── accepting.rs ──→ a slot: connection.rs                        │
+//!   │ listener.rs: SO_REUSEPORT ── accepting.rs ─┬→ a slot: connection.rs                        │
+//!   │ App::turn: connect ───────── opening.rs ───┘      │                                        │
 //!   │                                                   │ recv, into a frame    ▲ send, sendmsg  │
 //!   │ event_loop.rs: epoll_wait ── serving.rs: ready ───┴→ conn.rs ───→ App ────┘                │
 //!   │ core.rs: between two turns, what the control side asks                                     │
@@ -23,6 +24,7 @@ mod connection;
 pub(crate) mod core;
 mod event_loop;
 mod listener;
+mod opening;
 mod options;
 mod patience;
 mod serving;

@@ -16,6 +16,7 @@
 //!
 //! `unsafe` lives where the kernel is spoken to: umem.rs, xsk.rs, frame.rs, link.rs, sys.rs, huge.rs, and
 //! single calls in clock.rs, control.rs, pin.rs and runtime.rs.
+#![warn(missing_docs)]
 
 pub mod clock;
 pub mod config;

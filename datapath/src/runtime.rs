@@ -24,7 +24,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot};
+use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot, Waker};
 use crate::core_loop::{CoreLoop, Idle, Rest, Turn};
 use crate::error::Error;
 use crate::kernel::{self, SocketCounters};
@@ -101,14 +101,14 @@ pub struct Runtime {
 impl Runtime {
     /// Starts a thread per lane and waits until each has its socket; none serves before [`go`](Self::go).
     ///
-    /// `make_app` is called on each core's own thread, with the core's place among the lanes.
+    /// `make_app` is called on each core's own thread, with the core's place among the lanes and what ends its sleep.
     ///
     /// # Errors
     /// The first core's that fails; the others are stopped and nothing is left behind.
     pub fn start<A, F>(plan: Plan, make_app: F) -> Result<Self, Error>
     where
         A: App,
-        F: Fn(usize) -> A + Send + Sync + 'static,
+        F: Fn(usize, &Waker) -> A + Send + Sync + 'static,
     {
         plan.datapath.check()?;
         let lanes = plan.lanes.clone();
@@ -118,7 +118,7 @@ impl Runtime {
             move |mailbox: &Mailbox, report: Report| {
                 let (plan, make_app) = &*shared;
                 let (queue, core) = plan.lanes[place];
-                match open(plan, make_app, place) {
+                match open(plan, make_app, place, mailbox.waker()) {
                     Ok((core_loop, ready, socket)) => {
                         let _ = report.send(Ok(Opened { ready: Some(ready), socket: Some(socket) }));
                         CoreThread::new(core, queue, core_loop, mailbox, plan.datapath.spin_max).run();
@@ -136,7 +136,7 @@ impl Runtime {
     pub fn start_on_kernel<A, F>(plan: kernel::Plan, make_app: F) -> Result<Self, Error>
     where
         A: App,
-        F: Fn(usize) -> A + Send + Sync + 'static,
+        F: Fn(usize, &Waker) -> A + Send + Sync + 'static,
     {
         for &endpoint in &plan.endpoints {
             kernel::check_vacant(endpoint)?;
@@ -382,7 +382,12 @@ impl Drop for PanicGuard<'_> {
 type OpenedLoop<A> = (CoreLoop<Xsk, Umem, A>, Ready, OwnedFd);
 
 /// On the core's own thread, so that its memory is local and first touched there.
-fn open<A: App>(plan: &Plan, make_app: &impl Fn(usize) -> A, place: usize) -> Result<OpenedLoop<A>, Error> {
+fn open<A: App>(
+    plan: &Plan,
+    make_app: &impl Fn(usize, &Waker) -> A,
+    place: usize,
+    waker: &Waker,
+) -> Result<OpenedLoop<A>, Error> {
     let (queue, core) = plan.lanes[place];
     pin::pin(core)?;
     pin::sharpen_sleeps();
@@ -402,7 +407,7 @@ fn open<A: App>(plan: &Plan, make_app: &impl Fn(usize) -> A, place: usize) -> Re
     for &listener in &plan.listeners {
         stack.listen(listener);
     }
-    Ok((CoreLoop::new(port, stack, make_app(place)), ready, socket))
+    Ok((CoreLoop::new(port, stack, make_app(place, waker)), ready, socket))
 }
 
 /// Where a core is in its life.

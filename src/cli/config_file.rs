@@ -20,12 +20,29 @@ use toml::{Table, Value};
 use super::failure::Failure;
 use super::{Cli, usage};
 
-/// The command line with the file's options in front of the verb's own, if a file is named.
+/// [`splice`] for `byway serve`, which alone of the verbs has such a file.
+///
+/// # Errors
+/// As there.
+pub(crate) fn splice_for_serve(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    if arguments.get(1).is_none_or(|verb| verb != "serve") {
+        return Ok(arguments);
+    }
+    splice(arguments, 2, |alone| Cli::try_parse_from(alone).map(drop))
+}
+
+/// The command line with the file's options in front of its own, which begin at `verb`, if a file is named. `parse`
+/// judges what the file says.
+///
 ///
 /// # Errors
 /// The file can't be read, isn't TOML, or says something that isn't an option (78).
-pub(crate) fn splice(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
-    let Some(file) = named_file(&arguments) else { return Ok(arguments) };
+pub(crate) fn splice(
+    arguments: Vec<OsString>,
+    verb: usize,
+    parse: impl FnOnce(&[OsString]) -> Result<(), clap::Error>,
+) -> Result<Vec<OsString>, Failure> {
+    let Some(file) = named_file(&arguments[verb..]) else { return Ok(arguments) };
     let path = Path::new(&file);
     let wrong = |what: String| Failure::configuration(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
@@ -41,22 +58,19 @@ pub(crate) fn splice(arguments: Vec<OsString>) -> Result<Vec<OsString>, Failure>
         options(name, value, &mut from_file).map_err(wrong)?;
     }
     // What is wrong with the file by itself is the file's fault; that something is missing may not be.
-    let alone = arguments[..2].iter().chain(&from_file);
-    if let Err(error) = Cli::try_parse_from(alone)
+    let alone: Vec<_> = arguments[..verb].iter().chain(&from_file).cloned().collect();
+    if let Err(error) = parse(&alone)
         && error.kind() != ErrorKind::MissingRequiredArgument
     {
         return Err(wrong(usage::failure(&error).message));
     }
-    let (verb, own) = arguments.split_at(2);
+    let (verb, own) = arguments.split_at(verb);
     Ok(verb.iter().chain(&from_file).chain(own).cloned().collect())
 }
 
-/// FILE of `byway serve … --config FILE` or `--config=FILE`; clap judges the rest.
+/// FILE of `--config FILE` or `--config=FILE`; clap judges the rest.
 fn named_file(arguments: &[OsString]) -> Option<OsString> {
-    if arguments.get(1)? != "serve" {
-        return None;
-    }
-    let mut rest = arguments[2..].iter();
+    let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument == "--config" {
             return rest.next().cloned();
@@ -102,7 +116,7 @@ mod tests {
         std::fs::write(&path, text).expect("scratch");
         let own = ["byway", "serve", "--config"].map(OsString::from);
         let all = own.into_iter().chain([path.clone().into()]).chain(more.iter().map(OsString::from));
-        let spliced = splice(all.collect());
+        let spliced = splice_for_serve(all.collect());
         let _ = std::fs::remove_file(path);
         match Cli::try_parse_from(spliced?).map_err(|error| usage::failure(&error))?.verb {
             Verb::Serve(options) => Ok(options),
@@ -115,8 +129,11 @@ mod tests {
         let text = "interface = \"eth1\"\naddress = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\nport = 8080\n\
                     accept-partial-checksums = true\nqueues = \"0,1\"\n";
         let options = with(text, &["--port", "81", "--address", "192.0.2.8/24"]).expect("parses");
-        assert_eq!((options.nic.interface(), options.port, options.nic.addresses.len()), ("eth1", 81, 3));
-        assert!(options.nic.accept_partial_checksums);
+        assert_eq!(
+            (options.network.nic.interface(), options.port, options.network.nic.addresses.len()),
+            ("eth1", 81, 3)
+        );
+        assert!(options.network.nic.accept_partial_checksums);
     }
 
     #[test]
@@ -136,7 +153,8 @@ mod tests {
                 failure.message
             );
         }
-        let missing = splice(["byway", "serve", "--config=/nonexistent"].map(OsString::from).to_vec());
+        let missing =
+            splice_for_serve(["byway", "serve", "--config=/nonexistent"].map(OsString::from).to_vec());
         assert!(missing.expect_err("no file").message.contains("/nonexistent"));
         // What is missing from both is the command line's to say.
         assert_eq!(with("port = 80", &[]).expect_err("no interface").code, 2);

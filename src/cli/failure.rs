@@ -10,6 +10,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// A launched program's own error.
+    pub(crate) const PROGRAM: u8 = 1;
     /// What `--help` says and shells use: the command line itself is wrong.
     pub(crate) const USAGE: u8 = 2;
     /// EX_UNAVAILABLE: the device went away.

@@ -1,7 +1,7 @@
 //! `byway load`: requests from byway's own client side, for a while; then what became of them.
 //!
 //! ```text
-//!   check options → resolve the name → running.rs: frames flow ─── a byway::load::Load on each core ───
+//!   check options → resolve the name → running.rs: frames flow ─── a crate::load::Load on each core ───
 //!     → drain → detach → table, --json, --plot, --hdr
 //! ```
 
@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use byway::load::{Failed, Job, Load, Pace, Progress, Protocol, Report};
+use crate::load::{Failed, Job, Load, Pace, Progress, Protocol, Report};
 use byway_datapath::clock::Clock;
-use byway_datapath::control::Event;
+use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::Link;
 use byway_datapath::runtime::Plan;
 use clap::Args;
@@ -187,8 +187,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let progress: Vec<Arc<Progress>> = jobs.iter().map(|_| Arc::default()).collect();
     let (results, reports) = mpsc::channel();
     let cores = progress.clone();
-    let make_app =
-        move |place: usize| Load::new(jobs[place].clone(), Arc::clone(&cores[place]), results.clone());
+    let make_app = move |place: usize, _: &Waker| {
+        Load::new(jobs[place].clone(), Arc::clone(&cores[place]), results.clone())
+    };
     let running = Running::start(&options.nic, &link, &plan, make_app, &stop)?;
     let facts = running.facts();
     let (interrupted, failed) = watch(&running, &progress, &stop);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use byway::app::Limits;
+use crate::app::{Limits, WallClock};
 use byway_tcp::stack::Cidr;
 use byway_tcp::tcb::congestion::Algorithm;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -70,18 +70,45 @@ pub(crate) struct Nic {
     pub(crate) congestion: Algorithm,
 }
 
-/// Options of `byway serve`.
-#[derive(Args, Debug)]
-#[command(args_override_self = true)]
+/// The interface, and what stands in for it where it can't be had: what every program that serves is told.
+#[derive(Args, Clone, Debug)]
 // Kernel sockets need neither; XDP does, and is the default. clap counts only what was typed as given.
 #[command(mut_args(unless_on_kernel))]
-pub(crate) struct Serve {
+pub(crate) struct Network {
     #[command(flatten)]
     pub(crate) nic: Nic,
 
     /// Whose TCP: byway's own past the kernel, or the kernel's, on any host
     #[arg(long, value_enum, default_value_t = Backend::Xdp)]
     pub(crate) backend: Backend,
+}
+
+/// How much is served, and how it ends: every program that serves is told this, too.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Serving {
+    /// Connections at once on each core
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub(crate) max_connections: u32,
+
+    /// How long connections may take to finish when byway is told to stop
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) drain: Duration,
+
+    /// TOML file with these options by their long names; the command line goes before it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Look whether byway could serve so, say it, and end
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// Options of `byway serve`.
+#[derive(Args, Debug)]
+#[command(args_override_self = true)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) network: Network,
 
     /// Port of HTTP/1.1 and WebSocket
     #[arg(long, value_name = "PORT", default_value_t = 80, value_parser = port())]
@@ -119,25 +146,23 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value_t = Limits::default().deflaters)]
     pub(crate) deflaters: usize,
 
-    /// Connections at once on each core
-    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    pub(crate) max_connections: u32,
-
     /// Connections at once of one IPv4 address or IPv6 /64 on each core; no limit unless given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_connections_per_peer: Option<u32>,
 
-    /// How long connections may take to finish when byway is told to stop
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub(crate) drain: Duration,
+    #[command(flatten)]
+    pub(crate) serving: Serving,
+}
 
-    /// TOML file with these options by their long names; the command line goes before it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-
-    /// Look whether byway could serve so, say it, and end
-    #[arg(long)]
-    pub(crate) check: bool,
+/// What is to be served, and where: what any program has made of its options.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    pub(crate) network: Network,
+    pub(crate) serving: Serving,
+    /// Each port with what is spoken on it.
+    pub(crate) services: Vec<(String, u16)>,
+    /// The time of day, kept right as long as the applications run.
+    pub(crate) clock: WallClock,
 }
 
 fn unless_on_kernel(arg: clap::Arg) -> clap::Arg {
@@ -380,44 +405,53 @@ impl Nic {
 }
 
 impl Serve {
-    /// Each port with what is spoken on it.
-    pub(crate) fn services(&self) -> Vec<(&'static str, u16)> {
-        [
+    /// What is served on which port.
+    pub(crate) fn launch(&self) -> Launch {
+        let services = [
             ("http", Some(self.port)),
             ("https", self.tls_port),
             ("echo", self.echo_port),
             ("discard", self.discard_port),
             ("chargen", self.chargen_port),
-        ]
-        .into_iter()
-        .filter_map(|(name, port)| Some((name, port?)))
-        .collect()
+        ];
+        Launch {
+            network: self.network.clone(),
+            serving: self.serving.clone(),
+            clock: WallClock::default(),
+            services: services
+                .into_iter()
+                .filter_map(|(name, port)| Some((name.to_owned(), port?)))
+                .collect(),
+        }
     }
+}
 
+impl Launch {
     /// What contradicts itself, whatever the host.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let services = self.services();
-        for (place, &(name, port)) in services.iter().enumerate() {
-            if let Some((other, _)) = services[..place].iter().find(|(_, taken)| *taken == port) {
+        let services = &self.services;
+        for (place, (name, port)) in services.iter().enumerate() {
+            if let Some((other, _)) = services[..place].iter().find(|(_, taken)| taken == port) {
                 let text = format!("port {port} is given to both {other} and {name}: choose another for one");
                 return Err(Failure::configuration(text));
             }
         }
-        match self.backend {
-            Backend::Xdp => self.nic.check(),
+        let nic = &self.network.nic;
+        match self.network.backend {
+            Backend::Xdp => nic.check(),
             Backend::Auto => {
                 // What only XDP minds is a reason to fall back.
-                self.nic.check_addresses(true)
+                nic.check_addresses(true)
             }
             Backend::Kernel => {
-                if let [first, ..] = self.nic.of_no_use_to_sockets()[..] {
+                if let [first, ..] = nic.of_no_use_to_sockets()[..] {
                     let message = format!(
                         "{first} means nothing with --backend kernel, where packets are the kernel's: leave it out, \
                          or choose --backend xdp"
                     );
                     return Err(Failure { code: Failure::USAGE, message });
                 }
-                self.nic.check_addresses(true)
+                nic.check_addresses(true)
             }
         }
     }
@@ -484,7 +518,7 @@ mod tests {
     }
 
     fn refused(arguments: &str) -> String {
-        let failure = serve(arguments).expect("parses").check().expect_err("must be refused");
+        let failure = serve(arguments).expect("parses").launch().check().expect_err("must be refused");
         assert_eq!(failure.code, Failure::CONFIGURATION);
         failure.message
     }
@@ -498,25 +532,25 @@ mod tests {
              --max-connections 1000 --control /tmp/x.sock --drain 100ms",
         )
         .expect("parses");
-        options.check().expect("fits");
-        assert_eq!(options.nic.queues, Queues::These(vec![0, 1]));
-        assert_eq!(options.nic.cores, Cores::These(vec![2, 3]));
-        assert_eq!(options.services(), [("http", 8080), ("echo", 7)]);
-        assert_eq!(options.drain, Duration::from_millis(100));
+        options.launch().check().expect("fits");
+        assert_eq!(options.network.nic.queues, Queues::These(vec![0, 1]));
+        assert_eq!(options.network.nic.cores, Cores::These(vec![2, 3]));
+        assert_eq!(options.launch().services, [("http".to_owned(), 8080), ("echo".to_owned(), 7)]);
+        assert_eq!(options.serving.drain, Duration::from_millis(100));
         assert_eq!(options.origins, ["https://a.example", "http://[::1]:80"]);
         assert_eq!(options.deflaters, 7);
-        assert_eq!(options.nic.idle, Idle::Spin);
+        assert_eq!(options.network.nic.idle, Idle::Spin);
         let defaults = serve("--address 192.0.2.7/24").expect("parses");
-        assert_eq!(defaults.nic.control_path(), PathBuf::from("/run/byway/eth0.sock"));
-        assert_eq!((defaults.port, defaults.drain), (80, Duration::from_secs(5)));
-        assert_eq!(defaults.nic.congestion, Algorithm::Cubic);
+        assert_eq!(defaults.network.nic.control_path(), PathBuf::from("/run/byway/eth0.sock"));
+        assert_eq!((defaults.port, defaults.serving.drain), (80, Duration::from_secs(5)));
+        assert_eq!(defaults.network.nic.congestion, Algorithm::Cubic);
     }
 
     #[test]
     fn s7_1_every_congestion_control_is_chosen_by_name() {
         for algorithm in Algorithm::ALL {
             let options = serve(&format!("--address 192.0.2.7/24 --congestion {algorithm}")).expect("parses");
-            assert_eq!(options.nic.congestion, *algorithm);
+            assert_eq!(options.network.nic.congestion, *algorithm);
         }
         assert!(serve("--address 192.0.2.7/24 --congestion cubik").expect_err("typo").contains("cubic"));
     }
@@ -566,14 +600,15 @@ mod tests {
             );
         }
         for arguments in ["--backend kernel", "--backend auto", "--backend kernel --interface eth0"] {
-            without_nic(arguments).expect(arguments).check().expect(arguments);
+            without_nic(arguments).expect(arguments).launch().check().expect(arguments);
         }
         assert!(without_nic("--backend kernal").expect_err("typo").to_string().contains("'kernel'"));
     }
 
     #[test]
     fn kernel_sockets_refuse_what_means_nothing_to_them() {
-        let said = |arguments: &str| without_nic(arguments).expect("parses").check().expect_err(arguments);
+        let said =
+            |arguments: &str| without_nic(arguments).expect("parses").launch().check().expect_err(arguments);
         for option in
             ["--gateway 192.0.2.1", "--queues 0", "--attach native", "--zero-copy off", "--busy-poll on"]
         {
@@ -584,6 +619,7 @@ mod tests {
         }
         without_nic("--backend kernel --address 127.0.0.1/8 --address ::/0")
             .expect("parses")
+            .launch()
             .check()
             .expect("fits");
         assert!(said("--backend kernel --address 224.0.0.1/24").message.contains("multicast"));
@@ -601,7 +637,15 @@ mod tests {
         assert!(refused("--address 192.0.2.255/24").contains("broadcast"));
         assert!(refused("--address 192.0.2.7/24 --gateway 198.51.100.1").contains("isn't within"));
         assert!(refused("--address 192.0.2.7/24 --gateway 192.0.2.7").contains("own address"));
-        serve("--address 2001:db8::7/64 --gateway fe80::1").expect("parses").check().expect("link-local");
-        serve("--address 192.0.2.7/32 --address 192.0.2.9/31").expect("parses").check().expect("fits");
+        serve("--address 2001:db8::7/64 --gateway fe80::1")
+            .expect("parses")
+            .launch()
+            .check()
+            .expect("link-local");
+        serve("--address 192.0.2.7/32 --address 192.0.2.9/31")
+            .expect("parses")
+            .launch()
+            .check()
+            .expect("fits");
     }
 }

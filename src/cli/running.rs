@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use byway_bpf::{Attached, Mode, Steering};
 use byway_datapath::config::{BusyPoll, Config as Datapath, ZeroCopy as DatapathZeroCopy};
-use byway_datapath::control::Event;
+use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::{self, Link};
 use byway_datapath::pin;
 use byway_datapath::runtime::{Plan, Ready, Runtime};
@@ -75,7 +75,7 @@ impl<'a> Running<'a> {
         nic: &'a Nic,
         link: &'a Link,
         plan: &'a Plan,
-        make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+        make_app: impl Fn(usize, &Waker) -> A + Send + Sync + 'static,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
         // First of what needs privileges, and the quickest to refuse.

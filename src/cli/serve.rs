@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use byway::app::{self, WallClock};
 use byway_bpf::Steering;
 use byway_datapath::clock::Clock;
-use byway_datapath::control::Event;
+use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::Link;
 use byway_datapath::runtime::{Plan, Runtime};
 use byway_tcp::app::{App, Keepalive};
@@ -23,9 +22,10 @@ use byway_tcp::stack::Listener;
 
 use super::failure::Failure;
 use super::notify::notify;
-use super::options::{Backend, Serve};
+use super::options::{Backend, Launch, Serve};
 use super::running::{self, Facts, Running, joined};
 use super::{say, sockets, warn};
+use crate::app::{self, WallClock};
 
 /// Half-open connections of a port: Linux's somaxconn.
 pub(super) const BACKLOG: u32 = 4096;
@@ -36,24 +36,37 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the cores hear of each other's counters, for `/stats`, and of the time of day: about once a second.
 const LOOKS_PER_SHARE: u32 = 20;
 
+/// Where an application runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    /// Its core's place, of `count`.
+    pub(crate) place: usize,
+    pub(crate) count: usize,
+    /// Ends its core's sleep.
+    pub(crate) waker: Waker,
+}
+
 /// Runs until told to stop by a signal.
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
-    if options.check {
-        return check(options);
+    if options.serving.check {
+        let launch = options.launch();
+        app_config(options, &launch.clock)?;
+        return check(&launch);
     }
     let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
-    // Nobody may be reading; byway serves all the same.
-    run_until(options, &stop, |ready| {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
-    })
+    run_until(options, &stop, say_ready)
+}
+
+/// Nobody may be reading; byway serves all the same.
+pub(crate) fn say_ready(ready: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{ready}").and_then(|()| out.flush());
 }
 
 /// `--check`: everything that can be known without touching the interface.
-fn check(options: &Serve) -> Result<(), Failure> {
+pub(crate) fn check(options: &Launch) -> Result<(), Failure> {
     options.check()?;
-    app_config(options)?;
-    match options.backend {
+    match options.network.backend {
         Backend::Xdp => check_xdp(options),
         Backend::Kernel => sockets::check(options),
         Backend::Auto => check_xdp(options).or_else(|failure| {
@@ -63,9 +76,9 @@ fn check(options: &Serve) -> Result<(), Failure> {
     }
 }
 
-fn check_xdp(options: &Serve) -> Result<(), Failure> {
+fn check_xdp(options: &Launch) -> Result<(), Failure> {
     needs_nic(options)?;
-    let link = running::look_at(&options.nic)?;
+    let link = running::look_at(&options.network.nic)?;
     let plan = plan(options, &link)?;
     Steering::load()?.check_vacant(link.index as i32)?;
     let (queues, cores): (Vec<_>, Vec<_>) = plan.lanes.iter().copied().unzip();
@@ -77,21 +90,20 @@ fn check_xdp(options: &Serve) -> Result<(), Failure> {
 
 /// Runs until `stop` is set, and says `ready` once frames flow.
 pub(crate) fn run_until(options: &Serve, stop: &AtomicBool, ready: impl FnOnce(&str)) -> Result<(), Failure> {
-    let app_config = app_config(options)?;
-    let clock = app_config.clock.clone();
-    tell_time(&clock);
-    run_app(options, stop, ready, &clock, move |_| app::Service::new(app_config.clone()))
+    let launch = options.launch();
+    let app_config = app_config(options, &launch.clock)?;
+    run_app(&launch, stop, ready, move |_| app::Service::new(app_config.clone()))
 }
 
 /// [`run_until`], with any application: `make_app` is called on each core.
-fn run_app<A: App>(
-    options: &Serve,
+pub(crate) fn run_app<A: App>(
+    options: &Launch,
     stop: &AtomicBool,
     ready: impl FnOnce(&str),
-    clock: &WallClock,
-    make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+    make_app: impl Fn(Seat) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     options.check()?;
+    tell_time(&options.clock);
     let make_app = Arc::new(make_app);
     let again = Arc::clone(&make_app);
     let mut ready = Some(ready);
@@ -100,56 +112,59 @@ fn run_app<A: App>(
             ready(line);
         }
     };
-    if options.backend != Backend::Kernel {
+    if options.network.backend != Backend::Kernel {
         let mut started = false;
         let note_ready = |line: &str| {
             started = true;
             tell_ready(line);
         };
-        let result = run_xdp(options, stop, note_ready, clock, move |place| make_app(place));
+        let result = run_xdp(options, stop, note_ready, move |seat| make_app(seat));
         match result {
-            Err(failure) if options.backend == Backend::Auto && !started => tell_fallback(options, &failure),
+            Err(failure) if options.network.backend == Backend::Auto && !started => {
+                tell_fallback(options, &failure)
+            }
             result => return result,
         }
     }
-    sockets::run(options, stop, tell_ready, clock, move |place| again(place))
+    sockets::run(options, stop, tell_ready, move |seat| again(seat))
 }
 
 fn run_xdp<A: App>(
-    options: &Serve,
+    options: &Launch,
     stop: &AtomicBool,
     ready: impl FnOnce(&str),
-    clock: &WallClock,
-    make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+    make_app: impl Fn(Seat) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     needs_nic(options)?;
-    let link = running::look_at(&options.nic)?;
+    let link = running::look_at(&options.network.nic)?;
     let plan = plan(options, &link)?;
-    let running = Running::start(&options.nic, &link, &plan, make_app, stop)?;
+    let count = plan.lanes.len();
+    let make_app = move |place, waker: &Waker| make_app(Seat { place, count, waker: waker.clone() });
+    let running = Running::start(&options.network.nic, &link, &plan, make_app, stop)?;
     ready(&ready_line(options, &running.facts()));
     tell_systemd("READY=1");
-    let failed = watch(&running.runtime, stop, clock);
+    let failed = watch(&running.runtime, stop, &options.clock);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
     }
     // A second signal cuts the drain short.
-    end_drained(running.finish(options.drain, stop)?);
+    end_drained(running.finish(options.serving.drain, stop)?);
     Ok(())
 }
 
 /// What XDP can't do without, where only `--backend auto` lets it be missing; and what it alone minds.
-fn needs_nic(options: &Serve) -> Result<(), Failure> {
-    if options.nic.interface.is_none() || options.nic.addresses.is_empty() {
+fn needs_nic(options: &Launch) -> Result<(), Failure> {
+    if options.network.nic.interface.is_none() || options.network.nic.addresses.is_empty() {
         return Err(Failure::configuration("XDP needs --interface and --address"));
     }
-    options.nic.check()
+    options.network.nic.check()
 }
 
 /// The kernel's TCP instead of byway's own, and why.
-fn tell_fallback(options: &Serve, failure: &Failure) {
+fn tell_fallback(options: &Launch, failure: &Failure) {
     warn(&format!("KERNEL SOCKETS instead of XDP, without byway's own TCP: {}", failure.message));
-    let ignored = options.nic.of_no_use_to_sockets();
+    let ignored = options.network.nic.of_no_use_to_sockets();
     if !ignored.is_empty() {
         warn(&format!("with kernel sockets of no effect: {}", ignored.join(", ")));
     }
@@ -190,10 +205,10 @@ pub(super) fn end_drained(reset: u32) {
     }
 }
 
-fn ready_line(options: &Serve, facts: &Facts) -> String {
+fn ready_line(options: &Launch, facts: &Facts) -> String {
     let on = |is: bool| if is { "on" } else { "off" };
-    let addresses = options.nic.addresses.iter().map(|own| format!("{}/{}", own.address, own.prefix));
-    let ports = options.services().into_iter().map(|(name, port)| format!("{port}({name})"));
+    let addresses = options.network.nic.addresses.iter().map(|own| format!("{}/{}", own.address, own.prefix));
+    let ports = options.services.iter().map(|(name, port)| format!("{port}({name})"));
     format!(
         "byway ready backend=xdp interface={} driver={} attach={} mode={} need-wakeup=on busy-poll={} \
          idle={} huge-pages={} queues={} cores={} checksums={} mtu={} addresses={} ports={} control={}",
@@ -202,7 +217,7 @@ fn ready_line(options: &Serve, facts: &Facts) -> String {
         facts.attach,
         facts.mode,
         on(facts.busy_poll),
-        options.nic.idle.name(),
+        options.network.nic.idle.name(),
         on(facts.huge_pages),
         joined(&facts.queues),
         joined(&facts.cores),
@@ -210,22 +225,22 @@ fn ready_line(options: &Serve, facts: &Facts) -> String {
         facts.mtu,
         joined(addresses),
         joined(ports),
-        options.nic.control_path().display(),
+        options.network.nic.control_path().display(),
     )
 }
 
-fn plan(options: &Serve, link: &Link) -> Result<Plan, Failure> {
-    let mut plan = running::plan(&options.nic, link)?;
-    plan.stack.max_connections = options.max_connections;
+fn plan(options: &Launch, link: &Link) -> Result<Plan, Failure> {
+    let mut plan = running::plan(&options.network.nic, link)?;
+    plan.stack.max_connections = options.serving.max_connections;
     // A browser that lost its power says nothing, and would stay for ever (S3.2).
     plan.stack.keepalive = Some(Keepalive::default().idle);
-    let listener = |(_, port)| Listener { port, backlog: BACKLOG };
-    plan.listeners = options.services().into_iter().map(listener).collect();
+    let listener = |&(_, port): &(String, u16)| Listener { port, backlog: BACKLOG };
+    plan.listeners = options.services.iter().map(listener).collect();
     Ok(plan)
 }
 
 /// What the application is told; certificate and key are read here.
-fn app_config(options: &Serve) -> Result<app::Config, Failure> {
+fn app_config(options: &Serve, clock: &WallClock) -> Result<app::Config, Failure> {
     let ports = app::Ports {
         http: Some(options.port),
         https: options.tls_port,
@@ -249,7 +264,7 @@ fn app_config(options: &Serve) -> Result<app::Config, Failure> {
             "the RSA key of --tls-key signs in milliseconds, and its core does nothing else meanwhile: take ECDSA P-256",
         );
     }
-    Ok(app::Config { ports, limits, allowed_origins: options.origins.clone(), tls, ..app::Config::default() })
+    Ok(app::Config { ports, limits, clock: clock.clone(), allowed_origins: options.origins.clone(), tls })
 }
 
 /// Set by any of `signals` from now on.
@@ -335,8 +350,7 @@ mod tests {
         let failure = std::thread::scope(|scope| {
             let server = scope.spawn(|| {
                 let tell = |_: &str| tell_ready.send(()).expect("somebody waits");
-                lab.byway
-                    .enter(|| run_app(&options(&control), &stop, tell, &WallClock::default(), |_| Faulty))
+                lab.byway.enter(|| run_app(&options(&control).launch(), &stop, tell, |_| Faulty))
             });
             ready.recv().expect("ready");
             lab.kernel.enter(|| {
@@ -357,10 +371,9 @@ mod tests {
     fn a_core_that_panics_at_the_start_leaves_nothing() {
         let Some(lab) = lab() else { return };
         let (control, stop) = (control("start"), AtomicBool::new(false));
-        let make_app = |place| if place == 1 { panic!("a bug, for the test") } else { Faulty };
+        let make_app = |seat: Seat| if seat.place == 1 { panic!("a bug, for the test") } else { Faulty };
         let ready = |_: &str| panic!("one core isn't");
-        let result =
-            lab.byway.enter(|| run_app(&options(&control), &stop, ready, &WallClock::default(), make_app));
+        let result = lab.byway.enter(|| run_app(&options(&control).launch(), &stop, ready, make_app));
         let failure = result.expect_err("a failure");
         assert!(failure.message.contains("internal error"), "{}", failure.message);
         assert_nothing_left(&lab, &control);

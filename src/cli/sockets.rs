@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::AtomicBool;
 
-use byway::app::WallClock;
+use byway_datapath::control::Waker;
 use byway_datapath::kernel::{self, Plan};
 use byway_datapath::runtime::Runtime;
 use byway_tcp::app::{App, Keepalive};
@@ -16,9 +16,9 @@ use byway_tcp::tcb::congestion::Algorithm;
 
 use super::control::{Answerer, Server, default_path};
 use super::failure::Failure;
-use super::options::Serve;
+use super::options::Launch;
 use super::running::{self, joined};
-use super::serve::{BACKLOG, end_drained, tell_systemd, watch};
+use super::serve::{BACKLOG, Seat, end_drained, tell_systemd, watch};
 use super::warn;
 
 /// Fewest frames that `--frames` may ask for: 64 of the kernel backend's, 1 MiB.
@@ -32,16 +32,17 @@ const FILES_OF_PROCESS: u64 = 32;
 
 /// Serves until told to stop.
 pub(super) fn run<A: App>(
-    options: &Serve,
+    options: &Launch,
     stop: &AtomicBool,
     ready: impl FnOnce(&str),
-    clock: &WallClock,
-    make_app: impl Fn(usize) -> A + Send + Sync + 'static,
+    make_app: impl Fn(Seat) -> A + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     // Said once byway serves: a refusal is one line.
     let mut notes = Vec::new();
     let plan = plan(options, &mut notes)?;
     let control = control(options, &mut notes)?;
+    let count = plan.cores.len();
+    let make_app = move |place, waker: &Waker| make_app(Seat { place, count, waker: waker.clone() });
     let runtime = Runtime::start_on_kernel(plan.clone(), make_app)?;
     runtime.go();
     notes.iter().for_each(|note| warn(note));
@@ -52,7 +53,7 @@ pub(super) fn run<A: App>(
     // Kept until the end, and the file with it.
     let _server = match control {
         Some((_, server, listener)) => {
-            let interface = options.nic.interface.clone().unwrap_or_else(|| "*".to_owned());
+            let interface = options.network.nic.interface.clone().unwrap_or_else(|| "*".to_owned());
             Server::serve(listener, Answerer { interface, inquirer: runtime.inquirer(), steering: None })?;
             Some(server)
         }
@@ -60,7 +61,7 @@ pub(super) fn run<A: App>(
     };
     ready(&ready_line(options, &plan, &shown));
     tell_systemd("READY=1");
-    let failed = watch(&runtime, stop, clock);
+    let failed = watch(&runtime, stop, &options.clock);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         // What the other cores still serve is reset.
@@ -68,14 +69,14 @@ pub(super) fn run<A: App>(
         runtime.stop()?;
         return Err(error.into());
     }
-    let drained = runtime.drain(options.drain, || stop.load(std::sync::atomic::Ordering::Relaxed));
+    let drained = runtime.drain(options.serving.drain, || stop.load(std::sync::atomic::Ordering::Relaxed));
     runtime.stop()?;
     end_drained(drained?);
     Ok(())
 }
 
 /// `--check`: what can be known without serving.
-pub(super) fn check(options: &Serve) -> Result<(), Failure> {
+pub(super) fn check(options: &Launch) -> Result<(), Failure> {
     let mut notes = Vec::new();
     let plan = plan(options, &mut notes)?;
     for &endpoint in &plan.endpoints {
@@ -87,8 +88,8 @@ pub(super) fn check(options: &Serve) -> Result<(), Failure> {
     Ok(())
 }
 
-fn plan(options: &Serve, notes: &mut Vec<String>) -> Result<Plan, Failure> {
-    let nic = &options.nic;
+fn plan(options: &Launch, notes: &mut Vec<String>) -> Result<Plan, Failure> {
+    let nic = &options.network.nic;
     if nic.frames < FRAMES_MIN {
         let text = format!("--frames {}: kernel sockets need {FRAMES_MIN} at least", nic.frames);
         return Err(Failure::configuration(text));
@@ -128,9 +129,9 @@ fn congestion(asked: Algorithm, notes: &mut Vec<String>) -> Result<Option<&'stat
 }
 
 /// The given addresses, or all there are; each with every port.
-fn addresses(options: &Serve) -> Vec<IpAddr> {
-    if !options.nic.addresses.is_empty() {
-        return options.nic.addresses.iter().map(|own| own.address).collect();
+fn addresses(options: &Launch) -> Vec<IpAddr> {
+    if !options.network.nic.addresses.is_empty() {
+        return options.network.nic.addresses.iter().map(|own| own.address).collect();
     }
     let mut all = vec![Ipv4Addr::UNSPECIFIED.into()];
     if kernel::speaks_ipv6() {
@@ -139,21 +140,20 @@ fn addresses(options: &Serve) -> Vec<IpAddr> {
     all
 }
 
-fn endpoints(options: &Serve) -> Vec<SocketAddr> {
-    let services = options.services();
-    let of = |address| services.iter().map(move |&(_, port)| SocketAddr::new(address, port));
+fn endpoints(options: &Launch) -> Vec<SocketAddr> {
+    let of = |address| options.services.iter().map(move |&(_, port)| SocketAddr::new(address, port));
     addresses(options).into_iter().flat_map(of).collect()
 }
 
 /// A connection is a file, and their number is limited.
 fn connections_max(
-    options: &Serve,
+    options: &Launch,
     cores: u64,
     endpoints: u64,
     notes: &mut Vec<String>,
 ) -> Result<u32, Failure> {
     let files = kernel::raise_file_limit();
-    let wanted = options.max_connections;
+    let wanted = options.serving.max_connections;
     let fit = (files.saturating_sub(FILES_OF_PROCESS) / cores).saturating_sub(FILES_PER_CORE + endpoints);
     let fit = u32::try_from(fit).unwrap_or(u32::MAX);
     let raise = "raise the limit (`ulimit -n`, systemd `LimitNOFILE=`)";
@@ -172,12 +172,15 @@ fn connections_max(
 
 /// The control socket. Without a word of where, and without the right to put it where it belongs, byway serves without.
 fn control(
-    options: &Serve,
+    options: &Launch,
     notes: &mut Vec<String>,
 ) -> Result<Option<(String, Server, UnixListener)>, Failure> {
-    let nic = &options.nic;
+    let nic = &options.network.nic;
     let path = match (&nic.control, &nic.interface) {
-        (None, None) => default_path(&format!("kernel-{}", options.port)),
+        (None, None) => match options.services.first() {
+            Some((_, port)) => default_path(&format!("kernel-{port}")),
+            None => default_path(&format!("kernel-client-{}", std::process::id())),
+        },
         _ => nic.control_path(),
     };
     match Server::bind(&path) {
@@ -190,8 +193,8 @@ fn control(
     }
 }
 
-fn ready_line(options: &Serve, plan: &Plan, control: &str) -> String {
-    let ports = options.services().into_iter().map(|(name, port)| format!("{port}({name})"));
+fn ready_line(options: &Launch, plan: &Plan, control: &str) -> String {
+    let ports = options.services.iter().map(|(name, port)| format!("{port}({name})"));
     format!(
         "byway ready backend=kernel cores={} max-connections={} congestion={} addresses={} ports={} control={control}",
         joined(&plan.cores),

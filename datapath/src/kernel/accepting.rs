@@ -1,6 +1,6 @@
 //! Who is let in: accepting, pausing when there is no place or descriptor, and the last ones before the end.
 
-use byway_tcp::app::{App, Closed};
+use byway_tcp::app::{App, Closed, ConnId};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -8,6 +8,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::connection::Connection;
 use super::event_loop::{EventLoop, LISTENERS, Slot};
 use super::listener::{Accepted, Asked};
+use super::opening::word;
 use crate::clock::Clock;
 
 /// Connections accepted from one listener before it is the others' turn.
@@ -18,7 +19,7 @@ const LAST_ACCEPTS: usize = 4096 / ACCEPTS;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Everything a connection is ever told of: registered once.
-const INTEREST: EventFlags = EventFlags::IN
+pub(super) const INTEREST: EventFlags = EventFlags::IN
     .union(EventFlags::OUT)
     .union(EventFlags::RDHUP)
     .union(EventFlags::PRI)
@@ -73,7 +74,7 @@ impl<A: App> EventLoop<A> {
             self.slots.len() as u32 - 1
         });
         let generation = self.slots[index as usize].generation;
-        let word = EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
+        let word = EventData::new_u64(word(ConnId { index, generation }));
         let connection = Connection::new(accepted, &mut self.shared);
         if epoll::add(&self.epoll, connection.fd(), word, INTEREST).is_err() {
             // No memory, or max_user_watches reached: nothing would ever be heard of it.
@@ -105,6 +106,9 @@ impl<A: App> EventLoop<A> {
         self.paused = None;
         self.draining = true;
         for index in 0..self.slots.len() as u32 {
+            if self.is_opening(index) {
+                continue;
+            }
             self.call(index, |app, conn| app.draining(conn));
             if self.settle(index) {
                 self.queue_again(index);

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use byway_tcp::app::Closed;
@@ -47,6 +47,8 @@ pub(super) struct Connection {
     writable: bool,
     /// A read that finds less than it has room for proves nothing: the peer's FIN, or urgent octets, lie behind.
     to_the_end: bool,
+    /// Not open yet: `connect` is under way.
+    opening: bool,
     /// The peer's FIN has been read.
     finished: bool,
     /// The application has closed its side.
@@ -87,6 +89,7 @@ impl Connection {
             readable: false,
             writable: true,
             to_the_end: false,
+            opening: false,
             finished: false,
             shut: false,
             fin_sent: false,
@@ -103,6 +106,38 @@ impl Connection {
             nodelay: false,
             state: State::Established,
         }
+    }
+
+    /// One whose `connect` is under way.
+    pub(super) fn opening(socket: OwnedFd, peer: SocketAddr, shared: &mut Shared) -> Self {
+        // Not known yet.
+        let local = SocketAddr::new(
+            if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() },
+            0,
+        );
+        let mut connection = Self::new(Accepted { socket, local, peer }, shared);
+        (connection.opening, connection.writable) = (true, false);
+        connection.count_state(shared);
+        connection
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening
+    }
+
+    /// Takes note of what epoll has told of `connect`. Whether it is done, and well.
+    pub(super) fn complete_opening(&mut self, shared: &mut Shared) -> bool {
+        // What went wrong has been noted before.
+        if !self.writable || self.over.is_some() {
+            return false;
+        }
+        match net::getsockname(&self.socket).map(SocketAddr::try_from) {
+            Ok(Ok(local)) => self.local = local,
+            _ => self.fail(Errno::CONNRESET),
+        }
+        (self.opening, self.moved_at) = (false, shared.now);
+        self.count_state(shared);
+        self.over.is_none()
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -126,7 +161,7 @@ impl Connection {
         self.readable && !self.finished
     }
 
-    fn fail(&mut self, errno: Errno) {
+    pub(super) fn fail(&mut self, errno: Errno) {
         let reason = match errno {
             Errno::TIMEDOUT => Closed::TimedOut,
             Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN => Closed::Unreachable,
@@ -339,6 +374,7 @@ impl Connection {
     /// Counts it under the state it is in now.
     pub(super) fn count_state(&mut self, shared: &mut Shared) {
         let state = match (self.fin_sent, self.finished) {
+            _ if self.opening => State::SynSent,
             (false, false) => State::Established,
             (true, false) => State::FinWait2,
             (_, true) => State::CloseWait,

@@ -9,7 +9,7 @@ use byway_tcp::time::Instant;
 use super::event_loop::EventLoop;
 use super::{Plan, SocketCounters};
 use crate::clock::Clock;
-use crate::control::{Command, Event, Ledger, Mailbox, Page, Snapshot};
+use crate::control::{Command, Event, Ledger, Mailbox, Page, Snapshot, Waker};
 use crate::core_loop::LoopCounters;
 use crate::error::Error;
 use crate::pin;
@@ -45,12 +45,12 @@ impl<'a, A: App> Core<'a, A> {
     pub(crate) fn open(
         plan: &Plan,
         place: usize,
-        make_app: &impl Fn(usize) -> A,
+        make_app: &impl Fn(usize, &Waker) -> A,
         mailbox: &'a Mailbox,
     ) -> Result<Self, Error> {
         let core = plan.cores[place];
         pin::pin(core)?;
-        let event_loop = EventLoop::new(plan, make_app(place), mailbox.waker())?;
+        let event_loop = EventLoop::new(plan, make_app(place, mailbox.waker()), mailbox.waker())?;
         Ok(Self { core, place: place as u32, event_loop, mailbox, phase: Phase::Waiting })
     }
 

@@ -11,13 +11,11 @@
 //! at once, and keeps the loop from sleeping; `starved` those that wait for frames.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use byway_tcp::app::{App, Closed, ConnId, Opener, Ready};
+use byway_tcp::app::{App, Closed, ConnId, Ready};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{FramePool, HeapMemory};
-use byway_tcp::stack::ConnectError;
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::timer::TimerWheel;
@@ -28,7 +26,8 @@ use rustix::io::Errno;
 
 use super::conn::SocketConn;
 use super::connection::Connection;
-use super::listener::Listener;
+use super::listener::{Listener, Options};
+use super::opening::Turn;
 use super::shared::Shared;
 use super::{FRAME_SIZE, Plan, SocketCounters};
 use crate::clock::Clock;
@@ -57,9 +56,9 @@ pub(super) struct Slot {
 
 /// What the application asked for in its turn.
 #[derive(Debug, Default)]
-struct Wishes {
-    woken: Vec<ConnId>,
-    aborted: Vec<ConnId>,
+pub(super) struct Wishes {
+    pub(super) woken: Vec<ConnId>,
+    pub(super) aborted: Vec<ConnId>,
 }
 
 /// The sockets of one core and the application behind them.
@@ -79,6 +78,8 @@ pub(super) struct EventLoop<A> {
     wishes: Wishes,
     events: Vec<Event>,
     pub(super) shared: Shared,
+    /// What sockets are told that the application opens.
+    options: Options,
     pub(super) draining: bool,
     turns: u64,
     busy_turns: u64,
@@ -124,6 +125,7 @@ impl<A: App> EventLoop<A> {
             wishes: Wishes::default(),
             events: Vec::with_capacity(EVENTS),
             shared,
+            options: Options::of(plan),
             draining: false,
             turns: 0,
             busy_turns: 0,
@@ -205,14 +207,15 @@ impl<A: App> EventLoop<A> {
     }
 
     fn app_turn(&mut self) {
-        let Self { app, wishes, shared, .. } = self;
-        app.turn(&mut Turn { now: shared.now, wishes });
+        let Self { app, wishes, epoll, slots, free, open, options, shared, .. } = self;
+        let max_connections = self.max_connections;
+        app.turn(&mut Turn { wishes, epoll, slots, free, open, max_connections, options, shared });
         if self.wishes.woken.is_empty() && self.wishes.aborted.is_empty() {
             return;
         }
         let Wishes { mut woken, mut aborted } = core::mem::take(&mut self.wishes);
         for id in woken.drain(..) {
-            if self.connection(id).is_some() {
+            if self.connection(id).is_some() && !self.is_opening(id.index) {
                 self.serve(id.index, Ready { woken: true, ..Ready::default() });
             }
         }
@@ -228,6 +231,11 @@ impl<A: App> EventLoop<A> {
     fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
         slot.connection.as_mut()
+    }
+
+    /// Whether the connection in that slot is being opened.
+    pub(super) fn is_opening(&self, index: u32) -> bool {
+        self.slots[index as usize].connection.as_ref().is_some_and(Connection::is_opening)
     }
 
     fn expire(&mut self, index: u32) {
@@ -277,34 +285,5 @@ impl<A: App> EventLoop<A> {
     /// Takes note of what the other cores have counted and hold.
     pub(super) fn learn_totals(&mut self, elsewhere: Box<Totals>) {
         self.shared.elsewhere = elsewhere;
-    }
-}
-
-/// The application's turn.
-struct Turn<'a> {
-    now: Instant,
-    wishes: &'a mut Wishes,
-}
-
-impl Opener for Turn<'_> {
-    fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// This backend only serves.
-    fn connect(&mut self, _: SocketAddr) -> Result<ConnId, ConnectError> {
-        Err(ConnectError::NoAddress)
-    }
-
-    fn connect_from(&mut self, _: IpAddr, _: SocketAddr) -> Result<ConnId, ConnectError> {
-        Err(ConnectError::NoAddress)
-    }
-
-    fn wake(&mut self, id: ConnId) {
-        self.wishes.woken.push(id);
-    }
-
-    fn abort(&mut self, id: ConnId) {
-        self.wishes.aborted.push(id);
     }
 }

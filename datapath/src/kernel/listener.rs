@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use byway_tcp::app::Keepalive;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
@@ -15,6 +16,28 @@ use crate::error::Error;
 pub(super) struct Listener {
     socket: OwnedFd,
     endpoint: SocketAddr,
+}
+
+/// What every connection's socket is told.
+#[derive(Debug)]
+pub(super) struct Options {
+    keepalive: Option<Keepalive>,
+    congestion: Option<&'static str>,
+}
+
+impl Options {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self { keepalive: plan.keepalive, congestion: plan.congestion }
+    }
+
+    /// Tells them, or says which one isn't taken.
+    pub(super) fn apply(&self, socket: &OwnedFd) -> Result<(), Error> {
+        let fail = |what| move |errno: Errno| Error::System { what, source: errno.into() };
+        // Urgent octets stay in line, as `Conn::urgent` has them (RFC 6093 §3.2).
+        sockopt::set_socket_oobinline(socket, true).map_err(fail("keeping urgent octets in line"))?;
+        set_keepalive(socket, self.keepalive).map_err(fail("setting keepalive"))?;
+        self.congestion.map_or(Ok(()), |name| set_congestion(socket, name))
+    }
 }
 
 /// A connection that the kernel has completed.
@@ -45,12 +68,7 @@ impl Listener {
         sockopt::set_socket_reuseport(&socket, true).map_err(fail("sharing the port between cores"))?;
         net::bind(&socket, &endpoint).map_err(fail("binding"))?;
         // From here on what every accepted socket inherits.
-        // Urgent octets stay in line, as `Conn::urgent` has them (RFC 6093 §3.2).
-        sockopt::set_socket_oobinline(&socket, true).map_err(fail("keeping urgent octets in line"))?;
-        set_keepalive(&socket, plan.keepalive).map_err(fail("setting keepalive"))?;
-        if let Some(name) = plan.congestion {
-            set_congestion(&socket, name)?;
-        }
+        Options::of(plan).apply(&socket)?;
         net::listen(&socket, i32::try_from(plan.backlog).unwrap_or(i32::MAX)).map_err(fail("listening"))?;
         Ok(Self { socket, endpoint })
     }
@@ -107,7 +125,7 @@ pub fn own_congestion() -> Option<String> {
 }
 
 /// A TCP socket of `endpoint`'s family. Connections in TIME-WAIT don't keep the port (SO_REUSEADDR).
-fn unbound(endpoint: SocketAddr) -> Result<OwnedFd, Error> {
+pub(super) fn unbound(endpoint: SocketAddr) -> Result<OwnedFd, Error> {
     let fail = |what| move |errno| explain(endpoint, what, errno);
     let family = if endpoint.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

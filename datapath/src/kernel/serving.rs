@@ -28,6 +28,17 @@ impl<A: App> EventLoop<A> {
         if connection.over.is_some() {
             return self.finish(index);
         }
+        if connection.is_opening() && !self.complete_opening(index) {
+            if self.slots[index as usize]
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.over.is_some())
+            {
+                self.finish(index);
+            }
+            return;
+        }
+        let Some(connection) = &mut self.slots[index as usize].connection else { return };
         if connection.is_waiting() {
             connection.flush(&mut self.shared);
         }

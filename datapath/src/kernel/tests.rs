@@ -1,7 +1,7 @@
 //! A loop turned by hand, and clients on loopback.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Opener, Ready};
 use byway_tcp::stack::ConnectError;
@@ -28,6 +28,8 @@ struct Scripted {
     sends: bool,
     wakes: Vec<ConnId>,
     aborts: Vec<ConnId>,
+    connects: Vec<(Option<IpAddr>, SocketAddr)>,
+    connected: Vec<Result<ConnId, ConnectError>>,
     opened: Vec<ConnId>,
     received: Vec<u8>,
     readies: Vec<Ready>,
@@ -86,8 +88,12 @@ impl App for Scripted {
     }
 
     fn turn<O: Opener>(&mut self, opener: &mut O) {
-        let anywhere = SocketAddr::from(([192, 0, 2, 1], 80));
-        assert_eq!(opener.connect(anywhere), Err(ConnectError::NoAddress));
+        for (local, remote) in self.connects.drain(..) {
+            self.connected.push(match local {
+                Some(local) => opener.connect_from(local, remote),
+                None => opener.connect(remote),
+            });
+        }
         self.wakes.drain(..).for_each(|id| opener.wake(id));
         self.aborts.drain(..).for_each(|id| opener.abort(id));
     }
@@ -381,4 +387,74 @@ fn who_drips_is_told_from_who_is_busy() {
         connection.paced = (now - second, taken - octets);
         assert_eq!(connection.is_too_slow(second, 60 * second, now), slow, "{octets} octets");
     }
+}
+
+/// S1.1: an active open, octets both ways, and the close; the loop's own listener isn't in it.
+#[test]
+fn the_application_opens_connections() {
+    let mut bench = Bench::new(Scripted { echoes: true, ..Scripted::default() }, 64);
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let remote = server.local_addr().expect("bound");
+    let other = IpAddr::from([127, 0, 0, 2]);
+    for local in [None, Some(other)] {
+        bench.event_loop.app.connects.push((local, remote));
+        let before = bench.app().opened.len();
+        bench.turn_until(|bench| bench.app().opened.len() > before);
+        let id = *bench.app().opened.last().expect("opened");
+        assert_eq!(bench.app().connected.last(), Some(&Ok(id)));
+        let (mut stream, peer) = server.accept().expect("accepts");
+        assert_eq!(bench.connection(id.index as usize).local, peer);
+        if let Some(local) = local {
+            assert_eq!(peer.ip(), local);
+        }
+        stream.write_all(b"to and fro").expect("writes");
+        stream.shutdown(Shutdown::Write).expect("half-closes");
+        let before = bench.app().closed.len();
+        bench.turn_until(|bench| bench.app().closed.len() > before);
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).expect("reads");
+        assert_eq!(back, b"to and fro");
+    }
+    assert_eq!(bench.app().closed, [Closed::Finished; 2]);
+    assert_eq!(bench.event_loop.shared.counters.tcp_active_opens, 2);
+    bench.assert_empty();
+}
+
+/// What can't be opened ends as over byway's own TCP, and leaves nothing.
+#[test]
+fn opens_that_fail_are_told() {
+    let mut bench = Bench::new(Scripted::default(), 64);
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let nobody = gone.local_addr().expect("bound");
+    drop(gone);
+    let far = IpAddr::from([192, 0, 2, 1]);
+    bench.event_loop.app.connects = vec![
+        (None, nobody),
+        (None, ([0, 0, 0, 0], 80).into()),
+        (None, ([127, 0, 0, 1], 0).into()),
+        (Some(far), nobody),
+        (Some("::1".parse().expect("IPv6")), nobody),
+    ];
+    bench.turn_until(|bench| !bench.app().closed.is_empty());
+    assert_eq!(bench.app().closed, [Closed::Reset], "refused");
+    assert!(bench.app().opened.is_empty());
+    use ConnectError::{BadRemote, NoAddress};
+    assert_eq!(bench.app().connected[1..], [Err(BadRemote), Err(BadRemote), Err(NoAddress), Err(NoAddress)]);
+    bench.assert_empty();
+}
+
+/// P2: no more than `max_connections`; and one that is given up before it is open is told of its end, too.
+#[test]
+fn opens_are_bounded_and_can_be_given_up() {
+    let mut bench = Bench::new(Scripted::default(), 64);
+    let remote = bench.endpoint;
+    // Nobody accepts them before the next turn: the kernel does.
+    bench.event_loop.app.connects = vec![(None, remote); 9];
+    bench.turn_until(|bench| bench.app().connected.len() == 9);
+    let full = bench.app().connected.iter().filter(|result| **result == Err(ConnectError::TableFull)).count();
+    assert_eq!(full, 1);
+    bench.event_loop.app.aborts = bench.app().connected.iter().flatten().copied().collect();
+    bench.turn_until(|bench| bench.app().closed.len() >= 8);
+    assert!(bench.app().closed[..8].iter().all(|&how| how == Closed::Aborted), "{:?}", bench.app().closed);
+    bench.turn_until(|bench| bench.event_loop.connection_count() == 0);
 }

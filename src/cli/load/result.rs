@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use byway::load::{Failed, Pace, Progress, Report, grouped};
+use crate::load::{Failed, Pace, Progress, Report, grouped};
 use byway_tcp::time::Instant;
 use serde_json::{Map, Value, json};
 

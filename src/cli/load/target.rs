@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
-use byway::load::Protocol;
+use crate::load::Protocol;
 use byway_tcp::stack::Cidr;
 
 use super::super::failure::Failure;

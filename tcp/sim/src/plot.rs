@@ -1,6 +1,6 @@
 //! One sender over time as a picture: cwnd, ssthresh, what is in flight, round-trip time, and the phase. S7.3
 //!
-//! The windows are the stack's own ([`ConnInfo`](byway_tcp::stack::ConnInfo)); what is in flight and what is sent
+//! The windows are the stack's own ([`ConnInfo`]); what is in flight and what is sent
 //! again is seen from outside, in the frames.
 
 use std::fmt::Write;
