@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Opener, Ready, Trouble};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Metrics, Opener, Ready, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
 use byway_tcp::stack::ConnectError;
@@ -157,6 +157,12 @@ impl Conn for TestConn {
     fn set_user_timeout(&mut self, _limit: Option<Duration>) {}
     fn set_keepalive(&mut self, _keepalive: Option<Keepalive>) {}
     fn set_linger(&mut self, _linger: Option<Duration>) {}
+    fn note_answered(&mut self, units: u64) {
+        self.totals.counters.app_answered += units;
+    }
+    fn metrics(&self) -> Option<Metrics> {
+        None
+    }
     fn totals(&self) -> Totals {
         self.totals.clone()
     }
@@ -206,7 +212,7 @@ impl Peer {
     /// A connection to `port` of a service with `config`, over `frames` frames.
     pub(super) fn connect_with(port: u16, config: Config, frames: u32) -> Self {
         let mut totals = Totals::default();
-        totals.connections_by_state[State::Established as usize] = 1;
+        totals.states.enter(State::Closed, State::Established);
         let conn = TestConn {
             pool: FramePool::new(HeapMemory::new(frames, 2048)),
             local: ([192, 0, 2, 1], port).into(),

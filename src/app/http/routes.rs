@@ -149,7 +149,7 @@ fn stats<C: Conn>(conn: &C) -> Vec<u8> {
         totals.counters.iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     let connections: serde_json::Map<_, _> = State::ALL
         .iter()
-        .zip(totals.connections_by_state)
+        .zip(*totals.states.now())
         .map(|(state, count)| (state.name().to_owned(), count.into()))
         .collect();
     let mut json = serde_json::json!({ "connections": connections, "counters": counters }).to_string();
