@@ -16,6 +16,7 @@ mod peers;
 mod raw;
 mod rewrite;
 mod service;
+mod stats;
 #[cfg(test)]
 mod testing;
 mod turns;

@@ -56,6 +56,7 @@ pub(super) struct TestConn {
     /// Chance that `alloc` fails, and where chance comes from.
     alloc_failure: Option<(f64, SmallRng)>,
     totals: Totals,
+    metrics: Option<Metrics>,
 }
 
 impl Conn for TestConn {
@@ -161,7 +162,7 @@ impl Conn for TestConn {
         self.totals.counters.app_answered += units;
     }
     fn metrics(&self) -> Option<Metrics> {
-        None
+        self.metrics
     }
     fn totals(&self) -> Totals {
         self.totals.clone()
@@ -230,6 +231,7 @@ impl Peer {
             starved: false,
             alloc_failure: None,
             totals,
+            metrics: None,
         };
         let mut peer = Self {
             service: Service::new(config),
@@ -421,6 +423,11 @@ impl Peer {
     /// Payload octets copied so far.
     pub(super) fn copied(&self) -> u64 {
         self.conn.pool.payload_bytes_copied()
+    }
+
+    /// What the connection says of itself.
+    pub(super) fn set_metrics(&mut self, metrics: Option<Metrics>) {
+        self.conn.metrics = metrics;
     }
 
     pub(super) fn counters_mut(&mut self) -> &mut Counters {
