@@ -3,13 +3,14 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test compliance conformance bench bench-check bench-impaired compare profile
+.PHONY: help demo test compliance conformance page bench bench-check bench-impaired compare profile
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
 	@echo 'make test      format, lints, dependency direction, docs, all tests (as root: those on real interfaces, too)'
 	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
 	@echo 'make conformance   the probes and suites that others hold servers against, over real sockets (root: and veth)'
+	@echo 'make page      the page in a headless Chromium over a veth pair; screenshots in target/page (root)'
 	@echo 'make bench     over a veth pair beside nginx and a bare reflector (root), and micro-benchmarks'
 	@echo 'make bench-check   instructions per segment, held against bench/instructions.toml (valgrind)'
 	@echo 'make bench-impaired   goodput and fairness over a lossy line, beside the kernel (root; most of an hour)'
@@ -42,6 +43,12 @@ conformance:
 	cargo build --release --locked
 	@deploy/conformance/http.sh
 	@PYTHON2=$(PYTHON2) deploy/conformance/autobahn.sh
+
+# Not a step of the suites above: Chromium is large. Pictures, light and dark, wide and narrow, are left to be looked at.
+page:
+	@deploy/install-deps.sh page
+	cargo build --release --locked
+	@deploy/conformance/page.sh
 
 # Only over the veth pair: cargo bench --bench veth -- --help. Only in memory: cargo bench --package byway-bench.
 bench:

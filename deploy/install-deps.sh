@@ -5,6 +5,7 @@
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
 #   deploy/install-deps.sh conformance  and what the suites of `make conformance` run on
+#   deploy/install-deps.sh page       and the browser that `make page` looks at the page in
 #   deploy/install-deps.sh profile    and what a profile is taken with
 #   deploy/install-deps.sh bench      and what the benches use; they skip what they can't measure without it
 set -euo pipefail
@@ -19,6 +20,7 @@ run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 conformance=(python3 python3-venv)
+page=(python3 chromium chromium-driver fonts-dejavu-core)
 profile=(linux-perf)
 bench=(nginx-light valgrind)
 
@@ -63,9 +65,10 @@ case ${1-} in
 test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
 conformance) optional=("${conformance[@]}") ;;
+page) optional=("${page[@]}") ;;
 profile) optional=("${profile[@]}") ;;
 bench) optional=("${bench[@]}") ;;
-*) fail "no list named '$1': use none, test, compare, conformance, bench or profile" ;;
+*) fail "no list named '$1': use none, test, compare, conformance, page, bench or profile" ;;
 esac
 
 { command -v apt-get && command -v dpkg-query; } >/dev/null ||

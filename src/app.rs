@@ -17,6 +17,7 @@ mod peers;
 mod raw;
 mod rewrite;
 mod service;
+mod stats;
 #[cfg(test)]
 mod testing;
 mod tls;

@@ -241,6 +241,27 @@ fn websocket_messages_come_back() {
     server.stop();
 }
 
+/// What the kernel tells of its connection is on the feed as what byway's own TCP tells is.
+#[test]
+fn the_feed_tells_what_the_kernel_knows_of_its_connection() {
+    let server = Sockets::start(&[]);
+    let (mut socket, _) =
+        tungstenite::client::client(format!("ws://{0}/feed", server.http), connect(server.http))
+            .expect("upgrades");
+    let message = socket.read().expect("a message").into_text().expect("text");
+    let feed: serde_json::Value = serde_json::from_str(&message).expect("JSON");
+    let own = &feed["own"];
+    assert_eq!(own["peer"], socket.get_ref().local_addr().expect("bound").to_string());
+    for name in ["cwnd", "mss", "srtt_us", "rto_us"] {
+        assert!(own[name].as_u64() > Some(0), "{name} in {own}");
+    }
+    assert_eq!(feed["connections"]["ESTAB"], 1);
+    assert_eq!(feed["transitions"]["SYN-RECV"]["ESTAB"], 1);
+    drop(socket);
+    server.assert_idle();
+    server.stop();
+}
+
 /// Half-close, too: the client closes its side, and reads what is still to come.
 #[test]
 fn raw_echo_of_100_mb() {

@@ -566,7 +566,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         Snapshot {
             core: self.core,
             queue: self.queue,
-            totals: Totals { counters: stack.counters(), connections_by_state: stack.connections_by_state() },
+            totals: Totals { counters: stack.counters(), states: stack.states().clone() },
             ledger: control::Ledger::new(stack.pool(), port.held()),
             port: port.counters(),
             turns: self.core_loop.counters(),

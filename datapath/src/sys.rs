@@ -84,3 +84,16 @@ pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
     if result == 0 { Ok(octets.max(0) as usize) } else { Err(io::Error::last_os_error()) }
 }
+
+/// What the kernel tells of a TCP socket (TCP_INFO).
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    // An older kernel writes less than all of it; what it doesn't know stays 0.
+    // SAFETY: integers only, of which zero is a value.
+    let mut info: libc::tcp_info = unsafe { core::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: at most `length` octets are written to `info`, which is as long; both outlive the call.
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, (&raw mut info).cast(), &raw mut length) };
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}

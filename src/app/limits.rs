@@ -64,6 +64,11 @@ pub struct Limits {
     pub linger: Duration,
     /// Between two messages of `/ticker`.
     pub tick: Duration,
+    /// Between two messages of `/feed`: short enough for a line to be seen moving; some 12 KB/s for each.
+    pub feed: Duration,
+    /// Connections of one core that may be on `/feed` at once; to more it is refused (503). 32 are 128 messages of 3 KB a
+    /// second, from a text made at most 8 times a second: little beside the hundreds of thousands a core can.
+    pub feeds: usize,
 }
 
 impl Default for Limits {
@@ -92,6 +97,8 @@ impl Default for Limits {
             body_progress: 10_000,
             linger: Duration::from_secs(5),
             tick: Duration::from_secs(1),
+            feed: Duration::from_millis(250),
+            feeds: 32,
         }
     }
 }

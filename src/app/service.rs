@@ -10,6 +10,7 @@ use super::http::date::WallClock;
 use super::limits::Limits;
 use super::peers::Peers;
 use super::raw::{self, Chargen};
+use super::stats::Feeds;
 use super::tls::{self, Server, Tls};
 use super::turns::{SHARES, Work};
 use super::ws::deflate::Contexts;
@@ -75,6 +76,7 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) work: Work,
     pub(super) contexts: Contexts,
+    pub(super) feeds: Feeds,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,8 @@ impl Service {
     pub fn new(config: Config) -> Self {
         let contexts = Contexts::new(config.limits.deflaters);
         let tls = config.tls.clone().map(tls::Core::new);
-        let core = Core { config, work: Work::default(), contexts };
+        let feeds = Feeds::new(config.limits.feeds);
+        let core = Core { config, work: Work::default(), contexts, feeds };
         Self {
             core,
             tls,

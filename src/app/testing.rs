@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Opener, Ready, Trouble};
+use byway_tcp::app::{App, Closed, Conn, ConnId, Keepalive, Metrics, Opener, Ready, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, HeapMemory, Owner};
 use byway_tcp::stack::ConnectError;
@@ -63,6 +63,7 @@ pub(super) struct TestConn {
     /// Chance that `alloc` fails, and where chance comes from.
     alloc_failure: Option<(f64, SmallRng)>,
     totals: Totals,
+    metrics: Option<Metrics>,
 }
 
 impl Conn for TestConn {
@@ -167,6 +168,9 @@ impl Conn for TestConn {
     fn counters(&mut self) -> &mut Counters {
         &mut self.totals.counters
     }
+    fn metrics(&self) -> Option<Metrics> {
+        self.metrics
+    }
     fn totals(&self) -> Totals {
         self.totals.clone()
     }
@@ -216,7 +220,7 @@ impl Peer {
     /// A connection to `port` of a service with `config`, over `frames` frames.
     pub(super) fn connect_with(port: u16, config: Config, frames: u32) -> Self {
         let mut totals = Totals::default();
-        totals.connections_by_state[State::Established as usize] = 1;
+        totals.states.enter(State::Closed, State::Established);
         let conn = TestConn {
             pool: FramePool::new(HeapMemory::new(frames, 2048)),
             local: ([192, 0, 2, 1], port).into(),
@@ -234,6 +238,7 @@ impl Peer {
             starved: false,
             alloc_failure: None,
             totals,
+            metrics: None,
         };
         let mut peer = Self {
             service: Service::new(config),
@@ -434,6 +439,11 @@ impl Peer {
     /// Payload octets copied so far.
     pub(super) fn copied(&self) -> u64 {
         self.conn.pool.payload_bytes_copied()
+    }
+
+    /// What the connection says of itself.
+    pub(super) fn set_metrics(&mut self, metrics: Option<Metrics>) {
+        self.conn.metrics = metrics;
     }
 
     pub(super) fn counters_mut(&mut self) -> &mut Counters {

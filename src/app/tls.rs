@@ -22,7 +22,7 @@ mod tests;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 
-use byway_tcp::app::{Conn, ConnId, Keepalive, Opener, Ready, Trouble};
+use byway_tcp::app::{Conn, ConnId, Keepalive, Metrics, Opener, Ready, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::Chunk;
 use byway_tcp::time::{Duration, Instant};
@@ -414,6 +414,10 @@ impl<C: Conn> Conn for TlsConn<'_, C> {
 
     fn counters(&mut self) -> &mut Counters {
         self.inner.counters()
+    }
+
+    fn metrics(&self) -> Option<Metrics> {
+        self.inner.metrics()
     }
 
     fn totals(&self) -> Totals {

@@ -5,5 +5,6 @@ pub(super) mod extension;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod mask;
+pub(super) mod push;
 pub(crate) mod session;
 pub(super) mod utf8;

@@ -83,7 +83,7 @@ impl Stats {
             let core = Core {
                 core: snapshot.core,
                 queue: snapshot.queue,
-                connections: named_states(&snapshot.totals.connections_by_state),
+                connections: named_states(snapshot.totals.states.now()),
                 frames: named_frames(&snapshot.ledger),
                 turns: named_turns(&snapshot.turns),
             };
@@ -235,17 +235,19 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use byway_tcp::tcb::state::States;
+
     use super::*;
 
     fn snapshot(core: usize, gap_max_ns: u64) -> Snapshot {
         let mut counters = Counters::default();
         counters.tcp_in_segs = 3;
-        let mut connections_by_state = [0; State::COUNT];
-        connections_by_state[State::Established as usize] = 2;
+        let mut states = States::default();
+        states.enter_all(State::Closed, State::Established, 2);
         Snapshot {
             core,
             queue: core as u32,
-            totals: byway_tcp::counters::Totals { counters, connections_by_state },
+            totals: byway_tcp::counters::Totals { counters, states },
             ledger: Ledger { total: 8, free: 5, fill: 2, tx: 1, ..Ledger::default() },
             port: PortCounters { sleeps: 1, ..PortCounters::default() },
             turns: LoopCounters { turns: 10, gap_max_ns, ..LoopCounters::default() },

@@ -91,6 +91,25 @@ impl Default for Keepalive {
     }
 }
 
+/// How a connection's sending side stands: [`Conn::metrics`]. Octets, without headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Congestion window (RFC 5681 §2).
+    pub cwnd: u32,
+    /// Slow-start threshold; `None` as long as nothing has set one, or where the algorithm has none.
+    pub ssthresh: Option<u32>,
+    /// Sent, and as far as is known neither arrived nor lost (RFC 6675: pipe).
+    pub in_flight: u32,
+    /// Smoothed round-trip time (RFC 6298), once measured.
+    pub srtt: Option<Duration>,
+    /// Retransmission timeout.
+    pub rto: Duration,
+    /// A full segment.
+    pub mss: u32,
+    /// Segments sent again, ever.
+    pub retransmits: u32,
+}
+
 /// An application: one value per core, all its connections.
 pub trait App {
     /// The handshake is complete, passive or active.
@@ -234,6 +253,9 @@ pub trait Conn {
 
     /// What this core has counted; an application's own events are counted here, too.
     fn counters(&mut self) -> &mut Counters;
+    /// How the sending side of this connection stands, now. `None` where nobody knows. For a look now and then, not for
+    /// every segment: where the kernel does TCP, this asks it.
+    fn metrics(&self) -> Option<Metrics>;
     /// What the stacks of all cores have counted and hold: this core's as of now, the others' as last told.
     fn totals(&self) -> Totals;
 }

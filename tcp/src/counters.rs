@@ -3,7 +3,7 @@
 //! Names are Linux's MIB names (`nstat`) where one exists, byway's own otherwise. Every discarded
 //! frame or segment raises exactly one [`DropReason`].
 
-use crate::tcb::state::State;
+use crate::tcb::state::States;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
@@ -151,6 +151,8 @@ counters! {
     tls_truncated = "BywayTlsTruncated",
     /// Octets of records that were moved, to be contiguous or to have room around them.
     tls_bytes_copied = "BywayTlsBytesCopied",
+    /// What the application has answered, as it counts it itself: HTTP requests and WebSocket messages.
+    app_answered = "BywayAnswered",
     /// Payload octets copied by user space: 0 on the zero-copy paths.
     payload_bytes_copied = "BywayPayloadBytesCopied",
 }
@@ -268,17 +270,15 @@ impl Default for Drops {
 pub struct Totals {
     /// The counters.
     pub counters: Counters,
-    /// Connections in each state, by `State as usize`.
-    pub connections_by_state: [u32; State::COUNT],
+    /// Connections in each state, and the moves between them.
+    pub states: States,
 }
 
 impl Totals {
     /// Adds another core's.
     pub fn merge(&mut self, other: &Self) {
         self.counters.merge(&other.counters);
-        for (mine, theirs) in self.connections_by_state.iter_mut().zip(other.connections_by_state) {
-            *mine += theirs;
-        }
+        self.states.merge(&other.states);
     }
 }
 

@@ -41,7 +41,7 @@ use crate::fragments::Reassembler;
 use crate::frame::{Chunk, FramePool, FrameSlice, Memory, Owner};
 use crate::listener::{Listeners, Secrets};
 use crate::neighbor::{self, NeighborTable, Question};
-use crate::tcb::state::State;
+use crate::tcb::state::{State, States};
 use crate::tcb::{Ctx, Hop, Output, Tcb};
 use crate::time::Instant;
 use crate::time_wait::TimeWaitTable;
@@ -118,7 +118,7 @@ pub struct Stack<M> {
     counters: Counters,
     /// What the other cores have told of themselves.
     elsewhere: Box<Totals>,
-    states: [u32; State::COUNT],
+    states: States,
     slots: Vec<Slot>,
     free_slots: Vec<u32>,
     flows: FlowTable,
@@ -189,7 +189,7 @@ impl<M: Memory> Stack<M> {
             control: VecDeque::new(),
             counters: Counters::default(),
             elsewhere: Box::default(),
-            states: [0; State::COUNT],
+            states: States::default(),
             listeners: Listeners::default(),
             neighbors,
             rate: RateLimit::default(),
@@ -219,7 +219,7 @@ impl<M: Memory> Stack<M> {
 
     fn open(&mut self, listener: Listener, address: Option<IpAddr>) {
         self.listeners.add(listener, address);
-        self.states[State::Listen as usize] = self.listeners.all().len() as u32;
+        self.states.listen(self.listeners.all().len() as u32);
     }
 
     /// Opens a connection actively (S1.1): `App::opened` or `App::closed` follows.
@@ -255,7 +255,7 @@ impl<M: Memory> Stack<M> {
         let mut tcb = Tcb::active(tuple, iss, offset, Hop::unknown(), &mut self.ctx(now));
         self.recall_path(&mut tcb, now);
         let Some(id) = self.admit(tcb) else {
-            self.states[State::SynSent as usize] -= 1;
+            self.states.enter(State::SynSent, State::Closed);
             return Err(ConnectError::TableFull);
         };
         self.counters.tcp_active_opens += 1;
@@ -299,7 +299,7 @@ impl<M: Memory> Stack<M> {
             self.sync_timer(index);
         }
         let gone = self.time_wait.advance(EXPIRE_MAX, &self.config, now);
-        self.states[State::TimeWait as usize] -= gone;
+        self.states.enter_all(State::TimeWait, State::Closed, gone);
         if !core::mem::replace(&mut self.asked_gateways, true) {
             self.ask_gateways(now);
         }
@@ -402,7 +402,6 @@ impl<M: Memory> Stack<M> {
         tcb.send.clear(&mut self.pool);
         self.flows.remove(&tcb.tuple, index);
         self.wheel.cancel(index);
-        self.states[tcb.state as usize] -= 1;
         if tcb.in_backlog {
             self.half_open_done(&tcb.tuple);
         }
@@ -410,8 +409,8 @@ impl<M: Memory> Stack<M> {
             self.counters.tcp_time_waits += 1;
             let numbers = (tcb.snd.nxt, tcb.rcv.nxt);
             let recent = tcb.timestamps.map(|ts| ts.recent);
-            if self.time_wait.insert(&tcb.tuple, numbers, recent, &self.config, now) {
-                self.states[State::TimeWait as usize] += 1;
+            if !self.time_wait.insert(&tcb.tuple, numbers, recent, &self.config, now) {
+                self.states.enter(State::TimeWait, State::Closed);
             }
         }
         self.slots[index as usize].generation = id.generation.wrapping_add(1);
@@ -512,7 +511,8 @@ impl<M: Memory> Stack<M> {
             let armed = self.wheel.deadline(index).is_some();
             assert!(armed || slot.output || wakes == Instant::NEVER, "its timer isn't in the wheel: {tcb:?}");
         }
-        assert_eq!(states, self.states, "connections by state");
+        assert_eq!(&states, self.states.now(), "connections by state");
+        self.states.assert_consistent();
         let half_open =
             self.slots.iter().filter(|slot| slot.tcb.as_ref().is_some_and(|tcb| tcb.in_backlog)).count()
                 as u32;
@@ -552,7 +552,7 @@ impl<M: Memory> Stack<M> {
     }
 
     fn is_backlog_crowded(&self) -> bool {
-        self.states[State::SynReceived as usize] > self.listeners.places() / 2
+        self.states.count(State::SynReceived) > self.listeners.places() / 2
     }
 
     fn find(&self, tuple: &FourTuple) -> Option<u32> {

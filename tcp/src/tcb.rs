@@ -33,7 +33,7 @@ mod timeout;
 mod urgent;
 mod window;
 
-use crate::app::{Closed, Ready};
+use crate::app::{Closed, Metrics, Ready};
 use crate::counters::{Counters, Totals};
 use crate::flow_table::FourTuple;
 use crate::frame::{FramePool, Memory};
@@ -55,7 +55,7 @@ use reassembly::Reassembly;
 use recovery::Recovery;
 use rtt::RttEstimator;
 use send_queue::SendQueue;
-use state::State;
+use state::{State, States};
 use window::Tuning;
 
 pub use acking::DELAYED_ACK;
@@ -78,7 +78,7 @@ const SEND_CHUNKS_MIN: u32 = 8;
 pub(crate) struct Ctx<'a, M> {
     pub(crate) pool: &'a mut FramePool<M>,
     pub(crate) counters: &'a mut Counters,
-    pub(crate) states: &'a mut [u32; State::COUNT],
+    pub(crate) states: &'a mut States,
     pub(crate) config: &'a Config,
     /// More than half of all backlogs' places are taken.
     pub(crate) backlog_crowded: bool,
@@ -375,7 +375,7 @@ impl Tcb {
         tcb.passive = true;
         tcb.in_backlog = true;
         tcb.state = State::SynReceived;
-        ctx.states[State::SynReceived as usize] += 1;
+        ctx.states.enter(State::Listen, State::SynReceived);
         tcb.take_syn(syn, timestamp_offset, ctx);
         tcb.owed.syn = true;
         tcb
@@ -411,7 +411,7 @@ impl Tcb {
     ) -> Self {
         let mut tcb = Self::new(tuple, iss, hop, ctx.config, ctx.now);
         tcb.state = State::SynSent;
-        ctx.states[State::SynSent as usize] += 1;
+        ctx.states.enter(State::Closed, State::SynSent);
         tcb.timestamps =
             Some(Timestamps { offset: timestamp_offset, recent: 0, recent_at: seconds(ctx.now) });
         tcb.sack = true;
@@ -474,8 +474,7 @@ impl Tcb {
 
     /// Moves to `state`, keeping the counts.
     pub(crate) fn enter<M>(&mut self, state: State, ctx: &mut Ctx<'_, M>) {
-        ctx.states[self.state as usize] -= 1;
-        ctx.states[state as usize] += 1;
+        ctx.states.enter(self.state, state);
         self.state = state;
         self.state_since = ctx.now;
     }
@@ -520,6 +519,21 @@ impl Tcb {
         let outstanding = if self.snd.una.lt(sent) { sent.since(self.snd.una) } else { 0 };
         let arrived = self.recovery.assumed_sacked(u32::from(self.snd.mss));
         outstanding.saturating_sub(self.send.sacked + self.send.lost).saturating_sub(arrived)
+    }
+
+    /// How the sending side stands.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let ssthresh = self.congestion.ssthresh();
+        Metrics {
+            cwnd: self.shown_window(),
+            // Arbitrarily high at first (RFC 5681 §3.1).
+            ssthresh: (ssthresh < u32::MAX).then_some(ssthresh),
+            in_flight: self.in_flight(),
+            srtt: self.rtt.srtt(),
+            rto: self.rtt.rto(),
+            mss: u32::from(self.snd.mss),
+            retransmits: self.retransmits,
+        }
     }
 
     /// Frames that may be held out of order.

@@ -1,7 +1,6 @@
 //! Who is let in: accepting, pausing when there is no place or descriptor, and the last ones before the end.
 
 use byway_tcp::app::{App, Closed, ConnId};
-use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -102,7 +101,7 @@ impl<A: App> EventLoop<A> {
             }
         }
         self.listeners.clear();
-        self.shared.states[State::Listen as usize] = 0;
+        self.shared.states.listen(0);
         self.paused = None;
         self.draining = true;
         for index in 0..self.slots.len() as u32 {

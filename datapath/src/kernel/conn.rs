@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use byway_tcp::app::{Conn, ConnId, Keepalive, Trouble};
+use byway_tcp::app::{Conn, ConnId, Keepalive, Metrics, Trouble};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, MAX_HEADERS, Owner};
 use byway_tcp::time::{Duration, Instant};
@@ -160,11 +160,31 @@ impl Conn for SocketConn<'_> {
         &mut self.shared.counters
     }
 
+    fn metrics(&self) -> Option<Metrics> {
+        crate::sys::tcp_info(self.connection.fd()).ok().map(|info| metrics(&info))
+    }
+
     fn totals(&self) -> Totals {
         let mut totals =
-            Totals { counters: self.shared.counters.clone(), connections_by_state: self.shared.states };
+            Totals { counters: self.shared.counters.clone(), states: self.shared.states.clone() };
         totals.counters.payload_bytes_copied = self.shared.pool.payload_bytes_copied();
         totals.merge(&self.shared.elsewhere);
         totals
+    }
+}
+
+/// The kernel counts windows in segments (`tcp(7)`, TCP_INFO) and time in microseconds.
+fn metrics(info: &libc::tcp_info) -> Metrics {
+    let mss = info.tcpi_snd_mss;
+    let flight = (info.tcpi_unacked + info.tcpi_retrans).saturating_sub(info.tcpi_sacked + info.tcpi_lost);
+    Metrics {
+        cwnd: info.tcpi_snd_cwnd.saturating_mul(mss),
+        // TCP_INFINITE_SSTHRESH: nothing has set one.
+        ssthresh: (info.tcpi_snd_ssthresh < 0x7fff_ffff).then(|| info.tcpi_snd_ssthresh.saturating_mul(mss)),
+        in_flight: flight.saturating_mul(mss),
+        srtt: (info.tcpi_rtt > 0).then(|| Duration::from_micros(info.tcpi_rtt.into())),
+        rto: Duration::from_micros(info.tcpi_rto.into()),
+        mss,
+        retransmits: info.tcpi_total_retrans,
     }
 }

@@ -80,7 +80,9 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(accepted: Accepted, shared: &mut Shared) -> Self {
         let Accepted { socket, local, peer } = accepted;
-        shared.states[State::Established as usize] += 1;
+        // The kernel has done this much before it shows a connection.
+        shared.states.enter(State::Listen, State::SynReceived);
+        shared.states.enter(State::SynReceived, State::Established);
         Self {
             socket,
             local,
@@ -380,8 +382,7 @@ impl Connection {
             (_, true) => State::CloseWait,
         };
         if state != self.state {
-            shared.states[self.state as usize] -= 1;
-            shared.states[state as usize] += 1;
+            shared.states.enter(self.state, state);
             self.state = state;
         }
     }
@@ -391,7 +392,7 @@ impl Connection {
         for chunk in self.queue.drain(..) {
             shared.pool.release(chunk);
         }
-        shared.states[self.state as usize] -= 1;
+        shared.states.enter(self.state, State::Closed);
         match reason {
             Closed::Finished => {}
             Closed::Aborted | Closed::TimedOut => {

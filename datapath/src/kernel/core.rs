@@ -128,7 +128,7 @@ impl<'a, A: App> Core<'a, A> {
         Snapshot {
             core: self.core,
             queue: self.place,
-            totals: Totals { counters, connections_by_state: shared.states },
+            totals: Totals { counters, states: shared.states.clone() },
             ledger: Ledger::new(&shared.pool, Held::default()),
             port: PortCounters::default(),
             turns: LoopCounters { turns, busy_turns, ..LoopCounters::default() },

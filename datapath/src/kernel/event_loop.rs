@@ -16,7 +16,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use byway_tcp::app::{App, Closed, ConnId, Ready};
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{FramePool, HeapMemory};
-use byway_tcp::tcb::state::State;
+use byway_tcp::tcb::state::States;
 use byway_tcp::time::{Duration, Instant};
 use byway_tcp::timer::TimerWheel;
 use rustix::buffer::spare_capacity;
@@ -99,8 +99,8 @@ impl<A: App> EventLoop<A> {
             epoll::add(&epoll, &listener, word, EventFlags::IN).map_err(fail(add))?;
             listeners.push(listener);
         }
-        let mut states = [0; State::COUNT];
-        states[State::Listen as usize] = listeners.len() as u32;
+        let mut states = States::default();
+        states.listen(listeners.len() as u32);
         let shared = Shared {
             now: Clock.now(),
             pool: FramePool::new(HeapMemory::new(plan.frame_count, FRAME_SIZE)),

@@ -2,7 +2,7 @@
 
 use byway_tcp::counters::{Counters, Totals};
 use byway_tcp::frame::{Chunk, FramePool, FrameSlice, HeapMemory, MAX_HEADERS, Owner};
-use byway_tcp::tcb::state::State;
+use byway_tcp::tcb::state::States;
 use byway_tcp::time::Instant;
 use byway_tcp::timer::TimerWheel;
 
@@ -25,8 +25,8 @@ pub(super) struct Shared {
     pub(super) wheel: TimerWheel,
     pub(super) counters: Counters,
     pub(super) sockets: SocketCounters,
-    /// Connections in each state, by `State as usize`.
-    pub(super) states: [u32; State::COUNT],
+    /// Connections in each state, as far as a socket shows it.
+    pub(super) states: States,
     /// What the other cores have counted and hold.
     pub(super) elsewhere: Box<Totals>,
 }

@@ -13,11 +13,12 @@ use byway_tcp::time::Instant;
 use super::super::outbox::Outbox;
 use super::super::rewrite::Rewrite;
 use super::super::service::Core;
+use super::super::ws::push::Push;
 use super::super::ws::session::{Session, Turn};
 use super::body::{Body, Event};
 use super::request::{self, Request};
 use super::response::{Made, Refusal, Status};
-use super::routes::{self, Answer, Source};
+use super::routes::{self, Answer, Pushes, Source};
 use super::scanner::Scanner;
 
 /// Octets of header block for which a connection's memory keeps room when it is re-used: most blocks are shorter, and
@@ -167,7 +168,7 @@ impl Connection {
             return;
         }
         if !self.draining {
-            session.tick(conn, &mut self.outbox);
+            session.tick(conn, &mut self.outbox, core);
         } else if session.leave(conn, &mut self.outbox) {
             self.linger(conn);
         }
@@ -270,10 +271,12 @@ impl Connection {
         self.bodiless = request::is_head(block);
         let answer = Request::parse(block, &core.config.limits).and_then(|mut request| {
             request.keep_alive &= !self.draining;
-            request.upgrade.deflate = request.upgrade.deflate.filter(|_| !core.contexts.is_full());
+            // What a feed says isn't compressed: no place among those that compress is taken for it.
+            let compresses = !core.contexts.is_full() && request.path != b"/feed";
+            request.upgrade.deflate = request.upgrade.deflate.filter(|_| compresses);
             self.keep_alive = request.keep_alive;
             self.expects_continue = request.expects_continue;
-            routes::answer(&request, &mut self.made, conn, &core.config)
+            routes::answer(&request, &mut self.made, conn, core)
         });
         self.head.clear();
         self.scanner = Scanner::default();
@@ -300,10 +303,14 @@ impl Connection {
             Answer::Generated(source) => {
                 self.phase = Phase::Generated(source);
             }
-            Answer::WebSocket { ticker, deflate } => {
-                let tick = ticker.then_some(core.config.limits.tick);
+            Answer::WebSocket { pushes, deflate } => {
+                let now = conn.now();
+                let push = pushes.map(|pushes| match pushes {
+                    Pushes::Ticks => Push::ticks(now, core.config.limits.tick),
+                    Pushes::Stats => Push::stats(now, core.config.limits.feed, core.feeds.open(now)),
+                });
                 let deflate = deflate.map(|agreed| core.contexts.open(agreed));
-                self.phase = Phase::WebSocket(Box::new(Session::new(conn.now(), tick, deflate)));
+                self.phase = Phase::WebSocket(Box::new(Session::new(push, deflate)));
             }
         }
         Step::Again
@@ -400,6 +407,7 @@ impl Connection {
 
     /// The request is answered; the next one, or the end.
     fn answered<C: Conn>(&mut self, conn: &mut C) {
+        conn.counters().app_answered += 1;
         self.since = conn.now();
         self.hurried = false;
         self.bodiless = false;

@@ -24,6 +24,7 @@ impl Status {
     pub(in crate::app) const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
     pub(in crate::app) const HEADERS_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
     pub(in crate::app) const NOT_IMPLEMENTED: Self = Self::new(501, "Not Implemented");
+    pub(in crate::app) const UNAVAILABLE: Self = Self::new(503, "Service Unavailable");
     pub(in crate::app) const VERSION_NOT_SUPPORTED: Self = Self::new(505, "HTTP Version Not Supported");
 
     const fn new(code: u16, reason: &'static str) -> Self {

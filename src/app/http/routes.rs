@@ -1,10 +1,10 @@
 //! What is answered to which request.
 
 use byway_tcp::app::Conn;
-use byway_tcp::tcb::state::State;
 
 use super::super::outbox::Outbox;
-use super::super::service::Config;
+use super::super::service::{Config, Core};
+use super::super::stats;
 use super::super::ws::extension::Agreed;
 use super::super::ws::handshake;
 use super::body::Body;
@@ -12,7 +12,14 @@ use super::request::{Framing, Method, Request};
 use super::response::{Made, Refusal, Status};
 
 /// The demonstration page, self-contained.
-static PAGE: &[u8] = include_bytes!("page.html");
+pub(super) static PAGE: &[u8] = include_bytes!("page.html");
+
+/// What the page may do: run its own script and style, by their digests (a test has them, and says what they are
+/// after a change), and talk to where it came from. Nothing from anywhere else, whatever is put into it.
+pub(super) const PAGE_POLICY: &str = "default-src 'none'; \
+    script-src 'sha256-A0834mZru+PeCaZEvrM4XTZD06c28wH3bIpxuOrdBzU='; \
+    style-src 'sha256-AeyIt4l5sUmGHB5z9/PkeyoMUveYZo1hrbMcV85M0YQ='; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// How a request is answered; the response's head is in the [`Made`] beside it.
 #[derive(Debug)]
@@ -23,8 +30,27 @@ pub(super) enum Answer {
     Body { body: Body, echo: bool },
     /// A body that byway generates.
     Generated(Source),
-    /// From here on the connection speaks WebSocket. The path was `/ticker`, or not.
-    WebSocket { ticker: bool, deflate: Option<Agreed> },
+    /// From here on the connection speaks WebSocket.
+    WebSocket { pushes: Option<Pushes>, deflate: Option<Agreed> },
+}
+
+/// What a WebSocket is told by itself, by its path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pushes {
+    /// `/ticker`.
+    Ticks,
+    /// `/feed`.
+    Stats,
+}
+
+impl Pushes {
+    fn on(path: &[u8]) -> Option<Self> {
+        match path {
+            b"/ticker" => Some(Self::Ticks),
+            b"/feed" => Some(Self::Stats),
+            _ => None,
+        }
+    }
 }
 
 /// Decides, and writes the response's head into `made`.
@@ -35,8 +61,9 @@ pub(super) fn answer<C: Conn>(
     request: &Request<'_>,
     made: &mut Made,
     conn: &C,
-    config: &Config,
+    core: &Core,
 ) -> Result<Answer, Refusal> {
+    let config = &core.config;
     let over_tls = config.ports.https == Some(conn.local().port());
     if request.https && !over_tls {
         // RFC 9110 §7.4: such a request is to be believed only over TLS.
@@ -44,9 +71,12 @@ pub(super) fn answer<C: Conn>(
     }
     if request.upgrade.websocket {
         let accepted = handshake::accept(request, &config.allowed_origins)?;
+        let pushes = Pushes::on(request.path);
+        if pushes == Some(Pushes::Stats) && core.feeds.is_full() {
+            return Err(Refusal::new(Status::UNAVAILABLE, "as many feeds as there may be are open"));
+        }
         accepted.write(made);
-        let ticker = request.path == b"/ticker";
-        return Ok(Answer::WebSocket { ticker, deflate: accepted.deflate });
+        return Ok(Answer::WebSocket { pushes, deflate: accepted.deflate });
     }
     if request.framing != Framing::None {
         return Ok(echo(request, made, config));
@@ -57,9 +87,9 @@ pub(super) fn answer<C: Conn>(
     }
     match request.path {
         b"/hello" => Ok(short(request, made, config, Status::OK, b"hello\n")),
-        b"/" => Ok(generated(request, made, config, b"text/html; charset=utf-8", Source::Static(PAGE))),
+        b"/" => Ok(page(request, made, config)),
         b"/stats" => {
-            let octets = stats(conn);
+            let octets = stats::stats(conn);
             Ok(generated(request, made, config, b"application/json", Source::Owned { octets, at: 0 }))
         }
         path => match path.strip_prefix(b"/bytes/").map(parse_count) {
@@ -132,6 +162,13 @@ fn body_unless_head(request: &Request<'_>, made: &mut Made, body: &[u8]) -> Answ
     Answer::Made
 }
 
+fn page(request: &Request<'_>, made: &mut Made, config: &Config) -> Answer {
+    made.status(Status::OK).date(&config.clock).field("Content-Type", b"text/html; charset=utf-8");
+    made.field("Content-Security-Policy", PAGE_POLICY.as_bytes()).field("Referrer-Policy", b"no-referrer");
+    made.length(PAGE.len() as u64).persistence(request.keep_alive, request.minor).end();
+    if request.method == Method::Head { Answer::Made } else { Answer::Generated(Source::Static(PAGE)) }
+}
+
 fn generated(
     request: &Request<'_>,
     made: &mut Made,
@@ -141,21 +178,6 @@ fn generated(
 ) -> Answer {
     head(request, made, config, Status::OK, content_type, source.len());
     if request.method == Method::Head { Answer::Made } else { Answer::Generated(source) }
-}
-
-/// Counters by name and connections by state, as JSON.
-fn stats<C: Conn>(conn: &C) -> Vec<u8> {
-    let totals = conn.totals();
-    let counters: serde_json::Map<_, _> =
-        totals.counters.iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-    let connections: serde_json::Map<_, _> = State::ALL
-        .iter()
-        .zip(totals.connections_by_state)
-        .map(|(state, count)| (state.name().to_owned(), count.into()))
-        .collect();
-    let mut json = serde_json::json!({ "connections": connections, "counters": counters }).to_string();
-    json.push('\n');
-    json.into_bytes()
 }
 
 /// The pattern of `/bytes/N`: octet i is `i mod 251`. A prime period shows octets that were lost,
@@ -221,3 +243,7 @@ impl Source {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod page_tests;

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use byway_tcp::app::Conn;
 use byway_tcp::frame::Chunk;
-use byway_tcp::time::{Duration, Instant};
+use byway_tcp::time::Instant;
 
 use super::super::limits::Limits;
 use super::super::outbox::Outbox;
@@ -23,6 +23,7 @@ use super::super::service::Core;
 use super::deflate::Deflate;
 use super::frame::{CLIENT_HEADER, CONTROL_PAYLOAD, Header, Opcode, ReplyHeader};
 use super::mask;
+use super::push::Push;
 use super::utf8::Utf8;
 
 /// Room to send, in chunks, that must be left for text to be held back: what the stack grants even when
@@ -71,7 +72,9 @@ pub(in crate::app) struct Session {
     held_octets: usize,
     /// When what is held goes out as it is.
     held_until: Option<Instant>,
-    ticker: Option<Ticker>,
+    push: Option<Push>,
+    /// Messages answered that haven't been counted yet.
+    answered: u64,
     deflate: Option<Deflate>,
     /// Unread octets of a compressed message's frame that are unmasked already.
     unmasked: usize,
@@ -106,17 +109,6 @@ struct Message {
     fragments: u32,
 }
 
-/// Pushes a message each period (S9.3).
-#[derive(Debug)]
-struct Ticker {
-    opened: Instant,
-    period: Duration,
-    next: Instant,
-    /// A message is to be sent as soon as it doesn't land inside another.
-    due: bool,
-    count: u64,
-}
-
 /// What came of a turn.
 pub(in crate::app) enum Turn {
     /// There is more to do.
@@ -146,11 +138,8 @@ enum Outcome {
 }
 
 impl Session {
-    /// A session; with `tick`, one that pushes a message each `tick`; with `deflate`, one of compressed messages.
-    pub(in crate::app) fn new(now: Instant, tick: Option<Duration>, deflate: Option<Deflate>) -> Self {
-        let tick = tick.map(|period| period.max(Duration::from_millis(1)));
-        let ticker =
-            tick.map(|period| Ticker { opened: now, period, next: now + period, due: false, count: 0 });
+    /// A session; with `push`, one that also speaks by itself; with `deflate`, one of compressed messages.
+    pub(in crate::app) fn new(push: Option<Push>, deflate: Option<Deflate>) -> Self {
         Self {
             carry: [0; CLIENT_HEADER],
             carried: 0,
@@ -162,7 +151,8 @@ impl Session {
             held: VecDeque::new(),
             held_octets: 0,
             held_until: None,
-            ticker,
+            push,
+            answered: 0,
             deflate,
             unmasked: 0,
         }
@@ -170,6 +160,18 @@ impl Session {
 
     /// Reads on in `input`, which becomes the reply.
     pub(in crate::app) fn turn<C: Conn>(
+        &mut self,
+        conn: &mut C,
+        input: &mut Option<Rewrite>,
+        outbox: &mut Outbox,
+        core: &Core,
+    ) -> Turn {
+        let turn = self.read_on(conn, input, outbox, core);
+        conn.counters().app_answered += core::mem::take(&mut self.answered);
+        turn
+    }
+
+    fn read_on<C: Conn>(
         &mut self,
         conn: &mut C,
         input: &mut Option<Rewrite>,
@@ -322,6 +324,7 @@ impl Session {
             && !frame.opcode.is_control()
         {
             self.message = None;
+            self.answered += 1;
         }
     }
 
@@ -467,34 +470,27 @@ impl Session {
 
     /// When [`tick`](Self::tick) wants to be called.
     pub(in crate::app) fn next_tick(&self) -> Option<Instant> {
-        let tick = self.ticker.as_ref().map(|ticker| ticker.next);
-        tick.into_iter().chain(self.held_until).min()
+        let push = self.push.as_ref().map(|push| push.next);
+        push.into_iter().chain(self.held_until).min()
     }
 
     /// Time has passed: a message may fall due.
     pub(in crate::app) fn clock(&mut self, now: Instant) {
-        let Some(ticker) = &mut self.ticker else { return };
-        while ticker.next <= now {
-            ticker.due = true;
-            ticker.next = ticker.next + ticker.period;
+        if let Some(push) = &mut self.push {
+            push.clock(now);
         }
     }
 
     /// Pushes the message that is due, unless it would land inside another (§5.4). To be called
     /// when no reply is being written.
-    pub(in crate::app) fn tick<C: Conn>(&mut self, conn: &mut C, outbox: &mut Outbox) {
+    pub(in crate::app) fn tick<C: Conn>(&mut self, conn: &mut C, outbox: &mut Outbox, core: &Core) {
         if self.held_until.is_some_and(|until| until <= conn.now()) {
             self.release_part(conn, outbox);
         }
         let inside = self.message.is_some() || self.frame.is_some_and(|frame| frame.streaming);
-        let Some(ticker) = self.ticker.as_mut().filter(|ticker| ticker.due && !inside) else { return };
-        ticker.due = false;
-        ticker.count += 1;
-        let seconds = conn.now().since(ticker.opened).as_secs();
-        let text = format!("{{\"tick\":{},\"seconds\":{seconds}}}", ticker.count);
-        let mut message = ReplyHeader::new(true, Opcode::Text, text.len() as u64).as_slice().to_vec();
-        message.extend_from_slice(text.as_bytes());
-        outbox.write(conn, &message);
+        if let Some(push) = self.push.as_mut().filter(|push| push.due && !inside) {
+            push.say(conn, outbox, core);
+        }
     }
 }
 

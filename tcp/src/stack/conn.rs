@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use crate::app::{Conn, ConnId, Keepalive, Trouble};
+use crate::app::{Conn, ConnId, Keepalive, Metrics, Trouble};
 use crate::counters::{Counters, Totals};
 use crate::frame::{Chunk, Memory, Owner};
 use crate::tcb::{Ctx, Tcb};
@@ -156,9 +156,12 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.ctx.counters
     }
 
+    fn metrics(&self) -> Option<Metrics> {
+        Some(self.tcb.metrics())
+    }
+
     fn totals(&self) -> Totals {
-        let mut totals =
-            Totals { counters: self.ctx.counters.clone(), connections_by_state: *self.ctx.states };
+        let mut totals = Totals { counters: self.ctx.counters.clone(), states: self.ctx.states.clone() };
         totals.counters.payload_bytes_copied = self.ctx.pool.payload_bytes_copied();
         totals.merge(self.ctx.elsewhere);
         totals

@@ -156,7 +156,7 @@ impl<M: Memory> Stack<M> {
             None => {}
             Some(Verdict::Reopen { used: last }) => {
                 self.counters.tcp_time_wait_recycled += 1;
-                self.states[State::TimeWait as usize] -= 1;
+                self.states.enter(State::TimeWait, State::Closed);
                 used = Some(last);
             }
             Some(Verdict::Ignore) => return self.discard(chunk, DropReason::TimeWait),

@@ -8,7 +8,7 @@ use crate::counters::{Counters, Totals};
 use crate::frame::Memory;
 use crate::tcb::Tcb;
 use crate::tcb::congestion::{Congestion, Phase};
-use crate::tcb::state::State;
+use crate::tcb::state::{State, States};
 use crate::time::{Duration, Instant};
 
 /// A connection as `byway conns` shows it.
@@ -106,9 +106,14 @@ impl<M: Memory> Stack<M> {
         self.elsewhere = elsewhere;
     }
 
+    /// Connections in each state, and the moves between them.
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
     /// Connections in each state, by `State as usize`.
     pub fn connections_by_state(&self) -> [u32; State::COUNT] {
-        self.states
+        *self.states.now()
     }
 
     /// Shows connections from place `from` on, looking at no more than `max` places: listeners first,

@@ -124,6 +124,11 @@ impl State {
         }
     }
 
+    /// Whether a connection can be in it: in CLOSED there is none, and in LISTEN only a listener.
+    const fn is_of_a_connection(self) -> bool {
+        !matches!(self, Self::Closed | Self::Listen)
+    }
+
     /// Whether the application may queue data; before ESTABLISHED it waits for that (RFC 9293 §3.10.2).
     pub const fn can_send(self) -> bool {
         matches!(self, Self::SynSent | Self::SynReceived | Self::Established | Self::CloseWait)
@@ -135,9 +140,100 @@ impl State {
     }
 }
 
+/// Connections in each state, and how often one has ever gone from each state to each other.
+///
+/// One increment where a state changes, none per segment. Totals of all connections: they name nobody.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct States {
+    now: [u32; State::COUNT],
+    /// By the state that was left, then by the one entered.
+    moved: [[u64; State::COUNT]; State::COUNT],
+}
+
+impl States {
+    /// Connections in each state, by `State as usize`. In CLOSED there is none (RFC 9293 §3.3.2: "no connection state
+    /// at all"); in LISTEN are the listeners.
+    pub const fn now(&self) -> &[u32; State::COUNT] {
+        &self.now
+    }
+
+    /// How many are in `state`.
+    pub const fn count(&self, state: State) -> u32 {
+        self.now[state as usize]
+    }
+
+    /// How many have gone from `from` to `to`. An open begins at LISTEN or CLOSED, every end is a move to CLOSED.
+    pub const fn moved(&self, from: State, to: State) -> u64 {
+        self.moved[from as usize][to as usize]
+    }
+
+    /// There are so many listeners.
+    pub const fn listen(&mut self, listeners: u32) {
+        self.now[State::Listen as usize] = listeners;
+    }
+
+    /// A connection goes from `from` to `to`.
+    pub const fn enter(&mut self, from: State, to: State) {
+        self.enter_all(from, to, 1);
+    }
+
+    /// So many of them at once.
+    pub const fn enter_all(&mut self, from: State, to: State, connections: u32) {
+        if from.is_of_a_connection() {
+            self.now[from as usize] -= connections;
+        }
+        if to.is_of_a_connection() {
+            self.now[to as usize] += connections;
+        }
+        self.moved[from as usize][to as usize] += connections as u64;
+    }
+
+    /// Adds another core's.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.now.iter_mut().zip(other.now) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.moved.as_flattened_mut().iter_mut().zip(other.moved.as_flattened()) {
+            *mine += theirs;
+        }
+    }
+
+    /// Checks that the connections in each state are those that came less those that left.
+    ///
+    /// # Panics
+    /// If not.
+    pub fn assert_consistent(&self) {
+        for state in State::ALL.into_iter().filter(|state| state.is_of_a_connection()) {
+            let came: u64 = State::ALL.iter().map(|&from| self.moved(from, state)).sum();
+            let left: u64 = State::ALL.iter().map(|&to| self.moved(state, to)).sum();
+            assert_eq!(came - left, u64::from(self.count(state)), "{state:?}: came {came}, left {left}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::State::{self, *};
+    use super::States;
+
+    #[test]
+    fn states_are_counted_as_connections_come_and_go() {
+        let mut states = States::default();
+        states.listen(2);
+        for _ in 0..3 {
+            states.enter(Listen, SynReceived);
+            states.enter(SynReceived, Established);
+        }
+        states.enter(Established, Closed);
+        states.enter_all(Established, TimeWait, 2);
+        assert_eq!((states.count(Listen), states.count(TimeWait), states.now().iter().sum()), (2, 2, 4));
+        assert_eq!((states.moved(Listen, SynReceived), states.moved(Established, TimeWait)), (3, 2));
+        states.assert_consistent();
+        let mut both = states.clone();
+        both.merge(&states);
+        both.assert_consistent();
+        assert_eq!((both.count(TimeWait), both.moved(Established, Closed)), (4, 2));
+    }
 
     /// The whole transition table of RFC 9293 figure 5. S1.1 S1.6 S2.1
     #[test]

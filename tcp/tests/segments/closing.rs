@@ -24,6 +24,45 @@ fn s2_1_active_close() {
     p.assert_idle();
 }
 
+/// S2.1: every move is counted once, also the one out of the compact table of TIME-WAIT.
+#[test]
+fn s2_1_moves_between_states_are_counted() {
+    use State::*;
+    let mut p = Probe::new();
+    p.time_wait();
+    let peer = p.accept();
+    p.give(&peer, &peer.seg(RST));
+    p.wait(Duration::from_secs(61));
+    let ever = |from, to| p.stack.states().moved(from, to);
+    assert_eq!((ever(Listen, SynReceived), ever(SynReceived, Established)), (2, 2));
+    assert_eq!((ever(Established, FinWait1), ever(Established, Closed)), (1, 1));
+    assert_eq!((ever(FinWait1, FinWait2), ever(FinWait2, TimeWait), ever(TimeWait, Closed)), (1, 1, 1));
+    let all: u64 = State::ALL.iter().flat_map(|&from| State::ALL.map(|to| ever(from, to))).sum();
+    assert_eq!(all, 9, "and no other");
+    p.stack.states().assert_consistent();
+    p.assert_idle();
+}
+
+/// What an application is told of its connection is what the operator is shown.
+#[test]
+fn metrics_are_what_is_shown() {
+    let mut p = Probe::new();
+    let peer = p.accept();
+    p.send(&peer, &[7; 700]);
+    let look = |p: &mut Probe| {
+        let mut metrics = None;
+        p.act(&peer, |_, conn| metrics = conn.metrics());
+        metrics.expect("known")
+    };
+    let (told, shown) = (look(&mut p), p.info(peer.id).expect("shown"));
+    assert_eq!((told.in_flight, told.cwnd, told.mss), (700, shown.cwnd, u32::from(shown.mss)));
+    assert_eq!((told.srtt, told.rto, told.ssthresh), (shown.srtt, shown.rto, None));
+    // Timed out: what was sent again is all that is in flight, and congestion control has set a threshold.
+    p.wait(shown.rto + Duration::from_millis(1));
+    let told = look(&mut p);
+    assert!(told.ssthresh.is_some() && told.retransmits >= 1 && told.in_flight <= 700, "{told:?}");
+}
+
 #[test]
 fn s2_1_passive_close() {
     let mut p = Probe::new();
