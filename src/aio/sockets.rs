@@ -473,6 +473,7 @@ impl Sockets {
     pub(super) fn closed(&mut self, id: ConnId, reason: Closed, wakers: &mut Vec<Waker>) {
         let Some(key) = self.key_of(id) else { return };
         self.by_conn[id.index as usize] = None;
+        self.serving = None;
         let Self { slots, spares, .. } = self;
         let Some(socket) = socket_of(slots, key) else { return };
         let opening = matches!(socket.phase, Phase::Opening(_));
