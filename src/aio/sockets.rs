@@ -107,7 +107,7 @@ impl Socket {
             };
             let taken = self.input.write(conn.bytes(&chunk), spares);
             assert_eq!(taken, chunk.len(), "a chunk is longer than any frame");
-            conn.count_copied(COPIES * taken);
+            conn.note_copied(COPIES * taken);
             conn.release(chunk);
             moved = true;
         }
@@ -130,7 +130,7 @@ impl Socket {
                 self.output.consume(step, spares);
                 left -= step;
             }
-            conn.count_copied(COPIES * chunk.len());
+            conn.note_copied(COPIES * chunk.len());
             if let Err(refused) = conn.send(chunk) {
                 // It is over; `closed` follows.
                 conn.release(refused);
@@ -473,6 +473,7 @@ impl Sockets {
     pub(super) fn closed(&mut self, id: ConnId, reason: Closed, wakers: &mut Vec<Waker>) {
         let Some(key) = self.key_of(id) else { return };
         self.by_conn[id.index as usize] = None;
+        self.serving = None;
         let Self { slots, spares, .. } = self;
         let Some(socket) = socket_of(slots, key) else { return };
         let opening = matches!(socket.phase, Phase::Opening(_));

@@ -204,12 +204,6 @@ pub trait Conn {
     /// Gives a chunk back.
     fn release(&mut self, chunk: Chunk);
 
-    /// Adds to [`Counters::payload_bytes_copied`](crate::counters::Counters::payload_bytes_copied) what the application
-    /// copies by itself, out of chunks or into them.
-    fn count_copied(&mut self, octets: usize) {
-        let _ = octets;
-    }
-
     /// How many more chunks `send` is ready to take. It takes more than that only as far as memory
     /// allows: a callback should not start a message it has no room for.
     fn send_room(&self) -> usize;

@@ -105,10 +105,6 @@ impl Conn for SocketConn<'_> {
         self.shared.pool.release(chunk);
     }
 
-    fn count_copied(&mut self, octets: usize) {
-        self.shared.pool.note_copied(octets);
-    }
-
     fn send_room(&self) -> usize {
         self.connection.send_room(self.shared)
     }

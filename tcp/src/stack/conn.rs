@@ -99,10 +99,6 @@ impl<M: Memory> Conn for StackConn<'_, M> {
         self.ctx.pool.release(chunk);
     }
 
-    fn count_copied(&mut self, octets: usize) {
-        self.ctx.pool.note_copied(octets);
-    }
-
     fn send_room(&self) -> usize {
         self.tcb.send_room(self.ctx.pool, self.ctx.config) as usize
     }
