@@ -67,7 +67,8 @@ impl Run {
             ..Options::NONE
         };
         let asks = if rng.random_bool(0.5) { Flags::ECE | Flags::CWR } else { Flags::NONE };
-        let syn_ack = p.ask(&peer, &peer.seg(SYN | asks).options(options));
+        let first_window = [500, 65_535][rng.random_range(0..2)];
+        let syn_ack = p.ask(&peer, &peer.seg(SYN | asks).options(options).window(first_window));
         peer.seq = peer.seq.wrapping_add(1);
         peer.ack = syn_ack.seq.wrapping_add(1);
         p.now = p.now + Duration::from_micros(rng.random_range(1..100_000));
@@ -86,7 +87,7 @@ impl Run {
             held: Vec::new(),
             said_all: Vec::new(),
         };
-        let mut ack = run.peer.seg(ACK);
+        let mut ack = run.peer.seg(ACK).window(first_window);
         ack.options.timestamps = timestamps.map(|value| (value, 0));
         run.give(vec![ack]);
         run.peer.id = *run.p.app.opened.last().expect("open");
@@ -160,6 +161,7 @@ impl Run {
             0 => seg.flags |= Flags::ECE,
             1 => seg.flags |= Flags::CWR,
             2 => (seg.flags, seg.urgent) = (seg.flags | URG, self.rng.random_range(0..2000)),
+            // An acknowledgement that overtakes text.
             3 => seg.seq = seg.seq.wrapping_add(self.rng.random_range(0..3000)),
             4 => seg.seq = seg.seq.wrapping_sub(self.rng.random_range(0..3000)),
             _ => {}
