@@ -108,6 +108,8 @@ impl Tcb {
     /// [`acknowledged`](Self::acknowledged) comes to.
     #[inline]
     fn acknowledged_in_order<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
+        // It runs for what was sent before something that arrived, and all of that is here.
+        debug_assert!(!self.timers.is_set(TimerKind::Reorder));
         let acked = ack.since(self.snd.una);
         let in_flight_before = self.snd.nxt.since(self.snd.una);
         let limited = self.window_was_used_by(in_flight_before);
@@ -138,7 +140,6 @@ impl Tcb {
         };
         self.congestion.on_ack(&sample);
         self.set_pace();
-        self.timers.clear(TimerKind::Reorder);
         self.after_progress(ack, ctx);
         self.schedule_probe(ctx);
     }
