@@ -89,6 +89,7 @@ impl Tcb {
         let sending = self.send.is_plain(ctx.pool)
             && self.recovery.is_quiet(self.snd.una)
             && self.snd.wnd > 0
+            // A window that is older says nothing (RFC 9293 §3.10.7.4); SND.WL2 is never ahead of SND.UNA. S5.2
             && self.snd.wl1.leq(seg.seq)
             && self.snd.up.is_none()
             && self.path.is_settled();
