@@ -89,6 +89,7 @@ impl Tcb {
         let sending = self.send.is_plain(ctx.pool)
             && self.recovery.is_quiet(self.snd.una)
             && self.snd.wnd > 0
+            // A window that is older says nothing (RFC 9293 §3.10.7.4); SND.WL2 is never ahead of SND.UNA. S5.2
             && self.snd.wl1.leq(seg.seq)
             && self.snd.up.is_none()
             && self.path.is_settled();
@@ -108,6 +109,8 @@ impl Tcb {
     /// [`acknowledged`](Self::acknowledged) comes to.
     #[inline]
     fn acknowledged_in_order<M: Memory>(&mut self, ack: SeqNumber, ctx: &mut Ctx<'_, M>) {
+        // It runs for what was sent before something that arrived, and all of that is here.
+        debug_assert!(!self.timers.is_set(TimerKind::Reorder));
         let acked = ack.since(self.snd.una);
         let in_flight_before = self.snd.nxt.since(self.snd.una);
         let limited = self.window_was_used_by(in_flight_before);
@@ -138,7 +141,6 @@ impl Tcb {
         };
         self.congestion.on_ack(&sample);
         self.set_pace();
-        self.timers.clear(TimerKind::Reorder);
         self.after_progress(ack, ctx);
         self.schedule_probe(ctx);
     }

@@ -7,6 +7,7 @@ use byway_tcp::seq::SeqNumber;
 use byway_tcp::stack::{Config, Ecn};
 use byway_tcp::tcb::congestion::Algorithm;
 use byway_tcp::time::{Duration, Instant};
+use byway_tcp::wire::MacAddr;
 use byway_tcp::wire::tcp::{Flags, Options, SackBlocks};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -67,7 +68,8 @@ impl Run {
             ..Options::NONE
         };
         let asks = if rng.random_bool(0.5) { Flags::ECE | Flags::CWR } else { Flags::NONE };
-        let syn_ack = p.ask(&peer, &peer.seg(SYN | asks).options(options));
+        let first_window = [500, 65_535][rng.random_range(0..2)];
+        let syn_ack = p.ask(&peer, &peer.seg(SYN | asks).options(options).window(first_window));
         peer.seq = peer.seq.wrapping_add(1);
         peer.ack = syn_ack.seq.wrapping_add(1);
         p.now = p.now + Duration::from_micros(rng.random_range(1..100_000));
@@ -86,7 +88,7 @@ impl Run {
             held: Vec::new(),
             said_all: Vec::new(),
         };
-        let mut ack = run.peer.seg(ACK);
+        let mut ack = run.peer.seg(ACK).window(first_window);
         ack.options.timestamps = timestamps.map(|value| (value, 0));
         run.give(vec![ack]);
         run.peer.id = *run.p.app.opened.last().expect("open");
@@ -160,6 +162,7 @@ impl Run {
             0 => seg.flags |= Flags::ECE,
             1 => seg.flags |= Flags::CWR,
             2 => (seg.flags, seg.urgent) = (seg.flags | URG, self.rng.random_range(0..2000)),
+            // An acknowledgement that overtakes text.
             3 => seg.seq = seg.seq.wrapping_add(self.rng.random_range(0..3000)),
             4 => seg.seq = seg.seq.wrapping_sub(self.rng.random_range(0..3000)),
             _ => {}
@@ -279,5 +282,23 @@ fn p7_prediction_makes_no_difference_to_a_peer_that_is_nearly_honest() {
             panic!("seed {seed}: {}\nwith prediction: {}\nwithout: {}", with[at - 1], with[at], without[at]);
         }
         assert_eq!(with.len(), without.len(), "seed {seed}");
+    }
+}
+
+/// L3 L6: what is for another station, from a group, or from ourselves, is no segment of any connection.
+#[test]
+fn l3_l6_frames_of_impossible_stations_are_not_predicted() {
+    let group = MacAddr([3, 0, 0, 0, 0, 2]);
+    let pairs = [(PEER_MAC, MAC), (PEER_MAC, MacAddr::BROADCAST), (MAC, PEER_MAC), (MAC, group), (MAC, MAC)];
+    for (dst, src) in pairs {
+        let mut p = Probe::new();
+        let peer = p.accept();
+        let mut frame = p.frame(&peer, &peer.seg(PSH_ACK).data(b"text"));
+        frame[..6].copy_from_slice(&dst.0);
+        frame[6..12].copy_from_slice(&src.0);
+        p.give_frames(&[frame]);
+        let taken = p.app.text(peer.id).len();
+        assert_eq!(taken, if (dst, src) == (MAC, PEER_MAC) { 4 } else { 0 }, "{dst:?} {src:?}");
+        assert_eq!(p.stack.counters().dropped_total(), u64::from(taken == 0), "{dst:?} {src:?}");
     }
 }
