@@ -138,7 +138,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PORT", value_parser = port())]
     pub(crate) chargen_port: Option<u16>,
 
-    /// Page that may open WebSockets, as browsers name it: https://example.org. Repeat for more [default: all]
+    /// Page that may open WebSockets, as browsers name it: `https://example.org`. Repeat for more [default: all]
     #[arg(long = "origin", value_name = "ORIGIN", value_parser = origin)]
     pub(crate) origins: Vec<String>,
 
