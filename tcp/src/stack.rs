@@ -11,6 +11,9 @@
 //!                          └─ ARP, NDP, ICMP ─→ answers ─────────→ poll_transmit ←────┘
 //! ```
 //!
+//! Most segments of connections that nothing is wrong with take a shorter way to the same end: wire::plain instead of
+//! wire::parse, Tcb::take_plain instead of Tcb::input.
+//!
 //! A batch is taken in completely before any application is called, so that each connection is
 //! served once per batch and one ACK covers all its segments.
 

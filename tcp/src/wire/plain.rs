@@ -198,35 +198,9 @@ pub(crate) fn write(frame: &mut [u8], payload: Range<usize>, sum: u64, what: &Wr
     let len = u16::try_from(payload.end - at).expect("a frame is shorter than 64 KiB");
     sum += u64::from(len) + checksum::address(local_ip) + checksum::address(remote_ip);
     put(header, 16, (u32::from(checksum::finish(sum)) << 16).to_be_bytes());
-    let ethertype = match (local_ip, remote_ip) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            at = super::ipv4::emit(
-                frame,
-                at,
-                payload.end,
-                src,
-                dst,
-                ip::TCP,
-                what.traffic_class,
-                what.hop_limit,
-            );
-            ethernet::IPV4
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            at = super::ipv6::emit(
-                frame,
-                at,
-                payload.end,
-                src,
-                dst,
-                ip::TCP,
-                what.traffic_class,
-                what.hop_limit,
-            );
-            ethernet::IPV6
-        }
-        _ => unreachable!("mixed address families"),
-    };
+    let (class, hops) = (what.traffic_class, what.hop_limit);
+    at = ip::emit_hops(frame, at, payload.end, local_ip, remote_ip, ip::TCP, class, hops);
+    let ethertype = if local_ip.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
     let link = in_front::<LINK_LEN>(frame, at);
     put(link, 0, what.to.0);
     put(link, 6, what.from.0);
