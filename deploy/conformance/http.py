@@ -65,7 +65,11 @@ class Connection:
             except OSError:
                 pass
 
-        threading.Thread(target=run, daemon=True).start()
+        if isinstance(self.socket, ssl.SSLSocket):
+            # Not two threads at once in one TLS session; no probe is longer than what sockets hold.
+            run()
+        else:
+            threading.Thread(target=run, daemon=True).start()
 
     def more(self):
         """Reads on; whether anything came."""

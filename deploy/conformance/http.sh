@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Holds byway's HTTP against the corpus of probes: over the kernel's TCP on loopback, and as root over byway's own
-# between two namespaces.
+# between two namespaces; both by itself and over TLS.
 #
 #   deploy/conformance/http.sh [BYWAY]        default: target/release/byway
 set -euo pipefail
@@ -42,9 +42,18 @@ stop() {
 	server=
 }
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-start '' --backend kernel --address 127.0.0.1/8 --port "$port"
+free_port() {
+	python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=byway \
+	-keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
+tls=(--tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem")
+
+port=$(free_port) tls_port=$(free_port)
+start '' --backend kernel --address 127.0.0.1/8 --port "$port" --tls-port "$tls_port" "${tls[@]}"
 deploy/conformance/http.py "http://127.0.0.1:$port"
+deploy/conformance/http.py "https://127.0.0.1:$tls_port"
 stop
 
 if ((EUID != 0)); then
@@ -60,6 +69,7 @@ ip -n "$far" link set eth0 up
 ip -n "$far" address add 10.77.0.1/24 dev eth0
 # What a veth peer sends has no checksums otherwise.
 ip netns exec "$far" ethtool -K eth0 tx off >/dev/null
-start "$near" --interface eth0 --address 10.77.0.2/24 --attach native
+start "$near" --interface eth0 --address 10.77.0.2/24 --attach native --tls-port 443 "${tls[@]}"
 ip netns exec "$far" deploy/conformance/http.py http://10.77.0.2
+ip netns exec "$far" deploy/conformance/http.py https://10.77.0.2
 stop
