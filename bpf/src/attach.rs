@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use libbpf_rs::XdpFlags;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
-use libbpf_rs::{Xdp, XdpFlags};
 
 use crate::error::{Error, Occupant, denied};
 use crate::{Result, interface};
@@ -82,8 +82,7 @@ impl Drop for Link {
 pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) -> Result<(Link, Attached)> {
     let interface = interface::name(ifindex).ok_or(Error::NoInterface { ifindex })?;
     let create = |mode: Mode| {
-        link_create(program, ifindex, mode)
-            .map_err(|source| explain(source, program, ifindex, &interface, mode))
+        link_create(program, ifindex, mode).map_err(|source| explain(source, ifindex, &interface, mode))
     };
     let (mode, fallback) = match mode {
         AttachMode::Native => (Mode::Native, None),
@@ -98,9 +97,9 @@ pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: AttachMode) ->
 }
 
 /// Whether the interface has no XDP program, as far as the kernel tells.
-pub(crate) fn check_vacant(program: BorrowedFd<'_>, ifindex: i32) -> Result<()> {
+pub(crate) fn check_vacant(ifindex: i32) -> Result<()> {
     let interface = interface::name(ifindex).ok_or(Error::NoInterface { ifindex })?;
-    match occupant(program, ifindex, &interface) {
+    match occupant(ifindex) {
         Some(occupant) => Err(Error::Occupied { interface, occupant }),
         None => Ok(()),
     }
@@ -134,13 +133,13 @@ fn concerns_both_modes(error: &Error) -> bool {
 
 /// A link has no extended acknowledgement, so the reason is found from the error number and the interface's
 /// state.
-fn explain(source: io::Error, program: BorrowedFd<'_>, ifindex: i32, interface: &str, mode: Mode) -> Error {
+fn explain(source: io::Error, ifindex: i32, interface: &str, mode: Mode) -> Error {
     let interface = interface.to_owned();
     let native = mode == Mode::Native;
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => denied(),
         Some(libc::ENODEV) => Error::NoInterface { ifindex },
-        Some(libc::EBUSY | libc::EEXIST) => match occupant(program, ifindex, &interface) {
+        Some(libc::EBUSY | libc::EEXIST) => match occupant(ifindex) {
             Some(occupant) => Error::Occupied { interface, occupant },
             None => Error::Attach { interface, mode, source },
         },
@@ -158,8 +157,18 @@ fn explain(source: io::Error, program: BorrowedFd<'_>, ifindex: i32, interface: 
     }
 }
 
-fn occupant(program: BorrowedFd<'_>, ifindex: i32, interface: &str) -> Option<Occupant> {
-    let found = Xdp::new(program).query(ifindex, XdpFlags::NONE).ok()?;
+/// The XDP program on interface `ifindex`, if there is one and the kernel tells. What it is and who holds it may only be
+/// seen with CAP_BPF; that there is one, by anybody.
+pub fn occupant(ifindex: i32) -> Option<Occupant> {
+    let mut found = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: `found` is a writable structure that states its own size.
+    if unsafe { libbpf_sys::bpf_xdp_query(ifindex, XdpFlags::NONE.bits() as i32, &raw mut found) } != 0 {
+        return None;
+    }
+    let interface = interface::name(ifindex)?;
     let (program_id, mode) = match u32::from(found.attach_mode) {
         libbpf_sys::XDP_ATTACHED_DRV => (found.drv_prog_id, Some(Mode::Native)),
         libbpf_sys::XDP_ATTACHED_SKB => (found.skb_prog_id, Some(Mode::Generic)),
@@ -179,7 +188,7 @@ fn occupant(program: BorrowedFd<'_>, ifindex: i32, interface: &str) -> Option<Oc
                 && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == ifindex as u32)
         })
         .map(|link| (link.id, holder(link.id)));
-    Some(Occupant { program_id, name, mode, link, interface: interface.to_owned() })
+    Some(Occupant { program_id, name, mode, link, interface })
 }
 
 /// The process that has the link open, as `pid N (name)`.

@@ -123,6 +123,18 @@ pub struct Occupant {
     pub(crate) interface: String,
 }
 
+impl Occupant {
+    /// Whether it is a program of this crate, as far as its name tells.
+    pub fn is_ours(&self) -> bool {
+        self.name.as_deref() == Some("steer")
+    }
+
+    /// The process that holds it, as `pid N (name)`, if it can be seen.
+    pub fn holder(&self) -> Option<&str> {
+        self.link.as_ref().and_then(|(_, holder)| holder.as_deref())
+    }
+}
+
 impl fmt::Display for Occupant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "id {}", self.program_id)?;

@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
-pub use attach::{AttachMode, Attached, Mode};
+pub use attach::{AttachMode, Attached, Mode, occupant};
 pub use error::{Error, Occupant};
 
 /// The result of an operation on the steering.
@@ -103,7 +103,7 @@ impl Steering {
     /// Whether [`attach`](Self::attach) would find a program of somebody else: asked before any socket is
     /// bound, whose queue that somebody most likely holds, too.
     pub fn check_vacant(&self, ifindex: i32) -> Result<()> {
-        attach::check_vacant(self.program.as_fd(), ifindex)
+        attach::check_vacant(ifindex)
     }
 
     /// Attaches the program to an interface. It stays until [`detach`](Self::detach), or until `self` or the

@@ -152,14 +152,14 @@ fn ones(mask: IpAddr) -> u8 {
 }
 
 /// A socket and a request, to ask about one interface.
-struct Asker {
+pub(crate) struct Asker {
     socket: OwnedFd,
     name: String,
     request: libc::ifreq,
 }
 
 impl Asker {
-    fn new(name: &str) -> Result<Self, Error> {
+    pub(crate) fn new(name: &str) -> Result<Self, Error> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
             return Err(Error::NoInterface(name.to_owned()));
         }
@@ -225,7 +225,7 @@ impl Asker {
     }
 
     /// Asks the driver, whose structures begin with the command's code.
-    fn ethtool<T>(&self, question: &mut T) -> bool {
+    pub(crate) fn ethtool<T>(&self, question: &mut T) -> bool {
         let mut request = self.request;
         request.ifr_ifru.ifru_data = core::ptr::from_mut(question).cast();
         // SAFETY: SIOCETHTOOL takes an ifreq whose data points at the structure of the command it
@@ -241,6 +241,20 @@ impl Asker {
         let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
         let told = self.ethtool(&mut channels);
         if told { (channels.rx + channels.combined).max(1) } else { 1 }
+    }
+
+    /// The queue in each place of the indirection table; empty if the driver doesn't tell.
+    pub(crate) fn indirection(&self) -> Vec<u32> {
+        let mut sizes = RssHead { command: ETHTOOL_GRSSH, ..RssHead::default() };
+        if !self.ethtool(&mut sizes) {
+            return Vec::new();
+        }
+        let (table_len, key_len) = (sizes.table_len as usize, sizes.key_len as usize);
+        if table_len > RSS_TABLE_MAX || key_len > RSS_KEY_MAX {
+            return Vec::new();
+        }
+        let mut whole = RssWhole { head: sizes, rest: [0; RSS_TABLE_MAX + RSS_KEY_MAX / 4] };
+        if self.ethtool(&mut whole) { whole.rest[..table_len].to_vec() } else { Vec::new() }
     }
 
     /// The key and the indirection table: asked for their sizes first, then for themselves.
