@@ -10,6 +10,7 @@ pub(crate) mod config_file;
 mod conns;
 mod control;
 mod demo;
+mod doctor;
 pub(crate) mod failure;
 mod load;
 mod notify;
@@ -18,6 +19,7 @@ mod running;
 pub(crate) mod serve;
 mod sockets;
 mod stats;
+mod tune;
 pub(crate) mod usage;
 
 use std::io::Write as _;
@@ -56,6 +58,10 @@ enum Verb {
     Load(load::Options),
     /// Show byway at work between two network namespaces; leaves nothing behind
     Demo,
+    /// Tell what this host, its kernel and a NIC really give, and the commands that mend what is missing
+    Doctor(doctor::Options),
+    /// Print, apply or undo the settings a NIC should have under byway
+    Tune(tune::Options),
     /// Show connections, as `ss -tan` does for the kernel's
     Conns(conns::Options),
     /// Show counters, as `nstat` does for the kernel's
@@ -95,6 +101,8 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Serve(options) => serve::run(&options),
         Verb::Load(options) => load::run(&options),
         Verb::Demo => demo::run(),
+        Verb::Doctor(options) => doctor::run(&options),
+        Verb::Tune(options) => tune::run(&options),
         Verb::Conns(options) => conns::run(&options),
         Verb::Stats(options) => stats::run(&options),
     }

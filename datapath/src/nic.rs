@@ -38,7 +38,8 @@ pub struct Nic {
     pub indirection: Vec<u32>,
     /// What XDP can have of it; `None` from kernels before 6.3.
     pub features: Option<netdev::Features>,
-    offloads: BTreeMap<String, Offload>,
+    /// What `ethtool -k` lists, by the kernel's names: `rx-gro-hw`, `rx-lro` …
+    pub offloads: BTreeMap<String, Offload>,
 }
 
 /// Queues, now and at most.
@@ -82,9 +83,11 @@ pub struct Coalescing {
 
 /// One of `ethtool -k`'s lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Offload {
-    on: bool,
-    fixed: bool,
+pub struct Offload {
+    /// Whether the NIC or the driver does it now.
+    pub on: bool,
+    /// Whether that can't be changed.
+    pub fixed: bool,
 }
 
 impl Nic {
@@ -105,18 +108,28 @@ impl Nic {
             indirection: asker.indirection(),
             features: netdev::features(link.index),
             offloads: offloads(&asker).unwrap_or_default(),
-            link,
+            ..Self::of(link)
         })
     }
 
-    /// Whether the offload of that name (`ethtool -k`'s long ones are the kernel's `rx-gro-hw`, `rx-lro` …) is on.
-    pub fn offload(&self, name: &str) -> bool {
-        self.offloads.get(name).is_some_and(|offload| offload.on)
+    /// One of which nothing but its link is known.
+    pub fn of(link: Link) -> Self {
+        Self {
+            link,
+            driver_version: String::new(),
+            bus: String::new(),
+            channels: None,
+            rings: None,
+            coalescing: None,
+            indirection: Vec::new(),
+            features: None,
+            offloads: BTreeMap::new(),
+        }
     }
 
-    /// Whether it is on and can't be switched off.
-    pub fn offload_is_fixed(&self, name: &str) -> bool {
-        self.offloads.get(name).is_some_and(|offload| offload.on && offload.fixed)
+    /// Whether the offload of that name is on, and could be off.
+    pub fn could_be_off(&self, name: &str) -> bool {
+        self.offloads.get(name).is_some_and(|offload| offload.on && !offload.fixed)
     }
 
     /// Queues that send: the driver's count, or one if it doesn't tell.

@@ -6,17 +6,17 @@
 #
 #   PYTHON2=/path/python2.7    what the suite runs on [default: python2.7 of PATH, or pyenv's 2.7.18]
 #   CASES='1.* 12.1.*'         only these
-#   URL=wss://10.78.0.2        where byway is [default: ws://10.78.0.2]
-#   SERVE='--tls-port 443 …'   more options of `byway serve`
+#   SCHEMES=wss                only over TLS [default: 'ws wss', one after the other]
+#   SERVE='--deflaters 0 …'    more options of `byway serve`
 #
 # Fails unless every case is OK; what the suite calls INFORMATIONAL has no right and wrong. Its reports stay in
-# target/conformance/autobahn. Takes ten to twenty minutes, nearly all of them the clients'.
+# target/conformance/autobahn. Takes ten to twenty minutes for each scheme, nearly all of them the clients'.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-target}
 byway=${1:-$target/release/byway}
-url=${URL:-ws://10.78.0.2}
+schemes=${SCHEMES:-ws wss}
 cases=${CASES:-*}
 here=deploy/conformance
 # pyenv's shim is there also for a version that isn't chosen: only what runs counts.
@@ -74,8 +74,11 @@ ip -n $client_ns link set lo up
 ip -n $client_ns address add 10.78.0.1/24 dev eth0
 # What a veth peer sends has no checksums otherwise.
 ip netns exec $client_ns ethtool -K eth0 tx off >/dev/null
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=byway \
+	-addext subjectAltName=IP:10.78.0.2 -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
 # shellcheck disable=SC2086 # SERVE is several words
 ip netns exec $server_ns "$byway" serve --interface eth0 --address 10.78.0.2/24 --attach native \
+	--tls-port 443 --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem" \
 	--control "$scratch/control.sock" ${SERVE:-} >"$scratch/out" 2>"$scratch/err" &
 server=$!
 children=($server)
@@ -86,24 +89,29 @@ for _ in {1..300}; do
 done
 grep '^byway ready' "$scratch/out" || fail "byway isn't ready after 30 s: $(cat "$scratch/err")"
 
-ip netns exec $client_ns timeout 120 "$cache/3/bin/python" $here/websockets.py "$url"
-
-# Three clients at once, each with a part of the cases: they are what takes the time.
-rm -rf "$reports"
-mkdir -p "$reports"
-part=0
-clients=()
-for share in "1.* 2.* 3.* 4.* 5.* 6.* 7.* 9.* 10.*" "12.*" "13.*"; do
-	part=$((part + 1))
-	$here/autobahn.py spec "$url" "$reports/$part" "$share" "$cases" >"$scratch/spec-$part.json" || continue
-	ip netns exec $client_ns timeout 3600 "$cache/2/bin/wstest" -m fuzzingclient -s "$scratch/spec-$part.json" \
-		>"$reports/$part.log" 2>&1 &
-	clients+=($!)
-	children+=($!)
-done
-for client in "${clients[@]}"; do
-	wait "$client" || fail "a fuzzing client failed: $reports"
-done
-kill -0 $server 2>/dev/null || fail "byway is gone: $(cat "$scratch/err")"
 [[ $cases == '*' ]] && expected=517 || expected=0
-$here/autobahn.py report $expected "$reports"/*/index.json
+# Three clients at once, each with a part of the cases: they are what takes the time.
+run_suite() {
+	local scheme=$1 url=$1://10.78.0.2 part=0 clients=() client share
+	ip netns exec $client_ns env SSL_CERT_FILE="$scratch/cert.pem" timeout 120 \
+		"$cache/3/bin/python" $here/websockets.py "$url"
+	rm -rf "${reports:?}/$scheme"
+	mkdir -p "$reports/$scheme"
+	for share in "1.* 2.* 3.* 4.* 5.* 6.* 7.* 9.* 10.*" "12.*" "13.*"; do
+		part=$((part + 1))
+		$here/autobahn.py spec "$url" "$reports/$scheme/$part" "$share" "$cases" >"$scratch/spec-$part.json" || continue
+		ip netns exec $client_ns timeout 3600 "$cache/2/bin/wstest" -m fuzzingclient -s "$scratch/spec-$part.json" \
+			>"$reports/$scheme/$part.log" 2>&1 &
+		clients+=($!)
+		children+=($!)
+	done
+	for client in "${clients[@]}"; do
+		wait "$client" || fail "a fuzzing client failed: $reports/$scheme"
+	done
+	kill -0 $server 2>/dev/null || fail "byway is gone: $(cat "$scratch/err")"
+	$here/autobahn.py report $expected "$reports/$scheme"/*/index.json
+}
+for scheme in $schemes; do
+	echo "autobahn: over $scheme"
+	run_suite "$scheme"
+done

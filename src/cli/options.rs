@@ -303,7 +303,7 @@ fn origin(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn interface(text: &str) -> Result<String, String> {
+pub(crate) fn interface(text: &str) -> Result<String, String> {
     match text {
         "" => Err("the name is empty: give one that `ip link` lists".to_owned()),
         name => Ok(name.to_owned()),

@@ -66,6 +66,12 @@ struct Core {
 }
 
 impl Stats {
+    /// What is counted under that name; 0 if nothing is.
+    pub(crate) fn value(&self, name: &str) -> u64 {
+        let all = [&self.counters, &self.connections, &self.steering, &self.xsk, &self.turns];
+        all.iter().find_map(|named| named.get(name)).copied().unwrap_or(0)
+    }
+
     /// Without `verdicts` they are over kernel sockets, and what AF_XDP would have counted is left out.
     pub(crate) fn new(
         interface: &str,
