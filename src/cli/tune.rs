@@ -40,6 +40,10 @@ pub(crate) struct Options {
     #[arg(long)]
     busy_poll: bool,
 
+    /// Whether to reserve huge pages for byway's frames
+    #[arg(long, value_enum, default_value_t = options::Switch::On)]
+    huge_pages: options::Switch,
+
     /// Make the changes, and note how to take them back
     #[arg(long, conflicts_with = "undo")]
     apply: bool,
@@ -145,7 +149,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             "/sys is another network namespace's: interrupts and NAPI are left out; enter it by `ip netns exec`",
         );
     }
-    let wanted = steps::Wanted { queues: options.queues, cores: &cores, busy_poll: options.busy_poll };
+    let wanted = steps::Wanted {
+        queues: options.queues,
+        cores: &cores,
+        busy_poll: options.busy_poll,
+        huge_pages: options.huge_pages == options::Switch::On,
+    };
     let steps = steps::plan(&nic, &host, sysfs.as_ref(), &wanted)?;
     let name = &options.interface;
     match (steps.len(), options.apply) {

@@ -13,6 +13,7 @@ pub(super) struct Wanted<'a> {
     pub(super) queues: Option<u32>,
     pub(super) cores: &'a [usize],
     pub(super) busy_poll: bool,
+    pub(super) huge_pages: bool,
 }
 
 /// Without busy polling: µs from the first frame to the interrupt. Long enough to gather ten frames at 1.2 million a
@@ -45,7 +46,9 @@ pub(super) fn plan(
     if let Some(sysfs) = sysfs {
         steps.extend(affinity(&irqs::of(nic, sysfs), queues, wanted.cores, |irq| read(affinity_path(irq))));
     }
-    steps.extend(huge_pages(host, memory_of(nic, queues as usize)));
+    if wanted.huge_pages {
+        steps.extend(huge_pages(host, memory_of(nic, queues as usize)));
+    }
     Ok(steps)
 }
 
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_change_has_its_way_back() {
-        let wanted = Wanted { queues: Some(2), cores: &[2, 3, 4], busy_poll: false };
+        let wanted = Wanted { queues: Some(2), cores: &[2, 3, 4], busy_poll: false, huge_pages: true };
         let mut host = Host::look();
         (host.huge_free, host.huge_total, host.huge_size) = (4, 10, 2 << 20);
         let steps = plan(&nic(), &host, None, &wanted).expect("a plan");
@@ -265,7 +268,7 @@ mod tests {
         nic.offloads.clear();
         let mut host = Host::look();
         (host.huge_free, host.huge_size) = (4096, 2 << 20);
-        let wanted = Wanted { queues: None, cores: &[0, 1, 2, 3], busy_poll: false };
+        let wanted = Wanted { queues: None, cores: &[0, 1, 2, 3], busy_poll: false, huge_pages: true };
         assert_eq!(plan(&nic, &host, None, &wanted).expect("a plan"), []);
     }
 
@@ -285,7 +288,7 @@ mod tests {
     #[test]
     fn what_the_nic_or_the_host_does_not_have_is_refused() {
         let refuse = |queues, cores: &[usize]| {
-            let wanted = Wanted { queues: Some(queues), cores, busy_poll: false };
+            let wanted = Wanted { queues: Some(queues), cores, busy_poll: false, huge_pages: true };
             let failure = plan(&nic(), &Host::look(), None, &wanted).expect_err("refused");
             assert_eq!(failure.code, Failure::CONFIGURATION);
             failure.message

@@ -1,0 +1,126 @@
+//! `byway doctor` and `byway tune` on a veth pair: what they say is so, and what they advise mends it.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
+use serde_json::Value;
+use support::*;
+
+fn lab(queues: u32) -> Option<Lab> {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return None;
+    }
+    let veth = VethOptions { queues, offloads: false, ..VethOptions::default() };
+    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
+}
+
+fn run(lab: &Lab, command: &mut Command) -> Output {
+    let mut child = lab.byway.spawn(command).expect("starts");
+    assert!(wait(&mut child, PATIENCE).is_some(), "{command:?} goes on");
+    child.wait_with_output().expect("ends")
+}
+
+/// What `byway doctor` says of the interface, and its exit code.
+fn doctor(lab: &Lab, command: &mut Command) -> (Value, i32) {
+    let output = run(lab, command);
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (json, output.status.code().expect("no signal"))
+}
+
+fn on_interface(lab: &Lab, more: &[&str]) -> (Value, i32) {
+    let mut arguments = vec!["doctor", "--json", "--interface", BYWAY_INTERFACE];
+    arguments.extend(more);
+    doctor(lab, &mut byway(&arguments))
+}
+
+fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
+    let all = report["findings"].as_array().expect("an array");
+    all.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {report}"))
+}
+
+#[test]
+fn what_fails_is_mended_by_the_command_that_is_given() {
+    let Some(lab) = lab(1) else { return };
+    lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} down")).expect("down");
+    let (report, code) = on_interface(&lab, &[]);
+    let link = finding(&report, "link");
+    assert_eq!((code, link["verdict"].as_str()), (71, Some("FAIL")), "{report}");
+    lab.byway.run(link["mend"].as_str().expect("a command")).expect("the command works");
+    let (report, code) = on_interface(&lab, &[]);
+    assert_ne!(finding(&report, "link")["verdict"], "FAIL");
+    assert_eq!(code, 0, "{report}");
+}
+
+/// Of the privileges that byway needs, each missing one is named; too little memory to lock is, too.
+#[test]
+fn missing_privileges_are_named() {
+    let Some(lab) = lab(1) else { return };
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-bpf,-sys_admin,-net_raw,-ipc_lock", "--inh-caps=-all"]);
+    command.args(["prlimit", "--memlock=8388608:8388608", env!("CARGO_BIN_EXE_byway")]);
+    command.args(["doctor", "--json", "--interface", BYWAY_INTERFACE]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let (report, code) = doctor(&lab, &mut command);
+    assert_eq!(code, 71);
+    let capabilities = finding(&report, "capabilities");
+    let reason = capabilities["reason"].as_str().expect("text");
+    assert!(reason.contains("CAP_NET_RAW") && reason.contains("CAP_BPF"), "{reason}");
+    assert!(!reason.contains("CAP_NET_ADMIN"), "{reason}");
+    assert_eq!(finding(&report, "memory-lock")["verdict"], "FAIL");
+    assert_eq!(finding(&report, "xdp-program")["verdict"], "WARN");
+}
+
+/// Beside a running byway: it is recognised, and its counters are read.
+#[test]
+fn a_running_byway_is_seen() {
+    let Some(lab) = lab(1) else { return };
+    let server = Server::start(&lab, &[]);
+    let (report, code) = on_interface(&lab, &["--control", server.control.to_str().expect("UTF-8")]);
+    assert_eq!(code, 0, "{report}");
+    let hook = finding(&report, "xdp-hook")["reason"].as_str().expect("text");
+    assert!(hook.contains("byway's own") && hook.contains(&server.pid().to_string()), "{hook}");
+    assert!(
+        finding(&report, "running")["reason"].as_str().expect("text").contains("serves here"),
+        "{report}"
+    );
+    server.stop();
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_a_users_mistake() {
+    let Some(lab) = lab(1) else { return };
+    let output = run(&lab, &mut byway(&["doctor", "--interface", "nosuchif0"]));
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(said.contains("nosuchif0 doesn't exist") && said.lines().count() == 1, "{said}");
+}
+
+/// D11's kind of promise: what was is noted before it is changed, and comes back.
+#[test]
+fn tune_changes_queues_and_takes_it_back() {
+    let Some(lab) = lab(4) else { return };
+    let queues = || lab.byway.run(&format!("ethtool -l {BYWAY_INTERFACE}")).expect("ethtool");
+    let tune = |more: &[&str]| {
+        let mut arguments = vec!["tune", "--interface", BYWAY_INTERFACE];
+        arguments.extend(more);
+        let output = run(&lab, &mut byway(&arguments));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let few = ["--queues", "1", "--huge-pages", "off"];
+    let before = queues();
+    let printed = tune(&few);
+    assert!(printed.contains(&format!("ethtool -L {BYWAY_INTERFACE} rx 1 tx 1")), "{printed}");
+    assert_eq!(queues(), before, "printing changes nothing");
+    let mut apply = few.to_vec();
+    apply.push("--apply");
+    tune(&apply);
+    assert_ne!(queues(), before);
+    assert!(tune(&few).contains("as byway would have it"));
+    tune(&["--undo"]);
+    assert_eq!(queues(), before);
+    assert!(tune(&["--undo"]).contains("nothing to undo"));
+}
