@@ -3,10 +3,11 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo test compliance conformance page bench bench-check bench-impaired compare profile
+.PHONY: help demo install test compliance conformance page bench bench-check bench-impaired compare profile
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
+	@echo 'make install   the program into /usr/local/bin, and the systemd unit (root); PREFIX=, DESTDIR='
 	@echo 'make test      format, lints, dependency direction, docs, all tests (as root: those on real interfaces, too)'
 	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
 	@echo 'make conformance   the probes and suites that others hold servers against, over real sockets (root: and veth)'
@@ -21,6 +22,18 @@ demo:
 	@deploy/install-deps.sh
 	cargo build --release --locked
 	cargo run --release --locked --quiet -- demo
+
+PREFIX ?= /usr/local
+
+# /etc/byway is for the operator: `byway serve … --print-config >/etc/byway/eth1.toml`, then byway@eth1 can be started.
+install:
+	@deploy/install-deps.sh
+	cargo build --release --locked
+	install -D --mode=755 "$${CARGO_TARGET_DIR:-target}/release/byway" "$(DESTDIR)$(PREFIX)/bin/byway"
+	install -D --mode=644 deploy/byway.toml "$(DESTDIR)$(PREFIX)/share/doc/byway/byway.toml"
+	install --directory "$(DESTDIR)/etc/byway" "$(DESTDIR)/etc/systemd/system"
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' 'deploy/byway@.service' >'$(DESTDIR)/etc/systemd/system/byway@.service'
+	@if [ -z '$(DESTDIR)' ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 # The tests on namespaces, veth and XDP are ordinary tests that skip themselves without root. libtest hides the
 # output of those that pass, so the reason is said here. A target that fails does not hide what the others find.

@@ -74,7 +74,11 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(failure) => return end(Err(failure)),
     };
-    end(match Cli::try_parse_from(arguments) {
+    end(match Cli::try_parse_from(&arguments) {
+        Ok(Cli { verb: Verb::Serve(options) }) if options.print_config => {
+            say(config_file::print(&arguments).trim_end());
+            Ok(())
+        }
         Ok(cli) => run(cli.verb),
         Err(error) if error.use_stderr() => Err(usage::failure(&error)),
         // `--help` and `--version`. That nobody reads them is no reason to fail.

@@ -111,6 +111,7 @@ fn missing_privileges_are_named() {
     for (without, code, words) in [
         ("-net_raw", 77, "CAP_NET_RAW"),
         ("-bpf,-sys_admin", 77, "CAP_BPF"),
+        ("-perfmon,-sys_admin", 77, "CAP_PERFMON"),
         // More than any shell may lock, unless it may lock everything.
         ("-ipc_lock", 71, "RLIMIT_MEMLOCK"),
     ] {
@@ -132,6 +133,61 @@ fn missing_privileges_are_named() {
         assert_nothing_left(&lab);
         assert!(!control.exists());
     }
+}
+
+/// Not root, and no more capabilities than the systemd unit gives; for its LimitMEMLOCK= stands CAP_IPC_LOCK.
+#[test]
+fn the_units_capabilities_are_enough() {
+    let Some(lab) = lab(1) else { return };
+    const NOBODY: u32 = 65_534;
+    let unit = include_str!("../deploy/byway@.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).expect("in the unit");
+    let words =
+        line.split_whitespace().map(|word| format!("+{}", word.trim_start_matches("CAP_").to_lowercase()));
+    let granted = words.chain(["+ipc_lock".to_owned()]).collect::<Vec<_>>().join(",");
+    // Where nobody may read and write, wherever this is built.
+    let scratch = Scratch::new();
+    let (program, control) = (scratch.0.join("byway"), scratch.0.join("byway.sock"));
+    std::fs::copy(env!("CARGO_BIN_EXE_byway"), &program).expect("copied");
+    std::os::unix::fs::chown(&scratch.0, Some(NOBODY), Some(NOBODY)).expect("chown");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+    command.arg(format!("--inh-caps={granted}")).arg(format!("--ambient-caps={granted}"));
+    command.arg(format!("--bounding-set=-all,{granted}")).arg(&program);
+    command.args(["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24", "--control"]);
+    command.arg(&control).stdout(Stdio::piped());
+    let mut child = lab.byway.spawn(&mut command).expect("setpriv (util-linux)");
+    let mut ready = String::new();
+    let mut lines = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut lines, &mut ready).expect("a line");
+    assert!(ready.starts_with("byway ready"), "{ready:?}");
+    let hello = lab.kernel.run("curl -sSg --fail http://192.0.2.1/hello").expect("hello");
+    assert_eq!(hello, "hello\n");
+    signal(child.id(), libc::SIGTERM);
+    assert!(wait(&mut child, PATIENCE).expect("ends").success());
+}
+
+/// The watchdog is patted while the cores answer.
+#[test]
+fn systemd_hears_that_it_lives() {
+    let Some(lab) = lab(1) else { return };
+    let scratch = Scratch::new();
+    let socket = scratch.0.join("notify");
+    let notified = UnixDatagram::bind(&socket).expect("bind");
+    notified.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut command =
+        byway(&["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24", "--control"]);
+    command.arg(scratch.0.join("byway.sock")).env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "400000");
+    let mut child = lab.byway.spawn(&mut command).expect("byway starts");
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        let mut buffer = [0; 64];
+        let length = notified.recv(&mut buffer).expect("news");
+        heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    assert_eq!(heard, ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    signal(child.id(), libc::SIGTERM);
+    assert!(wait(&mut child, PATIENCE).expect("ends").success());
 }
 
 /// D7, D8: what somebody else has is named and left alone.

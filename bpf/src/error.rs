@@ -11,7 +11,7 @@ pub enum Error {
     /// The process may not load or attach XDP programs.
     #[error(
         "no permission to load and attach an XDP program: this process lacks {missing}; \
-         run it as root, or grant CAP_NET_ADMIN and CAP_BPF (systemd: AmbientCapabilities=)"
+         run it as root, or grant CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=)"
     )]
     Permission {
         /// The capabilities that are not there.
@@ -167,9 +167,11 @@ pub(crate) fn denied() -> Error {
 }
 
 fn missing_capabilities() -> Vec<&'static str> {
-    // linux/capability.h. CAP_SYS_ADMIN stands for CAP_BPF, as it did before Linux 5.8.
+    // linux/capability.h. CAP_SYS_ADMIN stands for the last two, as it did before Linux 5.8. Without CAP_PERFMON the
+    // verifier takes no program that moves a packet pointer by what a header says.
     const NET_ADMIN: u64 = 1 << 12;
     const SYS_ADMIN: u64 = 1 << 21;
+    const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
 
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -185,6 +187,9 @@ fn missing_capabilities() -> Vec<&'static str> {
     }
     if effective & (BPF | SYS_ADMIN) == 0 {
         missing.push("CAP_BPF");
+    }
+    if effective & (PERFMON | SYS_ADMIN) == 0 {
+        missing.push("CAP_PERFMON");
     }
     missing
 }

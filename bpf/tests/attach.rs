@@ -280,7 +280,7 @@ fn load_without_capabilities() {
     let error = Steering::load().unwrap_err();
     assert!(matches!(error, Error::Permission { .. }), "{error}");
     let said = error.to_string();
-    assert!(said.contains("lacks CAP_NET_ADMIN and CAP_BPF; run it as root"), "{said}");
+    assert!(said.contains("lacks CAP_NET_ADMIN and CAP_BPF and CAP_PERFMON; run it as root"), "{said}");
 }
 
 #[test]

@@ -234,6 +234,11 @@ impl Runtime {
         }
     }
 
+    /// Whether every core answers, within the time a snapshot may take.
+    pub fn answers(&self) -> bool {
+        self.inquirer().snapshots().len() == self.cores.len()
+    }
+
     /// Stops accepting, lets connections finish for up to `limit` or until `hurried` says so, and
     /// resets what is left. Returns how many had to be reset.
     ///

@@ -13,12 +13,15 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory as _, Parser as _};
 use toml::{Table, Value};
 
 use super::failure::Failure;
 use super::{Cli, usage};
+
+/// What a file can't say.
+const NOT_IN_FILES: [&str; 4] = ["check", "config", "help", "print-config"];
 
 /// [`splice`] for `byway serve`, which alone of the verbs has such a file.
 ///
@@ -52,7 +55,7 @@ pub(crate) fn splice(
     })?;
     let mut from_file = Vec::new();
     for (name, value) in &table {
-        if name == "config" || name == "check" {
+        if NOT_IN_FILES.contains(&name.as_str()) {
             return Err(wrong(format!("'{name}' belongs on the command line")));
         }
         options(name, value, &mut from_file).map_err(wrong)?;
@@ -66,6 +69,45 @@ pub(crate) fn splice(
     }
     let (verb, own) = arguments.split_at(verb);
     Ok(verb.iter().chain(&from_file).chain(own).cloned().collect())
+}
+
+/// `--print-config`: what `byway serve` would run with, as such a file, every option with its help. `arguments` have
+/// been parsed before.
+pub(crate) fn print(arguments: &[OsString]) -> String {
+    let command = Cli::command();
+    let matches = command.clone().get_matches_from(arguments);
+    let (verb, matches) = matches.subcommand().expect("it was parsed");
+    let command = command.find_subcommand(verb).expect("it was parsed");
+    let mut text = format!(
+        "# Options of `byway {verb}`, for `byway {verb} --config FILE`; what the command line says goes before it.\n"
+    );
+    for arg in command.get_arguments() {
+        let Some(name) = arg.get_long().filter(|name| !NOT_IN_FILES.contains(name)) else { continue };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        text.push_str(&format!("\n# {help}\n{}\n", entry(name, arg, matches)));
+    }
+    text
+}
+
+/// The line of one option; a comment if it isn't set.
+fn entry(name: &str, arg: &clap::Arg, matches: &ArgMatches) -> String {
+    let several = matches!(arg.get_action(), clap::ArgAction::Append);
+    let raw = matches.get_raw(arg.get_id().as_str()).into_iter().flatten();
+    let values: Vec<Value> = raw.map(|value| value_of(&value.to_string_lossy())).collect();
+    match values.as_slice() {
+        [] if several => format!("{name} = []"),
+        [] => format!("# {name} ="),
+        [value] if !several => format!("{name} = {value}"),
+        values => format!("{name} = {}", Value::Array(values.to_vec())),
+    }
+}
+
+fn value_of(text: &str) -> Value {
+    match (text.parse::<i64>(), text.parse::<bool>()) {
+        (Ok(number), _) => Value::Integer(number),
+        (_, Ok(flag)) => Value::Boolean(flag),
+        _ => Value::String(text.to_owned()),
+    }
 }
 
 /// FILE of `--config FILE` or `--config=FILE`; clap judges the rest.
@@ -134,6 +176,46 @@ mod tests {
             ("eth1", 81, 3)
         );
         assert!(options.network.nic.accept_partial_checksums);
+    }
+
+    fn printed(more: &[&str]) -> String {
+        let all: Vec<OsString> = ["byway", "serve"].iter().chain(more).map(OsString::from).collect();
+        print(&all)
+    }
+
+    /// What is printed means the same when it is read, and then looks the same.
+    #[test]
+    fn what_is_printed_can_be_read() {
+        let own = ["--interface", "eth1", "--address", "192.0.2.7/24", "--address", "2001:db8::7/64"];
+        let more = ["--queues", "0,1", "--drain", "2s", "--accept-partial-checksums", "--tls-port", "443"];
+        let files = ["--tls-cert", "a \"quoted\" file", "--tls-key", "key.pem"];
+        let all = [&own[..], &more, &files].concat();
+        let text = printed(&all);
+        let options = with(&text, &[]).expect("parses");
+        assert_eq!(options.network.nic.addresses.len(), 2);
+        assert!(options.network.nic.accept_partial_checksums);
+        assert_eq!(options.tls_cert.as_deref(), Some(Path::new("a \"quoted\" file")));
+
+        let path = std::env::temp_dir().join(format!("byway-printed-{}", std::process::id()));
+        std::fs::write(&path, &text).expect("scratch");
+        let again = ["byway", "serve", "--config", path.to_str().expect("UTF-8")].map(OsString::from);
+        let again = splice_for_serve(again.to_vec()).expect("reads");
+        let _ = std::fs::remove_file(path);
+        assert_eq!(print(&again), text);
+    }
+
+    /// The file that is installed is what the command prints, so that it knows every option.
+    #[test]
+    fn the_example_knows_every_option() {
+        let addresses = ["--address", "192.0.2.7/24", "--address", "2001:db8::7/64"];
+        let own = ["--interface", "eth1", "--gateway", "192.0.2.1"];
+        let text = printed(&[&own[..], &addresses].concat());
+        let example = include_str!("../../deploy/byway.toml");
+        assert_eq!(
+            example, text,
+            "renew it: byway serve --interface eth1 --gateway 192.0.2.1 --address 192.0.2.7/24 \
+             --address 2001:db8::7/64 --print-config >deploy/byway.toml"
+        );
     }
 
     #[test]

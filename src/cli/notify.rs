@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// Sends `state` (`READY=1`, `STOPPING=1`, …) if a service manager asked for it.
 ///
@@ -15,6 +16,15 @@ pub(crate) fn notify(state: &str) -> Result<(), String> {
             send(&socket, state).map_err(|error| format!("can't notify {}: {error}", socket.display()))
         }
     }
+}
+
+/// How often systemd has to hear `WATCHDOG=1` (sd_watchdog_enabled(3)), if it wants to.
+pub(crate) fn watchdog() -> Option<Duration> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
+        return None;
+    }
+    number("WATCHDOG_USEC").map(Duration::from_micros)
 }
 
 fn send(socket: &OsStr, state: &str) -> std::io::Result<()> {

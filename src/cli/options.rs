@@ -152,6 +152,10 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     pub(crate) serving: Serving,
+
+    /// Print these options as a file for --config, each with its help, and end
+    #[arg(long)]
+    pub(crate) print_config: bool,
 }
 
 /// What is to be served, and where: what any program has made of its options.

@@ -21,7 +21,7 @@ use byway_tcp::app::{App, Keepalive};
 use byway_tcp::stack::Listener;
 
 use super::failure::Failure;
-use super::notify::notify;
+use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
 use super::running::{self, Facts, Running, joined};
 use super::{say, sockets, warn};
@@ -182,11 +182,18 @@ pub(super) fn watch(
     clock: &WallClock,
 ) -> Option<byway_datapath::Error> {
     let mut looks = 0u32;
+    // Twice as often as it has to be, as sd_watchdog_enabled(3) recommends.
+    let per_pat = watchdog().map(|within| (within / 2).as_millis() / LOOK_EVERY.as_millis());
+    let per_pat = per_pat.map(|looks| u32::try_from(looks).unwrap_or(u32::MAX).max(1));
     loop {
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_PER_SHARE) {
             runtime.share_totals();
             tell_time(clock);
+        }
+        // A core that doesn't answer is one that serves nobody: then systemd is to start byway anew.
+        if per_pat.is_some_and(|per_pat| looks.is_multiple_of(per_pat)) && runtime.answers() {
+            tell_systemd("WATCHDOG=1");
         }
         if stop.swap(false, Ordering::Relaxed) {
             return None;

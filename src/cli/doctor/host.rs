@@ -12,6 +12,7 @@ const NET_ADMIN: u64 = 1 << 12;
 const NET_RAW: u64 = 1 << 13;
 const IPC_LOCK: u64 = 1 << 14;
 const SYS_ADMIN: u64 = 1 << 21;
+const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
 /// What /proc, /sys and a few system calls tell.
@@ -81,6 +82,8 @@ impl Host {
             ("CAP_NET_RAW", NET_RAW),
             // What there was before Linux 5.8.
             ("CAP_BPF", BPF | SYS_ADMIN),
+            // Without it the verifier takes no headers of variable length.
+            ("CAP_PERFMON", PERFMON | SYS_ADMIN),
         ];
         all.iter().filter(|(_, bits)| self.effective & bits == 0).map(|(name, _)| *name).collect()
     }
@@ -125,11 +128,11 @@ fn kernel(host: &Host) -> Finding {
 fn capabilities(host: &Host) -> Finding {
     const CHECK: &str = "capabilities";
     match host.missing().as_slice() {
-        [] => Finding::pass(CHECK, "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF"),
+        [] => Finding::pass(CHECK, "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON"),
         missing => Finding::fail(
             CHECK,
             format!("this process lacks {}", missing.join(", ")),
-            "run as root (sudo), or `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep BYWAY`",
+            "run as root (sudo), or `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep BYWAY`",
         ),
     }
 }
