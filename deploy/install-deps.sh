@@ -20,7 +20,7 @@ run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 conformance=(python3 python3-venv openssl)
-page=(python3 chromium chromium-driver fonts-dejavu-core)
+page=(python3 openssl chromium chromium-driver fonts-dejavu-core)
 profile=(linux-perf)
 bench=(nginx-light valgrind)
 

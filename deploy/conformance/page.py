@@ -39,6 +39,7 @@ class Driver:
             if self.base is None:
                 raise SystemExit("page: chromedriver doesn't start")
             answer = self.call("POST", "/session", {"capabilities": {"alwaysMatch": {
+                "acceptInsecureCerts": True,
                 "goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}}})
             self.base += f"/session/{answer['sessionId']}"
         except BaseException:

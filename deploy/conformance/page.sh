@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks at the page in a headless Chromium over a veth pair: byway in one namespace with native attach, the browser in
-# the other. Screenshots, light and dark, wide and narrow, stay in target/page.
+# the other; without and with TLS. Screenshots, light and dark, wide and narrow, stay in target/page.
 #
 #   deploy/conformance/page.sh [BYWAY]        default: target/release/byway
 set -euo pipefail
@@ -39,8 +39,10 @@ ip -n "$far" link set lo up
 ip -n "$far" address add 10.79.0.1/24 dev eth0
 # What a veth peer sends has no checksums otherwise.
 ip netns exec "$far" ethtool -K eth0 tx off >/dev/null
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=byway \
+	-keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
 ip netns exec "$near" "$byway" serve --interface eth0 --address 10.79.0.2/24 --attach native \
-	--control "$scratch/control.sock" >"$scratch/out" 2>"$scratch/err" &
+	--tls-port 443 --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem" --control "$scratch/control.sock" >"$scratch/out" 2>"$scratch/err" &
 server=$!
 for _ in {1..300}; do
 	grep -q '^byway ready' "$scratch/out" && break
@@ -50,5 +52,8 @@ done
 grep '^byway ready' "$scratch/out" || fail "byway isn't ready after 30 s: $(cat "$scratch/err")"
 
 # Chromium leaves its profile in TMPDIR. -I: beside the script lies one named as a module of the library, http.
-ip netns exec "$far" env TMPDIR="$scratch" timeout 300 python3 -I deploy/conformance/page.py http://10.79.0.2/ "$target/page"
+for scheme in http https; do
+	ip netns exec "$far" env TMPDIR="$scratch" timeout 300 \
+		python3 -I deploy/conformance/page.py $scheme://10.79.0.2/ "$target/page/$scheme"
+done
 kill -0 $server 2>/dev/null || fail "byway is gone: $(cat "$scratch/err")"
