@@ -7,6 +7,7 @@ use byway_tcp::time::Instant;
 
 use super::http::connection::Connection;
 use super::http::date::WallClock;
+use super::http::response::SpareMade;
 use super::limits::Limits;
 use super::peers::Peers;
 use super::raw::{self, Chargen};
@@ -77,6 +78,7 @@ pub(super) struct Core {
     pub(super) work: Work,
     pub(super) contexts: Contexts,
     pub(super) feeds: Feeds,
+    pub(super) spare_made: SpareMade,
 }
 
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Service {
         let contexts = Contexts::new(config.limits.deflaters);
         let tls = config.tls.clone().map(tls::Core::new);
         let feeds = Feeds::new(config.limits.feeds);
-        let core = Core { config, work: Work::default(), contexts, feeds };
+        let core = Core { config, work: Work::default(), contexts, feeds, spare_made: SpareMade::default() };
         Self {
             core,
             tls,
@@ -224,7 +226,7 @@ impl App for Service {
             }
         };
         if let Some(mut connection) = connection {
-            connection.closed(conn);
+            connection.closed(conn, &self.core);
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(connection);
             }

@@ -35,8 +35,9 @@ pub(in crate::app) struct Connection {
     scanner: Scanner,
     /// A header block that began in an earlier frame; opened when the first one does.
     head: Vec<u8>,
-    /// What is to be said next: a response head that waits for the body's first octet, say.
-    made: Made,
+    /// What is to be said next: a response head that waits for the body's first octet, say. Its memory is the core's, and
+    /// here only while there is something in it.
+    made: Option<Box<Made>>,
     /// `made` is complete and waits only for a place.
     due: bool,
     keep_alive: bool,
@@ -91,7 +92,7 @@ impl Connection {
             outbox: Outbox::default(),
             scanner: Scanner::default(),
             head: Vec::new(),
-            made: Made::new(),
+            made: None,
             due: false,
             keep_alive: true,
             expects_continue: false,
@@ -127,6 +128,9 @@ impl Connection {
         self.outbox.settle(conn);
         self.end(conn, core);
         self.arm(conn, core);
+        if let Some(said) = self.made.take_if(|made| made.is_empty()) {
+            core.spare_made.give(said);
+        }
     }
 
     /// The program is about to end: what is under way is finished, nothing new begun.
@@ -141,7 +145,11 @@ impl Connection {
     }
 
     /// The connection is over: gives every chunk back.
-    pub(in crate::app) fn closed<C: Conn>(&mut self, conn: &mut C) {
+    pub(in crate::app) fn closed<C: Conn>(&mut self, conn: &mut C, core: &Core) {
+        if let Some(mut unsaid) = self.made.take() {
+            unsaid.clear();
+            core.spare_made.give(unsaid);
+        }
         if let Some(input) = self.input.take() {
             conn.release(input.chunk);
         }
@@ -276,7 +284,7 @@ impl Connection {
             request.upgrade.deflate = request.upgrade.deflate.filter(|_| compresses);
             self.keep_alive = request.keep_alive;
             self.expects_continue = request.expects_continue;
-            routes::answer(&request, &mut self.made, conn, core)
+            routes::answer(&request, made(&mut self.made, core), conn, core)
         });
         self.head.clear();
         self.scanner = Scanner::default();
@@ -333,11 +341,11 @@ impl Connection {
             match event {
                 Event::More => return Step::Starved,
                 Event::Chunk(size) if echo => {
-                    self.made.push_hex(size).push(b"\r\n");
+                    made(&mut self.made, core).push_hex(size).push(b"\r\n");
                 }
                 Event::Chunk(_) => {}
                 Event::Data(octets) => {
-                    if !self.made.is_empty() && !self.place(conn) {
+                    if self.has_made() && !self.place(conn) {
                         return Step::Blocked;
                     }
                     self.pass_on(conn, octets, echo);
@@ -349,14 +357,18 @@ impl Connection {
                 Event::LineEnd(octets) => self.pass_on(conn, octets, echo),
                 Event::End => {
                     if echo && matches!(body, Body::Chunked(_)) {
-                        self.made.push(b"0\r\n\r\n");
+                        made(&mut self.made, core).push(b"0\r\n\r\n");
                     }
-                    self.due = !self.made.is_empty();
+                    self.due = self.has_made();
                     self.answered(conn);
                     return Step::Again;
                 }
             }
         }
+    }
+
+    fn has_made(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| !made.is_empty())
     }
 
     /// Sends the next `octets` of input back, or doesn't.
@@ -372,7 +384,7 @@ impl Connection {
     /// Finds a place for `made`: over used-up octets of the frame being read if they suffice, else
     /// in a chunk of its own. `false`: no memory.
     fn place<C: Conn>(&mut self, conn: &mut C) -> bool {
-        let made = self.made.as_slice();
+        let made = self.made.as_ref().map_or(&[][..], |made| made.as_slice());
         if let Some(mut input) = self.input.take() {
             // Answers to pipelined requests are collected instead of spread over frames.
             let collect = self.due && (self.outbox.is_open() || input.unread_len() > 0);
@@ -400,7 +412,9 @@ impl Connection {
         } else {
             self.outbox.write(conn, made);
         }
-        self.made.clear();
+        if let Some(made) = &mut self.made {
+            made.clear();
+        }
         self.begun = true;
         true
     }
@@ -425,7 +439,7 @@ impl Connection {
             input.cursors.skip(input.unread_len());
         }
         let bodiless = self.bodiless || request::is_head(&self.head);
-        self.made.refusal(refusal, &core.config.clock, !bodiless);
+        made(&mut self.made, core).refusal(refusal, &core.config.clock, !bodiless);
         self.due = true;
         self.linger(conn);
         Step::Again
@@ -527,6 +541,11 @@ impl Connection {
             Phase::Generated(_) | Phase::WebSocket(_) => {}
         }
     }
+}
+
+/// Where something is to be made: in what waits already, or in memory of the core's.
+fn made<'a>(own: &'a mut Option<Box<Made>>, core: &Core) -> &'a mut Made {
+    own.get_or_insert_with(|| core.spare_made.take())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Response heads, written into a fixed buffer.
 
+use core::cell::RefCell;
+
 use super::date::WallClock;
 
 /// A status code with its reason phrase.
@@ -65,6 +67,29 @@ const CAPACITY: usize = 512;
 pub(in crate::app) struct Made {
     octets: [u8; CAPACITY],
     len: usize,
+}
+
+/// A core's memory for what is made, so that it takes what is under way, and not what is open.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the box is what is kept")]
+pub(in crate::app) struct SpareMade(RefCell<Vec<Box<Made>>>);
+
+impl SpareMade {
+    /// As many as a turn of the loop can leave waiting at once, and bring back; half a MiB.
+    const MAX: usize = 1024;
+
+    pub(in crate::app) fn take(&self) -> Box<Made> {
+        self.0.borrow_mut().pop().unwrap_or_else(|| Box::new(Made::new()))
+    }
+
+    /// Takes an empty one back.
+    pub(in crate::app) fn give(&self, made: Box<Made>) {
+        debug_assert!(made.is_empty());
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < Self::MAX {
+            spare.push(made);
+        }
+    }
 }
 
 impl Made {
