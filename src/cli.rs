@@ -3,9 +3,11 @@
 //! ```text
 //!   byway serve ──→ serve.rs ─┬→ running.rs: steering, cores ─────┐ control.rs: a Unix socket,
 //!   byway conns ──→ conns.rs ──┐                                 │ mode 0600, its own thread
-//!   byway stats ──→ stats.rs ──┴── one question, one answer ────→┘
+//!   byway stats ──→ stats.rs ──┼── one question, one answer ────→┘
+//!   byway capture → capture.rs ┘   (or a stream of frames)
 //! ```
 
+mod capture;
 pub(crate) mod config_file;
 mod conns;
 mod control;
@@ -66,6 +68,9 @@ enum Verb {
     Conns(conns::Options),
     /// Show counters, as `nstat` does for the kernel's
     Stats(stats::Options),
+    /// Show or write down what a running byway receives and sends, and why it discards what it does, as `tcpdump`
+    /// does for the kernel's
+    Capture(capture::Options),
 }
 
 /// Runs the verb; an error becomes one line on standard error and an exit code.
@@ -109,6 +114,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Tune(options) => tune::run(&options),
         Verb::Conns(options) => conns::run(&options),
         Verb::Stats(options) => stats::run(&options),
+        Verb::Capture(options) => capture::run(&options),
     }
 }
 

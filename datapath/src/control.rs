@@ -16,6 +16,7 @@ use byway_tcp::frame::Owner;
 use byway_tcp::stack::{ConnInfo, News};
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
+use crate::capture::Tap;
 use crate::core_loop::LoopCounters;
 use crate::error::Error;
 use crate::kernel::SocketCounters;
@@ -61,6 +62,15 @@ pub enum Command {
     Drain {
         /// How long connections may take to finish.
         limit: Duration,
+    },
+    /// Show your frames to this tap, too.
+    Tap(Tap),
+    /// No longer; it comes back to be freed.
+    Untap {
+        /// Which.
+        id: u64,
+        /// Where it goes.
+        reply: Sender<Option<Tap>>,
     },
     /// End the loop and close the socket.
     Stop,

@@ -17,6 +17,7 @@ use byway_tcp::frame::{FrameSlice, Memory, Owner};
 use byway_tcp::stack::{News, Stack};
 use byway_tcp::time::{Duration, Instant};
 
+use crate::capture::{Tap, Taps};
 use crate::error::Error;
 use crate::port::{BATCH, Port};
 
@@ -81,6 +82,7 @@ pub struct CoreLoop<P, M, A> {
     rx: Vec<FrameSlice>,
     tx: Vec<FrameSlice>,
     counters: LoopCounters,
+    taps: Taps,
     /// When the next turn is due if the loop doesn't stall: the last turn, or a sleep's end.
     expected: Option<Instant>,
 }
@@ -96,6 +98,7 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
             stack,
             app,
             counters: LoopCounters::default(),
+            taps: Taps::default(),
             expected: None,
         }
     }
@@ -164,6 +167,19 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
         self.stack.take_news(out);
     }
 
+    /// From now on every frame goes past `tap`, too.
+    pub fn add_tap(&mut self, tap: Tap) {
+        self.taps.add(tap);
+        self.stack.note_verdicts(true);
+    }
+
+    /// The end of that; the tap is the caller's to free.
+    pub fn remove_tap(&mut self, id: u64) -> Option<Tap> {
+        let tap = self.taps.remove(id);
+        self.stack.note_verdicts(self.taps.is_on());
+        tap
+    }
+
     /// The port.
     pub fn port(&self) -> &P {
         &self.port
@@ -228,7 +244,13 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
             self.rx.clear();
             let count = self.port.rx_burst(&mut self.rx);
             if count > 0 {
+                if self.taps.is_on() {
+                    self.taps.see_received(self.stack.pool(), &self.rx, now);
+                }
                 self.stack.receive(&mut self.app, &self.rx, now);
+                if self.taps.is_on() {
+                    self.taps.see_verdicts(self.stack.verdicts());
+                }
             }
             received += count;
             if count < BATCH {
@@ -247,6 +269,9 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
                 return (transmitted, false);
             }
             let count = self.port.tx_burst(&self.tx);
+            if self.taps.is_on() {
+                self.taps.see_sent(self.stack.pool(), &self.tx[..count], now);
+            }
             transmitted += count;
             self.tx.drain(..count);
             if !self.tx.is_empty() {

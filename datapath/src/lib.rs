@@ -18,6 +18,7 @@
 //! single calls in clock.rs, control.rs, pin.rs and runtime.rs.
 #![warn(missing_docs)]
 
+pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod control;

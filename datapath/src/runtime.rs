@@ -15,6 +15,7 @@
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use byway_tcp::app::App;
@@ -22,6 +23,7 @@ use byway_tcp::counters::Totals;
 use byway_tcp::stack::{Listener, News, Stack};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
+use crate::capture::{Capture, Wish};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot, Waker};
@@ -68,6 +70,8 @@ pub struct Ready {
     pub bound: Bound,
     /// Whether the frames lie on huge pages.
     pub huge_pages: bool,
+    /// Octets of a frame, headroom included.
+    pub frame_size: u32,
 }
 
 /// A running core, from outside.
@@ -95,6 +99,8 @@ type Report = Sender<Result<Opened, Error>>;
 #[derive(Debug)]
 pub struct Runtime {
     cores: Vec<Core>,
+    /// How many captures there are.
+    captures: Arc<AtomicUsize>,
     events: Receiver<Event>,
 }
 
@@ -164,7 +170,7 @@ impl Runtime {
         B: FnOnce(&Mailbox, Report) + Send + 'static,
     {
         let (news, events) = crossbeam::channel::bounded(control::EVENTS_MAX);
-        let mut runtime = Self { cores: Vec::new(), events };
+        let mut runtime = Self { cores: Vec::new(), captures: Arc::default(), events };
         let mut starting = Vec::new();
         for (place, &lane) in lanes.iter().enumerate() {
             starting.push(spawn(lane, news.clone(), make_body(place))?);
@@ -203,7 +209,12 @@ impl Runtime {
 
     /// What may be asked of the cores from other threads.
     pub fn inquirer(&self) -> Inquirer {
-        Inquirer { cores: self.cores.iter().map(|core| core.handle.clone()).collect() }
+        Inquirer {
+            cores: self.cores.iter().map(|core| core.handle.clone()).collect(),
+            lanes: self.cores.iter().map(|core| (core.queue, core.core)).collect(),
+            captures: Arc::clone(&self.captures),
+            frame_size: self.ready().map(|(.., ready)| ready.frame_size).max().unwrap_or(0),
+        }
     }
 
     /// Waits up to `timeout` for news that concern the caller; passes what cores tell each
@@ -323,6 +334,10 @@ impl Drop for Runtime {
 #[derive(Clone, Debug)]
 pub struct Inquirer {
     cores: Vec<Handle>,
+    lanes: Vec<(u32, usize)>,
+    captures: Arc<AtomicUsize>,
+    /// Octets of the largest frame.
+    frame_size: u32,
 }
 
 impl Inquirer {
@@ -334,6 +349,21 @@ impl Inquirer {
     /// How many cores there are.
     pub fn core_count(&self) -> usize {
         self.cores.len()
+    }
+
+    /// Each core's queue, and which core it is.
+    pub fn lanes(&self) -> &[(u32, usize)] {
+        &self.lanes
+    }
+
+    /// Watches every core's frames, until the capture is dropped. `None`: a core doesn't answer, or there are
+    /// [`CAPTURES_MAX`](crate::capture::CAPTURES_MAX) already.
+    pub fn capture(&self, wish: &Wish) -> Option<Capture> {
+        let mut capture = Capture::begin(&self.captures)?;
+        for core in &self.cores {
+            capture.watch(core, wish, self.frame_size).then_some(())?;
+        }
+        Some(capture)
     }
 
     /// A page of the connections of the core at `place`. `None`: it doesn't answer.
@@ -404,7 +434,7 @@ fn open<A: App>(
     let port = unsafe { Xsk::open(&umem, &plan.datapath, &plan.interface, queue) }?;
     let what = "duplicating a socket's descriptor";
     let socket = port.fd().try_clone_to_owned().map_err(|source| Error::System { what, source })?;
-    let ready = Ready { bound: port.bound().clone(), huge_pages };
+    let ready = Ready { bound: port.bound().clone(), huge_pages, frame_size: plan.datapath.frame_size };
     let pool = byway_tcp::frame::FramePool::new(umem);
     let mut config = plan.stack.clone();
     config.rss = config.rss.map(|rss| rss.for_queue(queue));
@@ -513,6 +543,10 @@ impl<'a, A: App> CoreThread<'a, A> {
             }
             Command::LearnTotals(elsewhere) => self.core_loop.learn_totals(elsewhere),
             Command::Hear(news) => self.core_loop.hear(&news, now),
+            Command::Tap(tap) => self.core_loop.add_tap(tap),
+            Command::Untap { id, reply } => {
+                let _ = reply.try_send(self.core_loop.remove_tap(id));
+            }
             Command::Drain { limit } => match self.phase {
                 Phase::Waiting | Phase::Serving => {
                     self.core_loop.drain(now);

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use byway_datapath::capture::{Ring, Tap, Wish};
 use byway_datapath::config::Rings;
 use byway_datapath::core_loop::CoreLoop;
 use byway_datapath::port::{MemPort, Port};
 use byway_tcp::app::{App, Closed, Conn, ConnId, Opener, Ready};
+use byway_tcp::counters::DropReason;
 use byway_tcp::frame::{FramePool, HeapMemory, Owner};
 use byway_tcp::stack::{Cidr, Config, Listener, Stack};
 use byway_tcp::time::Instant;
@@ -382,4 +384,84 @@ fn an_application_opens_wakes_and_gives_up_connections_in_its_turn() {
     assert_eq!(client.app().said, said);
     assert_eq!(client.app().closed.len(), 2);
     client.assert_conserved();
+}
+
+/// S4.6: everything that goes in and out is seen, in its order, as it was on the wire though the echo changes it in place.
+#[test]
+fn s4_6_a_tap_sees_every_frame_as_it_was() {
+    let mut pair = Pair::new(RINGS, 64 << 10);
+    let wish = Wish { filter: None, snaplen: 2048, discarded: false };
+    let ring = Ring::new(4096, wish.snaplen);
+    pair.server.add_tap(Tap::new(7, &wish, ring.clone()));
+    pair.finish();
+    pair.assert_idle();
+    let frames: Vec<_> = std::iter::from_fn(|| ring.take()).collect();
+    assert_eq!(ring.counts(), (frames.len() as u64, 0));
+    let counters = pair.server.stack().counters();
+    let outbound = frames.iter().filter(|frame| frame.outbound).count() as u64;
+    assert_eq!((frames.len() as u64 - outbound, outbound), (counters.frames_in, counters.frames_out));
+    assert!(frames.is_sorted_by_key(|frame| frame.at));
+    // Both ways the same text, of which the echo is in the very frames that brought it.
+    for outbound in [false, true] {
+        let mut seen = 0;
+        for frame in frames.iter().filter(|frame| frame.outbound == outbound) {
+            let packet =
+                byway_tcp::wire::parse(frame.octets(), Default::default()).expect("checksums are right");
+            if let byway_tcp::wire::Body::Tcp(_, segment) = packet.body {
+                let (at, len) = segment.payload;
+                let text = (seen..seen + len).map(Source::octet);
+                assert!(text.eq(frame.octets()[at..at + len].iter().copied()), "octets from {seen} on");
+                seen += len;
+            }
+        }
+        assert_eq!(seen, 64 << 10);
+    }
+    assert!(pair.server.remove_tap(8).is_none());
+    assert!(pair.server.remove_tap(7).is_some());
+    assert!(pair.server.stack().verdicts().is_empty());
+}
+
+/// D13: nobody takes what was seen, and the loop goes on as if nobody watched.
+#[test]
+fn d13_a_full_tap_leaves_frames_out_and_holds_nothing_up() {
+    let steps = |slots: Option<usize>| {
+        let mut pair = Pair::new(RINGS, 64 << 10);
+        let wish = Wish { filter: None, snaplen: 60, discarded: false };
+        let ring = Ring::new(slots.unwrap_or(1), wish.snaplen);
+        if slots.is_some() {
+            pair.server.add_tap(Tap::new(0, &wish, ring.clone()));
+        }
+        pair.finish();
+        pair.assert_idle();
+        let frames = pair.server.stack().counters();
+        (pair.now, frames.frames_in + frames.frames_out, ring)
+    };
+    let (unwatched, frames, _) = steps(None);
+    let (watched, seen, ring) = steps(Some(8));
+    assert_eq!((watched, seen), (unwatched, frames), "not a turn more");
+    assert_eq!(ring.counts(), (frames, frames - 8));
+    let kept = std::iter::from_fn(|| ring.take()).map(|frame| (frame.octets().len(), frame.len));
+    let kept: Vec<_> = kept.collect();
+    assert_eq!(kept.len(), 8);
+    assert!(kept.iter().all(|&(kept, len)| kept == usize::from(len).min(60)), "{kept:?}");
+}
+
+/// S4.6: a discarded frame has its reason, its neighbours in the batch have none.
+#[test]
+fn s4_6_a_tap_says_why_a_frame_was_discarded() {
+    let mut pair = Pair::new(RINGS, 1 << 10);
+    let wish = Wish { filter: None, snaplen: 2048, discarded: true };
+    let ring = Ring::new(16, wish.snaplen);
+    pair.server.add_tap(Tap::new(0, &wish, ring.clone()));
+    // Beside what the client sends.
+    (0..4).for_each(|_| pair.step());
+    let (port, stack) = pair.server.split();
+    port.inject(stack.pool_mut(), &[0xff; 60]);
+    port.inject(stack.pool_mut(), b"short");
+    pair.finish();
+    let reasons: Vec<_> = std::iter::from_fn(|| ring.take()).map(|frame| frame.reason).collect();
+    let counters = pair.server.stack().counters();
+    assert_eq!(reasons.len() as u64, counters.dropped_total());
+    assert_eq!(reasons, [Some(DropReason::Martian), Some(DropReason::Truncated)]);
+    assert_eq!(ring.counts(), (2, 0));
 }

@@ -10,7 +10,7 @@ use byway_tcp::tcb::state::State;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::control::{self, End, Refusal};
+use super::control::{self, End, Refusal, Target};
 use super::failure::Failure;
 
 /// Options of `byway conns`.
@@ -28,9 +28,8 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
 
-    /// Control socket [default: the only one in /run/byway]
-    #[arg(long, value_name = "SOCKET")]
-    control: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
 
     /// Port (`:80` or `80`), address, or part of `address:port`, of either side
     filter: Option<String>,
@@ -185,13 +184,19 @@ impl Filter {
 impl Options {
     /// All connections of the byway behind this socket.
     pub(crate) fn of(control: PathBuf) -> Self {
-        Self { states: Vec::new(), info: false, json: false, control: Some(control), filter: None }
+        Self {
+            states: Vec::new(),
+            info: false,
+            json: false,
+            target: Target { control: Some(control), ..Target::default() },
+            filter: None,
+        }
     }
 }
 
 /// Asks, filters, and shows.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let lines = control::ask(options.control.as_deref(), "conns")?;
+    let lines = control::ask(&options.target, "conns")?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     match show(lines, options, &mut out) {
         // The reader has seen enough (`| head`).
@@ -326,7 +331,13 @@ mod tests {
     }
 
     fn options(states: Vec<StateFilter>, filter: Option<&str>) -> Options {
-        Options { states, info: false, json: false, control: None, filter: filter.map(str::to_owned) }
+        Options {
+            states,
+            info: false,
+            json: false,
+            target: Target::default(),
+            filter: filter.map(str::to_owned),
+        }
     }
 
     #[test]

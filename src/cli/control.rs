@@ -5,6 +5,7 @@
 //!               ←── one line ───
 //!   byway conns ── "conns\n" ──→  page by page: whatever the number of connections, a core's turn
 //!               ←── a line each ─ stays short and this thread holds one page
+//!   byway capture ─ "capture …" ─→ a thread of its own, capture/feed.rs
 //! ```
 //!
 //! The socket is mode 0600. One client at a time, and one that doesn't read or write is cut off,
@@ -19,9 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use byway_bpf::Steering;
+use byway_datapath::capture::filter::TEXT_MAX;
 use byway_datapath::runtime::Inquirer;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::capture::feed;
 use super::conns::Connection;
 use super::failure::Failure;
 use super::stats::Stats;
@@ -30,7 +34,9 @@ use super::stats::Stats;
 const DIRECTORY: &str = "/run/byway";
 
 /// Longest question.
-const QUESTION_MAX: u64 = 64;
+///
+/// A capture's, whose filter is in it as JSON: some of its octets take two there.
+const QUESTION_MAX: u64 = 2 * TEXT_MAX as u64 + 128;
 
 /// How long a client may take to ask: it is here because it has a question.
 const QUESTION_TIMEOUT: Duration = Duration::from_millis(500);
@@ -103,7 +109,7 @@ impl Server {
             for client in listener.incoming() {
                 match client {
                     // A client that went away or stood still is no news.
-                    Ok(client) => drop(answer(client, &answerer)),
+                    Ok(client) => drop(answer(&client, &answerer)),
                     // Out of descriptors, most likely: not a reason to spin.
                     Err(_) => std::thread::sleep(Duration::from_millis(100)),
                 }
@@ -144,12 +150,12 @@ fn make_room(path: &Path) -> Result<(), Failure> {
     fs::remove_file(path).map_err(|error| Failure::system(format!("removing the stale {shown}: {error}")))
 }
 
-fn answer(client: UnixStream, answerer: &Answerer) -> io::Result<()> {
+fn answer(client: &UnixStream, answerer: &Answerer) -> io::Result<()> {
     client.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut question = String::new();
-    BufReader::new((&client).take(QUESTION_MAX)).read_line(&mut question)?;
-    let mut out = io::BufWriter::new(&client);
+    BufReader::new(client.take(QUESTION_MAX)).read_line(&mut question)?;
+    let mut out = io::BufWriter::new(client);
     match question.trim_end() {
         "stats" => {
             let verdicts = answerer.steering.as_ref().map(|steering| {
@@ -166,7 +172,17 @@ fn answer(client: UnixStream, answerer: &Answerer) -> io::Result<()> {
             let complete = write_connections(&mut out, &answerer.inquirer)?;
             write_line(&mut out, &End { end: complete })?;
         }
-        _ => out.write_all(b"{\"error\":\"ask for stats or conns\"}\n")?,
+        question => match question.strip_prefix("capture ") {
+            Some(wish) => {
+                if let Err(error) = feed::start(client, wish, answerer)? {
+                    write_line(&mut out, &Refusal { error })?;
+                }
+            }
+            None => {
+                let error = "ask for stats, conns or capture".to_owned();
+                write_line(&mut out, &Refusal { error })?;
+            }
+        },
     }
     out.flush()
 }
@@ -189,19 +205,40 @@ fn write_connections(out: &mut impl Write, inquirer: &Inquirer) -> io::Result<bo
     Ok(true)
 }
 
-fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
 }
 
+/// Which running byway is meant.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Target {
+    /// Control socket [default: the only one in /run/byway]
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control: Option<PathBuf>,
+
+    /// Interface that it serves: short for --control /run/byway/IF.sock
+    #[arg(long, value_name = "IF", conflicts_with = "control")]
+    pub(crate) interface: Option<String>,
+}
+
 /// Asks a running byway; gives the answer line by line.
 pub(crate) fn ask(
-    control: Option<&Path>,
+    target: &Target,
     question: &str,
 ) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Failure> {
-    let path = match control {
-        Some(path) => path.to_owned(),
-        None => the_only_one()?,
+    let stream = connect(target, question)?;
+    // Longer than the cores may take to answer it.
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT * 5)).map_err(|error| Failure::system(error.to_string()))?;
+    Ok(BufReader::new(stream).lines())
+}
+
+/// Asks a running byway; the answer is on its way.
+pub(super) fn connect(target: &Target, question: &str) -> Result<UnixStream, Failure> {
+    let path = match target {
+        Target { control: Some(path), .. } => path.to_owned(),
+        Target { interface: Some(interface), .. } => default_path(interface),
+        _ => the_only_one()?,
     };
     let fail = |error: io::Error| {
         let shown = path.display();
@@ -218,11 +255,9 @@ pub(crate) fn ask(
         }
     };
     let mut stream = UnixStream::connect(&path).map_err(fail)?;
-    // Longer than the cores may take to answer it.
-    stream.set_read_timeout(Some(CLIENT_TIMEOUT * 5)).map_err(fail)?;
     stream.write_all(question.as_bytes()).map_err(fail)?;
     stream.write_all(b"\n").map_err(fail)?;
-    Ok(BufReader::new(stream).lines())
+    Ok(stream)
 }
 
 /// The control socket, if there is only one where they lie by default.
@@ -299,7 +334,8 @@ mod tests {
     #[test]
     fn nobody_there_is_said_so() {
         let path = place("nobody");
-        let Err(failure) = ask(Some(&path), "stats") else { panic!("nobody is there") };
+        let target = Target { control: Some(path), ..Target::default() };
+        let Err(failure) = ask(&target, "stats") else { panic!("nobody is there") };
         assert_eq!(failure.code, Failure::SYSTEM);
         assert!(failure.message.contains("is it running?"), "{}", failure.message);
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use byway_datapath::control::{Ledger, Snapshot};
 use byway_datapath::core_loop::LoopCounters;
@@ -13,7 +12,7 @@ use byway_tcp::tcb::state::State;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::control;
+use super::control::{self, Target};
 use super::failure::Failure;
 
 /// Options of `byway stats`.
@@ -23,9 +22,8 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
 
-    /// Control socket [default: the only one in /run/byway]
-    #[arg(long, value_name = "SOCKET")]
-    control: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
 }
 
 type Named = BTreeMap<String, u64>;
@@ -224,7 +222,7 @@ fn named_frames(ledger: &Ledger) -> Named {
 
 /// Asks and shows.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let mut lines = control::ask(options.control.as_deref(), "stats")?;
+    let mut lines = control::ask(&options.target, "stats")?;
     let broken = |what: String| Failure::system(format!("the answer broke off ({what}): ask again"));
     let line = match lines.next() {
         Some(Ok(line)) => line,

@@ -16,6 +16,7 @@ macro_rules! counters {
                 pub $field: u64,
             )*
             drops: Drops,
+            latest: Option<DropReason>,
         }
 
         impl Counters {
@@ -287,6 +288,12 @@ impl Counters {
     #[inline]
     pub fn drop(&mut self, reason: DropReason) {
         self.drops.0[reason as usize] += 1;
+        self.latest = Some(reason);
+    }
+
+    /// The reason of the last discard since this was asked.
+    pub(crate) fn take_latest(&mut self) -> Option<DropReason> {
+        self.latest.take()
     }
 
     /// How many were discarded for `reason`.

@@ -668,9 +668,21 @@ impl<M: Memory> FramePool<M> {
         self.memory.frame(index)
     }
 
-    /// What is handed to the kernel, read back: for in-memory ports, whose "kernel" is the caller.
+    /// What the NIC wrote, of a frame that the port has given and [`received`](Self::received) hasn't taken: for those
+    /// who watch.
+    pub fn arrived(&self, slice: FrameSlice) -> &[u8] {
+        assert_eq!(self.owner(slice.index), Owner::Fill, "frame {} isn't arriving", slice.index);
+        self.octets_of(slice)
+    }
+
+    /// What is handed to the kernel, which only reads it, read back: for those who watch, and for in-memory ports,
+    /// whose "kernel" is the caller.
     pub fn transmitted(&self, slice: FrameSlice) -> &[u8] {
         assert_eq!(self.owner(slice.index), Owner::TxRing, "frame {} isn't being sent", slice.index);
+        self.octets_of(slice)
+    }
+
+    fn octets_of(&self, slice: FrameSlice) -> &[u8] {
         &self.memory.frame(slice.index)
             [usize::from(slice.offset)..usize::from(slice.offset) + usize::from(slice.len)]
     }

@@ -139,6 +139,8 @@ pub struct Stack<M> {
     control: VecDeque<FrameSlice>,
     /// Frames of the batch that are read and not acted on.
     arrivals: Vec<Arrival>,
+    /// What became of the frames of the batch, if somebody watches.
+    verdicts: Option<Vec<Option<DropReason>>>,
     /// Connections whose application has to be called.
     dirty: Vec<u32>,
     /// Connections that may have something to send.
@@ -182,6 +184,7 @@ impl<M: Memory> Stack<M> {
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
             arrivals: Vec::with_capacity(receive::AHEAD),
+            verdicts: None,
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
             starved: VecDeque::new(),

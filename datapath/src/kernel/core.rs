@@ -108,7 +108,7 @@ impl<'a, A: App> Core<'a, A> {
                 };
             }
             // Packets are the kernel's; and `serve` has seen to the end.
-            Command::Hear(_) | Command::Stop => {}
+            Command::Hear(_) | Command::Tap(_) | Command::Untap { .. } | Command::Stop => {}
         }
     }
 

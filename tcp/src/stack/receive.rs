@@ -34,11 +34,27 @@ impl<M: Memory> Stack<M> {
     /// Takes a batch of received frames; all of them are the stack's afterwards. Calls the
     /// application once for each connection on which something happened.
     pub fn receive<A: App>(&mut self, app: &mut A, frames: &[FrameSlice], now: Instant) {
+        if let Some(verdicts) = &mut self.verdicts {
+            verdicts.clear();
+            // What was discarded since is no frame's of this batch.
+            self.counters.take_latest();
+        }
         for frames in frames.chunks(AHEAD) {
             self.receive_some(frames, now);
         }
         self.wake_resolved();
         self.serve(app, now);
+    }
+
+    /// From now on notes what became of each received frame, for those who watch; or no longer.
+    pub fn note_verdicts(&mut self, on: bool) {
+        self.verdicts = on.then(|| self.verdicts.take().unwrap_or_default());
+    }
+
+    /// Why each frame of the batch last received was discarded, in its order; `None` for one that wasn't, as far as
+    /// that was known before an application was called. Empty unless [`note_verdicts`](Self::note_verdicts) was.
+    pub fn verdicts(&self) -> &[Option<DropReason>] {
+        self.verdicts.as_deref().unwrap_or_default()
     }
 
     /// Among many connections nearly every one's memory is far away. Fetched one after the other, each in its turn,
@@ -66,6 +82,9 @@ impl<M: Memory> Stack<M> {
             };
             if let Some(chunk) = chunk {
                 self.receive_any(chunk, now);
+            }
+            if let Some(verdicts) = &mut self.verdicts {
+                verdicts.push(self.counters.take_latest());
             }
         }
         self.arrivals = arrivals;
