@@ -18,6 +18,7 @@ use byway_datapath::nic::{self, Nic};
 use clap::Args;
 use serde::Serialize;
 
+use super::control::Target;
 use super::failure::Failure;
 use super::options;
 
@@ -154,8 +155,11 @@ fn on_interface(options: &Options, name: &str, host: &Host) -> Result<Report, Fa
         options::Queues::These(queues) => queues.clone(),
     };
     nic.link.check_queues(&queues)?;
-    let control = options.control.clone().unwrap_or_else(|| super::control::default_path(name));
-    let running = running::ask(&control);
+    let target = match &options.control {
+        Some(path) => Target { control: Some(path.clone()), interface: None },
+        None => Target { control: None, interface: Some(name.to_owned()) },
+    };
+    let running = running::ask(&target);
     let mut findings = host::judge(host, interface::memory_of(&nic, queues.len()), queues.len());
     findings.extend(interface::judge(&nic, &queues, host));
     findings.extend(interface::ask_kernel(&nic));

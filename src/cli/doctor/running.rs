@@ -1,16 +1,14 @@
 //! What the counters of a byway that runs tell of its set-up.
 
-use std::path::Path;
-
 use serde::Deserialize as _;
 
-use super::super::control;
+use super::super::control::{self, Target};
 use super::super::stats::Stats;
 use super::Finding;
 
-/// The counters of a byway that runs behind this control socket.
-pub(super) fn ask(control: &Path) -> Option<Stats> {
-    let line = control::ask(Some(control), "stats").ok()?.next()?.ok()?;
+/// The counters of a byway that runs there.
+pub(super) fn ask(target: &Target) -> Option<Stats> {
+    let line = control::ask(target, "stats").ok()?.next()?.ok()?;
     Stats::deserialize(&mut serde_json::Deserializer::from_str(&line)).ok()
 }
 
