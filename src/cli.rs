@@ -14,6 +14,7 @@ mod control;
 mod demo;
 pub(crate) mod failure;
 mod load;
+mod metrics;
 mod notify;
 pub(crate) mod options;
 mod running;

@@ -68,6 +68,16 @@ pub(crate) struct Answerer {
     pub(crate) steering: Option<Arc<Mutex<Steering>>>,
 }
 
+impl Answerer {
+    /// What is counted now.
+    pub(super) fn stats(&self) -> Stats {
+        let verdicts = self.steering.as_ref().map(|steering| {
+            steering.lock().unwrap_or_else(PoisonError::into_inner).counters().unwrap_or_default()
+        });
+        Stats::new(&self.interface, &self.inquirer.snapshots(), verdicts.as_deref())
+    }
+}
+
 /// Instead of an answer.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Refusal {
@@ -113,8 +123,7 @@ impl Server {
     }
 
     /// Answers on a thread of its own until the process ends.
-    pub(crate) fn serve(listener: UnixListener, answerer: Answerer) -> Result<(), Failure> {
-        let answerer = Arc::new(answerer);
+    pub(crate) fn serve(listener: UnixListener, answerer: Arc<Answerer>) -> Result<(), Failure> {
         let answers = Arc::new(AtomicUsize::new(0));
         let body = move || {
             for client in listener.incoming() {
@@ -183,11 +192,7 @@ fn answer(client: &UnixStream, answerer: &Answerer) -> io::Result<()> {
     let mut out = io::BufWriter::new(client);
     match question.trim_end() {
         "stats" => {
-            let verdicts = answerer.steering.as_ref().map(|steering| {
-                steering.lock().unwrap_or_else(PoisonError::into_inner).counters().unwrap_or_default()
-            });
-            let snapshots = answerer.inquirer.snapshots();
-            write_line(&mut out, &Stats::new(&answerer.interface, &snapshots, verdicts.as_deref()))?;
+            write_line(&mut out, &answerer.stats())?;
         }
         "conns" if answerer.steering.is_none() => {
             let error = "this byway serves over kernel sockets, whose connections `ss -tan` shows".to_owned();
