@@ -15,6 +15,7 @@ mod demo;
 mod doctor;
 pub(crate) mod failure;
 mod load;
+mod metrics;
 mod notify;
 pub(crate) mod options;
 mod running;

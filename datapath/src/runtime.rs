@@ -366,10 +366,11 @@ impl Inquirer {
         Some(capture)
     }
 
-    /// A page of the connections of the core at `place`. `None`: it doesn't answer.
-    pub fn connections(&self, place: usize, from: u32) -> Option<Page> {
-        let max = control::PAGE_MAX;
-        self.cores.get(place)?.ask(ANSWER_TIMEOUT, |reply| Command::Connections { from, max, reply })
+    /// A page of the connections of the core at `place`, in the memory of an earlier one. `None`: it doesn't answer.
+    pub fn connections(&self, place: usize, from: u32, mut page: Page) -> Option<Page> {
+        page.connections.clear();
+        page.connections.reserve(control::PAGE_MAX as usize);
+        self.cores.get(place)?.ask(ANSWER_TIMEOUT, |reply| Command::Connections { from, page, reply })
     }
 }
 
@@ -472,6 +473,8 @@ struct CoreThread<'a, A> {
     mailbox: &'a Mailbox,
     idle: Idle,
     phase: Phase,
+    /// Whether the last turn had work.
+    is_busy: bool,
     news: Vec<News>,
 }
 
@@ -484,7 +487,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         spin_max: Option<byway_tcp::time::Duration>,
     ) -> Self {
         let (idle, phase) = (Idle::new(spin_max), Phase::Waiting);
-        Self { core, queue, core_loop, mailbox, idle, phase, news: Vec::new() }
+        Self { core, queue, core_loop, mailbox, idle, phase, is_busy: false, news: Vec::new() }
     }
 
     /// Turns until told to stop, or until the device is gone.
@@ -511,6 +514,7 @@ impl<'a, A: App> CoreThread<'a, A> {
                 Phase::Waiting => Turn::default(),
                 _ => self.core_loop.turn(now)?,
             };
+            self.is_busy = turn.is_busy();
             if turn.received > 0 {
                 self.tell_news();
             }
@@ -533,12 +537,12 @@ impl<'a, A: App> CoreThread<'a, A> {
             Command::Snapshot(reply) => {
                 let _ = reply.try_send(self.snapshot());
             }
-            Command::Connections { from, max, reply } => {
-                let mut page = Page::default();
-                let max = max.min(control::PAGE_MAX);
-                let mut show = |info| page.connections.push(info);
-                let next = self.core_loop.stack().connections(from, max, now, &mut show);
-                page.next = next;
+            Command::Connections { from, mut page, reply } => {
+                let begun = Clock.now();
+                let Page { connections, .. } = &mut page;
+                let mut show = |info| connections.push(info);
+                page.next = self.core_loop.stack().connections(from, control::PAGE_MAX, now, &mut show);
+                page.cost = self.is_busy.then(|| Clock.now().since(begun).into());
                 let _ = reply.try_send(page);
             }
             Command::LearnTotals(elsewhere) => self.core_loop.learn_totals(elsewhere),

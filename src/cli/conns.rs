@@ -5,22 +5,32 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use byway_datapath::capture::filter::{Fields, Filter};
 use byway_tcp::stack::ConnInfo;
+use byway_tcp::tcb::congestion::Phase;
 use byway_tcp::tcb::state::State;
+use byway_tcp::timer::TimerKind;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::control::{self, End, Refusal, Target};
 use super::failure::Failure;
 
+const FILTERS: &str = "\
+Filters: `sport = :80`, `dst 192.0.2.0/24`, `dst 192.0.2.9:4000`, `port 80`, `host 192.0.2.9`, with and, or, not and
+parentheses; `byway capture --help` has them all. A number alone is a port of either side.
+
+What is shown is read page by page while the connections go on: each as it was when its page's turn came.";
+
 /// Options of `byway conns`.
 #[derive(Args, Debug)]
+#[command(after_help = FILTERS)]
 pub(crate) struct Options {
     /// Only connections in this state; repeat for more
     #[arg(short = 't', long = "state", value_enum, value_name = "STATE")]
     states: Vec<StateFilter>,
 
-    /// Round-trip time, window and retransmissions, too
+    /// Timers, round-trip time, windows, congestion control and retransmissions, too
     #[arg(short, long)]
     info: bool,
 
@@ -31,8 +41,9 @@ pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
 
-    /// Port (`:80` or `80`), address, or part of `address:port`, of either side
-    filter: Option<String>,
+    /// Which connections, as `ss` or `byway capture` would say it; `src` and `sport` are byway's own side
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
 }
 
 /// `-t`, in `ss`'s words.
@@ -85,11 +96,54 @@ pub(crate) struct Connection {
     in_state_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rtt_us: Option<u64>,
+    #[serde(default)]
+    rttvar_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    min_rtt_us: Option<u64>,
     rto_ms: u64,
+    #[serde(default)]
+    backoff: u8,
+    /// What it waits for next, as `ss` calls it, and for how many ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timer: Option<(String, u64)>,
+    #[serde(default)]
+    congestion: String,
+    /// Where loss recovery stands, and what congestion control is doing.
+    #[serde(default)]
+    phase: String,
     cwnd: u32,
     ssthresh: u32,
     mss: u16,
+    #[serde(default)]
+    unacked: u32,
+    #[serde(default)]
+    send_window: u32,
+    #[serde(default)]
+    recv_window: u32,
     retransmits: u32,
+}
+
+/// In `ss`'s words, as far as it has one.
+fn timer_name(kind: TimerKind) -> &'static str {
+    match kind {
+        TimerKind::LossProbe | TimerKind::Retransmit => "on",
+        TimerKind::Persist => "persist",
+        TimerKind::KeepAlive => "keepalive",
+        TimerKind::FinWait2 => "timewait",
+        TimerKind::Reorder => "reorder",
+        TimerKind::Pacing => "pacing",
+        TimerKind::DelayedAck => "delack",
+        TimerKind::App => "app",
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Open => "open",
+        Phase::Cwr => "cwr",
+        Phase::FastRecovery => "recovery",
+        Phase::Loss => "loss",
+    }
 }
 
 impl Connection {
@@ -103,7 +157,16 @@ impl Connection {
             core,
             in_state_ms: info.in_state.as_millis(),
             rtt_us: info.srtt.map(|srtt| srtt.as_micros()),
+            rttvar_us: info.rttvar.as_micros(),
+            min_rtt_us: info.min_rtt.map(|rtt| rtt.as_micros()),
             rto_ms: info.rto.as_millis(),
+            backoff: info.backoff,
+            timer: info.timer.map(|(kind, left)| (timer_name(kind).to_owned(), left.as_millis())),
+            congestion: info.congestion.name().to_owned(),
+            phase: format!("{}, {}", phase_name(info.phase), info.mode),
+            unacked: info.unacked,
+            send_window: info.send_window,
+            recv_window: info.recv_window,
             cwnd: info.cwnd,
             ssthresh: info.ssthresh,
             mss: info.mss,
@@ -118,23 +181,32 @@ impl Connection {
     fn matches(&self, states: &[StateFilter], filter: Option<&Filter>) -> bool {
         let by_state = states.is_empty()
             || states.iter().any(|state| state.state().is_none_or(|state| state.name() == self.state));
-        by_state && filter.is_none_or(|filter| filter.accepts(self.local) || filter.accepts(self.peer))
+        by_state && filter.is_none_or(|filter| filter.accepts(&Fields::of_connection(self.local, self.peer)))
     }
 
     fn write(&self, out: &mut impl Write, info: bool) -> io::Result<()> {
         let Self { state, recv_queue, send_queue, .. } = self;
         let (local, peer) = (end(self.local), end(self.peer));
         writeln!(out, "{state:<10} {recv_queue:<6} {send_queue:<6} {local:>25} {peer:>25}")?;
-        if info && !self.is_listener() {
+        let has_more = !self.is_listener() && self.state != State::TimeWait.name();
+        if info && has_more {
             self.write_info(out)?;
         }
         Ok(())
     }
 
     fn write_info(&self, out: &mut impl Write) -> io::Result<()> {
-        write!(out, "\t rto:{}", self.rto_ms)?;
+        let millis = |us: u64| format!("{}.{:03}", us / 1000, us % 1000);
+        write!(out, "\t")?;
+        if let Some((name, left)) = &self.timer {
+            write!(out, " timer:({name},{left}ms,{})", self.backoff)?;
+        }
+        write!(out, " {} rto:{}", self.congestion, self.rto_ms)?;
+        if self.backoff > 0 {
+            write!(out, " backoff:{}", self.backoff)?;
+        }
         if let Some(rtt) = self.rtt_us {
-            write!(out, " rtt:{}.{:03}", rtt / 1000, rtt % 1000)?;
+            write!(out, " rtt:{}/{}", millis(rtt), millis(self.rttvar_us))?;
         }
         write!(out, " mss:{}", self.mss)?;
         // ss counts windows in segments.
@@ -146,8 +218,12 @@ impl Connection {
         {
             write!(out, " ssthresh:{segments}")?;
         }
-        let Self { retransmits, in_state_ms, core, .. } = self;
-        writeln!(out, " retrans:{retransmits} in-state:{in_state_ms}ms core:{core}")
+        let Self { retransmits, in_state_ms, core, unacked, send_window, recv_window, .. } = self;
+        write!(out, " unacked:{unacked} snd_wnd:{send_window} rcv_wnd:{recv_window} retrans:{retransmits}")?;
+        if let Some(rtt) = self.min_rtt_us {
+            write!(out, " minrtt:{}", millis(rtt))?;
+        }
+        writeln!(out, " ({}) in-state:{in_state_ms}ms core:{core}", self.phase)
     }
 }
 
@@ -160,25 +236,15 @@ fn end(address: SocketAddr) -> String {
     }
 }
 
-/// What either end of a connection is held against.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Filter {
-    Port(u16),
-    Text(String),
-}
-
-impl Filter {
-    fn new(text: &str) -> Self {
-        let digits = text.strip_prefix(':').unwrap_or(text);
-        digits.parse().map_or_else(|_| Self::Text(text.to_owned()), Self::Port)
-    }
-
-    fn accepts(&self, address: SocketAddr) -> bool {
-        match self {
-            Self::Port(port) => address.port() == *port,
-            Self::Text(text) => end(address).contains(text),
-        }
-    }
+/// The words of a filter; a bare number is a port.
+fn filter(words: &[String]) -> Result<Option<Filter>, Failure> {
+    let text = match words {
+        [] => return Ok(None),
+        [word] if word.parse::<u16>().is_ok() => format!(":{word}"),
+        words => words.join(" "),
+    };
+    let parsed = text.parse::<Filter>();
+    parsed.map(Some).map_err(|error| Failure { code: Failure::USAGE, message: error.to_string() })
 }
 
 impl Options {
@@ -189,16 +255,17 @@ impl Options {
             info: false,
             json: false,
             target: Target { control: Some(control), ..Target::default() },
-            filter: None,
+            filter: Vec::new(),
         }
     }
 }
 
 /// Asks, filters, and shows.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let filter = filter(&options.filter)?;
     let lines = control::ask(&options.target, "conns")?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match show(lines, options, &mut out) {
+    match show(lines, options, filter.as_ref(), &mut out) {
         // The reader has seen enough (`| head`).
         Err(Trouble::Write) => Ok(()),
         Err(Trouble::Read(what)) => {
@@ -226,11 +293,11 @@ impl From<io::Error> for Trouble {
 fn show(
     lines: impl Iterator<Item = io::Result<String>>,
     options: &Options,
+    filter: Option<&Filter>,
     out: &mut impl Write,
 ) -> Result<(), Trouble> {
-    let filter = options.filter.as_deref().map(Filter::new);
     let mut listeners = BTreeMap::new();
-    let mut oldest_close_wait = (0u64, 0u64);
+    let mut tally = Tally::default();
     let mut lines = lines.peekable();
     if let Some(Ok(first)) = lines.peek()
         && let Ok(Refusal { error }) = serde_json::from_str(first)
@@ -241,7 +308,6 @@ fn show(
         let (local, peer) = ("Local Address:Port", "Peer Address:Port");
         writeln!(out, "{:<10} {:<6} {:<6} {local:>25} {peer:>25}", "State", "Recv-Q", "Send-Q")?;
     }
-    let mut shown = 0u64;
     let mut complete = None;
     for line in lines {
         let line = line.map_err(|error| Trouble::Read(error.to_string()))?;
@@ -251,10 +317,7 @@ fn show(
         }
         let connection: Connection =
             serde_json::from_str(&line).map_err(|error| Trouble::Read(error.to_string()))?;
-        if connection.state == "CLOSE-WAIT" {
-            oldest_close_wait = (oldest_close_wait.0 + 1, oldest_close_wait.1.max(connection.in_state_ms));
-        }
-        if !connection.matches(&options.states, filter.as_ref()) {
+        if !connection.matches(&options.states, filter) {
             continue;
         }
         // Each core listens on each port; to the peer that is one listener.
@@ -267,14 +330,14 @@ fn show(
             merged.recv_queue += connection.recv_queue;
             merged.send_queue += connection.send_queue;
         } else {
-            put(&connection, options, &mut shown, out)?;
+            put(&connection, options, &mut tally, out)?;
         }
     }
     for listener in listeners.values() {
-        put(listener, options, &mut shown, out)?;
+        put(listener, options, &mut tally, out)?;
     }
     if options.json {
-        out.write_all(if shown == 0 { b"[]\n" } else { b"\n]\n" })?;
+        out.write_all(if tally.shown == 0 { b"[]\n" } else { b"\n]\n" })?;
     }
     out.flush()?;
     match complete {
@@ -282,17 +345,60 @@ fn show(
         Some(false) => return Err(Trouble::Read("a core didn't answer".to_owned())),
         None => return Err(Trouble::Read("byway ended".to_owned())),
     }
-    // S2.3: an application that doesn't close shows here.
-    if let (count @ 1.., oldest) = oldest_close_wait {
-        super::warn(&format!("{count} in CLOSE-WAIT, the oldest for {} s", oldest / 1000));
+    if !options.json {
+        super::warn(&tally.summary());
+    }
+    if let Some(piled_up) = tally.piled_up() {
+        super::warn(&piled_up);
     }
     Ok(())
 }
 
-fn put(connection: &Connection, options: &Options, shown: &mut u64, out: &mut impl Write) -> io::Result<()> {
-    *shown += 1;
+/// What was shown.
+#[derive(Default)]
+struct Tally {
+    shown: u64,
+    by_state: BTreeMap<String, u64>,
+    /// Of those that wait for the application to close.
+    oldest: Option<Connection>,
+}
+
+impl Tally {
+    fn count(&mut self, connection: &Connection) {
+        self.shown += 1;
+        *self.by_state.entry(connection.state.clone()).or_default() += 1;
+        let is_older = |other: &Connection| connection.in_state_ms > other.in_state_ms;
+        if connection.state == State::CloseWait.name() && self.oldest.as_ref().is_none_or(is_older) {
+            self.oldest = Some(connection.clone());
+        }
+    }
+
+    fn summary(&self) -> String {
+        let states = self.by_state.iter().map(|(state, count)| format!(", {count} {state}"));
+        format!("{} shown{}", self.shown, states.collect::<String>())
+    }
+
+    /// S2.3: an application that doesn't close shows here.
+    fn piled_up(&self) -> Option<String> {
+        let oldest = self.oldest.as_ref()?;
+        let (count, seconds) = (self.by_state[&oldest.state], oldest.in_state_ms / 1000);
+        Some(format!(
+            "{count} in CLOSE-WAIT, the oldest for {seconds} s ({} from {}): the peer has closed, the application hasn't",
+            end(oldest.local),
+            end(oldest.peer)
+        ))
+    }
+}
+
+fn put(
+    connection: &Connection,
+    options: &Options,
+    tally: &mut Tally,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    tally.count(connection);
     if options.json {
-        out.write_all(if *shown == 1 { b"[\n" } else { b",\n" })?;
+        out.write_all(if tally.shown == 1 { b"[\n" } else { b",\n" })?;
         Ok(serde_json::to_writer(&mut *out, connection)?)
     } else {
         connection.write(out, options.info)
@@ -313,7 +419,16 @@ mod tests {
             core: 0,
             in_state_ms: 1500,
             rtt_us: Some(1234),
+            rttvar_us: 500,
+            min_rtt_us: Some(1200),
             rto_ms: 204,
+            backoff: 1,
+            timer: Some(("on".into(), 180)),
+            congestion: "cubic".into(),
+            phase: "open, slow start".into(),
+            unacked: 16,
+            send_window: 65_536,
+            recv_window: 32_768,
             cwnd: 14_480,
             ssthresh: u32::MAX,
             mss: 1448,
@@ -326,7 +441,8 @@ mod tests {
             connections.iter().map(|one| Ok(serde_json::to_string(one).expect("JSON"))).collect();
         lines.push(Ok("{\"end\":true}".to_owned()));
         let mut out = Vec::new();
-        assert!(show(lines.into_iter(), options, &mut out).is_ok());
+        let filter = filter(&options.filter).expect("a filter");
+        assert!(show(lines.into_iter(), options, filter.as_ref(), &mut out).is_ok());
         String::from_utf8(out).expect("text")
     }
 
@@ -336,7 +452,7 @@ mod tests {
             info: false,
             json: false,
             target: Target::default(),
-            filter: filter.map(str::to_owned),
+            filter: filter.into_iter().flat_map(str::split_whitespace).map(str::to_owned).collect(),
         }
     }
 
@@ -349,7 +465,9 @@ mod tests {
         assert_eq!(lines[1], ["ESTAB", "0", "16", "10.0.0.1:80", "10.0.0.2:4000"]);
         let info = shown(&[established], &Options { info: true, ..options(vec![], None) });
         let second = info.lines().nth(2).expect("second line");
-        assert!(second.contains("rto:204 rtt:1.234 mss:1448 cwnd:10 retrans:2"), "{second}");
+        let words = "timer:(on,180ms,1) cubic rto:204 backoff:1 rtt:1.234/0.500 mss:1448 cwnd:10 unacked:16 snd_wnd:65536 \
+                     rcv_wnd:32768 retrans:2 minrtt:1.200 (open, slow start) in-state:1500ms core:0";
+        assert_eq!(second.trim(), words);
     }
 
     #[test]
@@ -388,14 +506,41 @@ mod tests {
         assert_eq!(count(options(vec![], Some("80"))), 3);
         assert_eq!(count(options(vec![], Some("8080"))), 1);
         assert_eq!(count(options(vec![], Some("10.0.0.3"))), 1);
-        assert_eq!(count(options(vec![], Some("db8::2]"))), 1);
+        assert_eq!(count(options(vec![], Some("[2001:db8::2]:80"))), 1);
+        assert_eq!(count(options(vec![], Some("sport = :80"))), 2);
+        assert_eq!(count(options(vec![], Some("dst 10.0.0.0/24 and not dport 4001"))), 1);
+        assert_eq!(count(options(vec![], Some("ip6 or dst 10.0.0.2:4000"))), 2);
         assert_eq!(count(options(vec![StateFilter::Listening], None)), 0);
+    }
+
+    #[test]
+    fn s2_3_what_piles_up_in_close_wait_is_named() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.piled_up(), None);
+        let mut one = connection("CLOSE-WAIT", "10.0.0.1:80", "10.0.0.2:4000");
+        tally.count(&one);
+        (one.in_state_ms, one.peer) = (90_500, "10.0.0.3:4001".parse().expect("an end"));
+        tally.count(&one);
+        (one.in_state_ms, one.state) = (1_000_000, "ESTAB".into());
+        tally.count(&one);
+        let said = tally.piled_up().expect("a pile");
+        let words = "2 in CLOSE-WAIT, the oldest for 90 s (10.0.0.1:80 from 10.0.0.3:4001)";
+        assert!(said.starts_with(words), "{said}");
+        assert_eq!(tally.summary(), "3 shown, 2 CLOSE-WAIT, 1 ESTAB");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_placed() {
+        let words = ["dport", "=", "http"].map(str::to_owned);
+        let failure = filter(&words).expect_err("no port");
+        assert_eq!(failure.code, Failure::USAGE);
+        assert!(failure.message.contains("character 9: 'http' is no port"), "{}", failure.message);
     }
 
     #[test]
     fn an_answer_that_breaks_off_is_an_error() {
         let mut out = Vec::new();
-        let cut = show(std::iter::empty(), &options(vec![], None), &mut out);
+        let cut = show(std::iter::empty(), &options(vec![], None), None, &mut out);
         assert!(matches!(cut, Err(Trouble::Read(what)) if what == "byway ended"));
     }
 
@@ -403,7 +548,7 @@ mod tests {
     fn a_refusal_is_told_and_nothing_is_shown() {
         let mut out = Vec::new();
         let refusal = std::iter::once(Ok("{\"error\":\"ask `ss`\"}".to_owned()));
-        let refused = show(refusal, &options(vec![], None), &mut out);
+        let refused = show(refusal, &options(vec![], None), None, &mut out);
         assert!(out.is_empty() && matches!(refused, Err(Trouble::Refused(why)) if why == "ask `ss`"));
     }
 }

@@ -8,19 +8,21 @@
 //!   byway capture ─ "capture …" ─→ a thread of its own, capture/feed.rs
 //! ```
 //!
-//! The socket is mode 0600. One client at a time, and one that doesn't read or write is cut off,
-//! so that a stuck client costs nothing but the next one's patience (D13).
+//! The socket is mode 0600. Four clients at a time, and one that doesn't read or write is cut off, so that a stuck
+//! client costs nothing but the next one's patience (D13).
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use byway_bpf::Steering;
 use byway_datapath::capture::filter::TEXT_MAX;
+use byway_datapath::control::Page;
 use byway_datapath::runtime::Inquirer;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,13 @@ use super::capture::feed;
 use super::conns::Connection;
 use super::failure::Failure;
 use super::stats::Stats;
+
+/// One in so many of a busy core's nanoseconds goes to showing its connections: each page is followed by a pause. A
+/// hundred thousand of them take a busy core 20 ms, and so 2 s; an idle one shows them at once.
+const SHARE: u32 = 100;
+
+/// Answers at once; the next client's question waits for one of them.
+const ANSWERS_MAX: usize = 4;
 
 /// Where control sockets lie unless told otherwise.
 const DIRECTORY: &str = "/run/byway";
@@ -57,6 +66,16 @@ pub(crate) struct Answerer {
     pub(crate) inquirer: Inquirer,
     /// `None`: over kernel sockets.
     pub(crate) steering: Option<Arc<Mutex<Steering>>>,
+}
+
+impl Answerer {
+    /// What is counted now.
+    pub(super) fn stats(&self) -> Stats {
+        let verdicts = self.steering.as_ref().map(|steering| {
+            steering.lock().unwrap_or_else(PoisonError::into_inner).counters().unwrap_or_default()
+        });
+        Stats::new(&self.interface, &self.inquirer.snapshots(), verdicts.as_deref())
+    }
 }
 
 /// Instead of an answer.
@@ -104,14 +123,29 @@ impl Server {
     }
 
     /// Answers on a thread of its own until the process ends.
-    pub(crate) fn serve(listener: UnixListener, answerer: Answerer) -> Result<(), Failure> {
+    pub(crate) fn serve(listener: UnixListener, answerer: Arc<Answerer>) -> Result<(), Failure> {
+        let answers = Arc::new(AtomicUsize::new(0));
         let body = move || {
             for client in listener.incoming() {
-                match client {
+                // Out of descriptors, most likely: not a reason to spin.
+                let Ok(client) = client else {
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
+                let (answerer, running) = (Arc::clone(&answerer), Arc::clone(&answers));
+                let before = running.fetch_add(1, Ordering::Relaxed);
+                let body = move || {
                     // A client that went away or stood still is no news.
-                    Ok(client) => drop(answer(&client, &answerer)),
-                    // Out of descriptors, most likely: not a reason to spin.
-                    Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                    let _ = answer(&client, &answerer);
+                    running.fetch_sub(1, Ordering::Relaxed);
+                };
+                if before + 1 < ANSWERS_MAX {
+                    let thread = std::thread::Builder::new().name("byway-answer".into()).spawn(body);
+                    if thread.is_err() {
+                        answers.fetch_sub(1, Ordering::Relaxed);
+                    }
+                } else {
+                    body();
                 }
             }
         };
@@ -158,11 +192,7 @@ fn answer(client: &UnixStream, answerer: &Answerer) -> io::Result<()> {
     let mut out = io::BufWriter::new(client);
     match question.trim_end() {
         "stats" => {
-            let verdicts = answerer.steering.as_ref().map(|steering| {
-                steering.lock().unwrap_or_else(PoisonError::into_inner).counters().unwrap_or_default()
-            });
-            let snapshots = answerer.inquirer.snapshots();
-            write_line(&mut out, &Stats::new(&answerer.interface, &snapshots, verdicts.as_deref()))?;
+            write_line(&mut out, &answerer.stats())?;
         }
         "conns" if answerer.steering.is_none() => {
             let error = "this byway serves over kernel sockets, whose connections `ss -tan` shows".to_owned();
@@ -189,12 +219,20 @@ fn answer(client: &UnixStream, answerer: &Answerer) -> io::Result<()> {
 
 /// Every core's connections; false if a core didn't answer.
 fn write_connections(out: &mut impl Write, inquirer: &Inquirer) -> io::Result<bool> {
+    // Two at once would take twice the share.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut page = Page::default();
     for place in 0..inquirer.core_count() {
         let mut from = 0;
         loop {
-            let Some(page) = inquirer.connections(place, from) else { return Ok(false) };
+            let Some(next) = inquirer.connections(place, from, page) else { return Ok(false) };
+            page = next;
             for info in &page.connections {
                 write_line(out, &Connection::new(place, info))?;
+            }
+            if let Some(cost) = page.cost {
+                std::thread::sleep(cost * (SHARE - 1));
             }
             match page.next {
                 Some(next) => from = next,

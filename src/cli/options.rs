@@ -1,7 +1,7 @@
 //! What `byway serve` and `byway load` are told of the interface, `byway serve`'s own options, and what of them can be
 //! judged without looking at the host.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -93,6 +93,10 @@ pub(crate) struct Serving {
     /// How long connections may take to finish when byway is told to stop
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) drain: Duration,
+
+    /// Loopback address and port at which Prometheus reads what `byway stats` says (/metrics), off unless given
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 
     /// TOML file with these options by their long names; the command line goes before it
     #[arg(long, value_name = "FILE")]
@@ -439,6 +443,9 @@ impl Launch {
                 let text = format!("port {port} is given to both {other} and {name}: choose another for one");
                 return Err(Failure::configuration(text));
             }
+        }
+        if let Some(address) = self.serving.metrics {
+            super::metrics::check(address)?;
         }
         let nic = &self.network.nic;
         match self.network.backend {

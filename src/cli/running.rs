@@ -42,6 +42,8 @@ pub(super) struct Running<'a> {
     steering: Hold,
     pub(super) runtime: Runtime,
     attached: Attached,
+    /// Who answers for it, once it serves.
+    pub(super) answerer: Option<Arc<Answerer>>,
     // The socket file goes last: as long as it is there, another byway is told that we are, too.
     _server: Server,
 }
@@ -115,10 +117,10 @@ impl<'a> Running<'a> {
             return Err(Failure::system(text));
         }
         let steering = Hold(Arc::new(Mutex::new(steering)));
-        Ok(Self { nic, link, plan, steering, runtime, attached, _server: server })
+        Ok(Self { nic, link, plan, steering, runtime, attached, answerer: None, _server: server })
     }
 
-    fn go(self, listener: UnixListener, stop: &AtomicBool) -> Result<Self, Failure> {
+    fn go(mut self, listener: UnixListener, stop: &AtomicBool) -> Result<Self, Failure> {
         self.runtime.go();
         self.tell_fallbacks();
         if let Some(error) = self.wait_for_carrier(stop) {
@@ -126,10 +128,9 @@ impl<'a> Running<'a> {
         }
         let interface = self.link.name.clone();
         let steering = Arc::clone(&self.steering.0);
-        Server::serve(
-            listener,
-            Answerer { interface, inquirer: self.runtime.inquirer(), steering: Some(steering) },
-        )?;
+        let answerer = Answerer { interface, inquirer: self.runtime.inquirer(), steering: Some(steering) };
+        let answerer = self.answerer.insert(Arc::new(answerer));
+        Server::serve(listener, Arc::clone(answerer))?;
         Ok(self)
     }
 

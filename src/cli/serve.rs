@@ -24,7 +24,7 @@ use super::failure::Failure;
 use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
 use super::running::{self, Facts, Running, joined};
-use super::{say, sockets, warn};
+use super::{metrics, say, sockets, warn};
 use crate::app::{self, WallClock};
 
 /// Half-open connections of a port: Linux's somaxconn.
@@ -140,7 +140,11 @@ fn run_xdp<A: App>(
     let plan = plan(options, &link)?;
     let count = plan.lanes.len();
     let make_app = move |place, waker: &Waker| make_app(Seat { place, count, waker: waker.clone() });
+    let metrics = options.serving.metrics.map(metrics::bind).transpose()?;
     let running = Running::start(&options.network.nic, &link, &plan, make_app, stop)?;
+    if let (Some(listener), Some(answerer)) = (metrics, &running.answerer) {
+        metrics::serve(listener, Arc::clone(answerer))?;
+    }
     ready(&ready_line(options, &running.facts()));
     tell_systemd("READY=1");
     let failed = watch(&running.runtime, stop, &options.clock);

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use byway_datapath::control::Waker;
@@ -19,7 +20,7 @@ use super::failure::Failure;
 use super::options::Launch;
 use super::running::{self, joined};
 use super::serve::{BACKLOG, Seat, end_drained, tell_systemd, watch};
-use super::warn;
+use super::{metrics, warn};
 
 /// Fewest frames that `--frames` may ask for: 64 of the kernel backend's, 1 MiB.
 const FRAMES_MIN: u32 = 512;
@@ -41,6 +42,7 @@ pub(super) fn run<A: App>(
     let mut notes = Vec::new();
     let plan = plan(options, &mut notes)?;
     let control = control(options, &mut notes)?;
+    let metrics = options.serving.metrics.map(metrics::bind).transpose()?;
     let count = plan.cores.len();
     let make_app = move |place, waker: &Waker| make_app(Seat { place, count, waker: waker.clone() });
     let runtime = Runtime::start_on_kernel(plan.clone(), make_app)?;
@@ -50,11 +52,15 @@ pub(super) fn run<A: App>(
         Some((path, ..)) => path.clone(),
         None => "none".to_owned(),
     };
+    let interface = options.network.nic.interface.clone().unwrap_or_else(|| "*".to_owned());
+    let answerer = Arc::new(Answerer { interface, inquirer: runtime.inquirer(), steering: None });
+    if let Some(listener) = metrics {
+        metrics::serve(listener, Arc::clone(&answerer))?;
+    }
     // Kept until the end, and the file with it.
     let _server = match control {
         Some((_, server, listener)) => {
-            let interface = options.network.nic.interface.clone().unwrap_or_else(|| "*".to_owned());
-            Server::serve(listener, Answerer { interface, inquirer: runtime.inquirer(), steering: None })?;
+            Server::serve(listener, answerer)?;
             Some(server)
         }
         None => None,

@@ -26,41 +26,41 @@ pub(crate) struct Options {
     target: Target,
 }
 
-type Named = BTreeMap<String, u64>;
+pub(super) type Named = BTreeMap<String, u64>;
 
 /// Everything that is counted, as it crosses the control socket.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stats {
-    interface: String,
+    pub(super) interface: String,
     /// `xdp` or `kernel`.
-    backend: String,
+    pub(super) backend: String,
     /// The stacks' counters, summed over the cores.
-    counters: Named,
+    pub(super) counters: Named,
     /// Connections by state, summed.
-    connections: Named,
+    pub(super) connections: Named,
     /// The XDP program's verdicts.
-    steering: Named,
+    pub(super) steering: Named,
     /// The AF_XDP sockets' counters, summed.
-    xsk: Named,
+    pub(super) xsk: Named,
     /// What went through kernel sockets, and by how many system calls, summed.
-    sockets: Named,
+    pub(super) sockets: Named,
     /// The loops' counters: sums, and the longest gap of any core.
     #[serde(rename = "loop")]
-    turns: Named,
+    pub(super) turns: Named,
     /// Frames by owner, summed.
     frames: Named,
     /// The same frames, core by core.
-    cores: Vec<Core>,
+    pub(super) cores: Vec<Core>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Core {
-    core: usize,
-    queue: u32,
-    connections: Named,
-    frames: Named,
+pub(super) struct Core {
+    pub(super) core: usize,
+    pub(super) queue: u32,
+    pub(super) connections: Named,
+    pub(super) frames: Named,
     #[serde(rename = "loop")]
-    turns: Named,
+    pub(super) turns: Named,
 }
 
 impl Stats {

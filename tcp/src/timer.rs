@@ -114,6 +114,12 @@ impl Timers {
         self.deadlines.iter().copied().min().unwrap_or(Instant::NEVER)
     }
 
+    /// The earliest deadline of those that only TCP sets, and whose it is.
+    pub fn next_of_tcp(&self) -> Option<(TimerKind, Instant)> {
+        let kinds = TimerKind::ALL.into_iter().filter(|&kind| kind != TimerKind::App && self.is_set(kind));
+        kinds.map(|kind| (kind, self.deadline(kind))).min_by_key(|&(_, at)| at)
+    }
+
     /// Takes the earliest deadline away if it is at or before `now`, and says whose it was. Of equal
     /// ones the kind that comes first in [`TimerKind::ALL`].
     #[inline]

@@ -7,9 +7,10 @@ use crate::app::ConnId;
 use crate::counters::{Counters, Totals};
 use crate::frame::Memory;
 use crate::tcb::Tcb;
-use crate::tcb::congestion::{Congestion, Phase};
+use crate::tcb::congestion::{Algorithm, Congestion, Phase};
 use crate::tcb::state::{State, States};
 use crate::time::{Duration, Instant};
+use crate::timer::TimerKind;
 
 /// A connection as `byway conns` shows it.
 #[derive(Clone, Debug)]
@@ -30,18 +31,34 @@ pub struct ConnInfo {
     pub in_state: Duration,
     /// Smoothed round-trip time, once measured.
     pub srtt: Option<Duration>,
+    /// Its variation.
+    pub rttvar: Duration,
+    /// Smallest of the last minutes, once measured.
+    pub min_rtt: Option<Duration>,
     /// Retransmission timeout.
     pub rto: Duration,
+    /// How often it has been doubled since the last progress.
+    pub backoff: u8,
+    /// What it waits for next, and how long still.
+    pub timer: Option<(TimerKind, Duration)>,
     /// Congestion window, octets.
     pub cwnd: u32,
     /// Slow-start threshold, octets.
     pub ssthresh: u32,
     /// Where loss recovery stands.
     pub phase: Phase,
+    /// Congestion control.
+    pub congestion: Algorithm,
     /// What congestion control is doing.
     pub mode: &'static str,
     /// Payload octets of a full segment.
     pub mss: u16,
+    /// Octets sent and not acknowledged.
+    pub unacked: u32,
+    /// What the peer lets us send, and we it, in octets.
+    pub send_window: u32,
+    /// As above.
+    pub recv_window: u32,
     /// Segments retransmitted, ever.
     pub retransmits: u32,
 }
@@ -57,12 +74,20 @@ impl ConnInfo {
             send_queue: 0,
             in_state: Duration::ZERO,
             srtt: None,
+            rttvar: Duration::ZERO,
+            min_rtt: None,
             rto: Duration::ZERO,
+            backoff: 0,
+            timer: None,
             cwnd: 0,
             ssthresh: 0,
             phase: Phase::Open,
+            congestion: Algorithm::default(),
             mode: "",
             mss: 0,
+            unacked: 0,
+            send_window: 0,
+            recv_window: 0,
             retransmits: 0,
         }
     }
@@ -77,12 +102,20 @@ impl ConnInfo {
             send_queue: tcb.send.bytes(),
             in_state: now.since(tcb.state_since),
             srtt: tcb.rtt.srtt(),
+            rttvar: tcb.rtt.variation(),
+            min_rtt: tcb.rtt.min_rtt(),
             rto: tcb.rtt.rto(),
+            backoff: tcb.rtt.backoff(),
+            timer: tcb.timers.next_of_tcp().map(|(kind, at)| (kind, at.since(now))),
             cwnd: tcb.shown_window(),
             ssthresh: tcb.congestion.ssthresh(),
             phase: tcb.phase(),
+            congestion: tcb.congestion.algorithm(),
             mode: tcb.congestion.mode(),
             mss: tcb.snd.mss,
+            unacked: tcb.snd.nxt.since(tcb.snd.una),
+            send_window: tcb.snd.wnd,
+            recv_window: tcb.rcv.wnd(),
             retransmits: tcb.retransmits,
         }
     }

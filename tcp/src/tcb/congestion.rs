@@ -256,6 +256,15 @@ macro_rules! each {
 }
 
 impl Controller {
+    /// Which algorithm it is.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Cubic(_) => Algorithm::Cubic,
+            Self::Reno(_) => Algorithm::Reno,
+            Self::Bbr(_) => Algorithm::Bbr,
+        }
+    }
+
     /// Whether it has a [`sampler`](Congestion::sampler).
     #[inline]
     pub(super) fn samples(&self) -> bool {

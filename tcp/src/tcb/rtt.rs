@@ -97,6 +97,11 @@ impl RttEstimator {
         self.measured.then(|| Duration::from_micros(u64::from(self.min_us[0].min(self.min_us[1]))))
     }
 
+    /// RTTVAR: zero before the first measurement.
+    pub fn variation(&self) -> Duration {
+        Duration::from_micros(u64::from(self.rttvar_us))
+    }
+
     /// Smoothed RTT, once measured.
     pub fn srtt(&self) -> Option<Duration> {
         self.measured.then(|| Duration::from_micros(u64::from(self.srtt_us)))
