@@ -29,6 +29,8 @@ pub mod kernel;
 pub mod link;
 pub mod pin;
 pub mod port;
+pub mod reservation;
+pub mod rtnetlink;
 pub mod runtime;
 mod sys;
 pub mod umem;
