@@ -14,6 +14,7 @@ mod control;
 mod demo;
 mod doctor;
 pub(crate) mod failure;
+mod host;
 mod load;
 mod metrics;
 mod notify;

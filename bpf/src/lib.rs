@@ -30,7 +30,7 @@ pub use error::{Error, Occupant};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// `enum verdict` of `steer.h`, in its order.
-const VERDICTS: [&str; 11] = [
+const VERDICTS: [&str; 12] = [
     "pass_not_ours",
     "pass_malformed",
     "pass_vlan_depth",
@@ -42,6 +42,7 @@ const VERDICTS: [&str; 11] = [
     "redirect_icmp",
     "redirect_fragment",
     "drop_no_socket",
+    "drop_fragment",
 ];
 
 /// `enum address_kind` of `steer.h`: who has the address, and so which of its frames are byway's.
@@ -49,7 +50,7 @@ const VERDICTS: [&str; 11] = [
 pub enum AddressKind {
     /// The kernel does not have it: its TCP, ICMP, fragments and address resolution are byway's.
     Own = 1,
-    /// The kernel has it: only TCP to the ports of [`Steering::add_port`] is byway's.
+    /// The kernel has it: only TCP to the ports of [`Steering::add_port`] is byway's, and ICMP errors about that.
     Host = 2,
 }
 

@@ -22,6 +22,8 @@ struct cursor {
 	void *end;
 };
 
+#define VLAN_VID_MASK	0x0fff	/* 0: a priority, no VLAN */
+
 struct vlan_hdr {
 	__be16 tci;
 	__be16 proto;
@@ -55,12 +57,34 @@ struct ext_hdr {
 	__u8 body[6];
 };
 
+/* RFC 8200 4.5. */
+struct frag_hdr {
+	__u8 nexthdr;
+	__u8 reserved;
+	__be16 frag_off;
+	__be32 id;
+};
+
+/* What RFC 792 and 4443 have errors quote of a segment at least. */
+struct tcp_ports {
+	__be16 source;
+	__be16 dest;
+	__be32 seq;
+};
+
 #define ARP_HTYPE_ETHERNET	1
 #define ARP_REQUEST		1
 #define ARP_REPLY		2
 
 #define IPV4_FRAG_MASK		0x3fff	/* MF and the offset, not DF */
+#define IPV4_OFFSET_MASK	0x1fff
+#define IPV6_OFFSET_MASK	0xfff8
 
+#define ICMP_DEST_UNREACH	3
+#define ICMP_TIME_EXCEEDED	11
+#define ICMP_PARAMETERPROB	12
+
+#define ICMPV6_INFO_FIRST	128	/* below: errors */
 #define ICMPV6_NS		135
 #define ICMPV6_NA		136
 
@@ -93,6 +117,16 @@ static __always_inline struct arp_ipv4_hdr *parse_arp(struct cursor *c)
 static __always_inline struct tcphdr *parse_tcp(struct cursor *c)
 {
 	return take(c, sizeof(struct tcphdr));
+}
+
+static __always_inline struct tcp_ports *parse_ports(struct cursor *c)
+{
+	return take(c, sizeof(struct tcp_ports));
+}
+
+static __always_inline struct frag_hdr *parse_fragment(struct cursor *c)
+{
+	return take(c, sizeof(struct frag_hdr));
 }
 
 static __always_inline struct icmp_hdr *parse_icmp(struct cursor *c)

@@ -111,7 +111,123 @@ static __always_inline enum verdict classify_tcp(struct cursor *c,
 						      : PASS_NOT_OURS;
 }
 
-static __always_inline enum verdict classify_ipv4(struct cursor *c)
+static __always_inline int is_own_port(__be16 port)
+{
+	return bpf_map_lookup_elem(&own_ports, &port) != NULL;
+}
+
+/*
+ * A fragment to an address shared with the kernel, which reassembles it and
+ * finds nobody at our port. The first one names the port: without it the
+ * kernel never has the whole, and never answers it with RST.
+ */
+static __always_inline enum verdict shared_fragment(struct cursor *c, int is_first)
+{
+	struct tcp_ports *ports;
+
+	if (!is_first)
+		return PASS_NOT_OURS;
+
+	ports = parse_ports(c);
+	if (!ports)
+		return PASS_MALFORMED;
+
+	return is_own_port(ports->dest) ? DROP_FRAGMENT : PASS_NOT_OURS;
+}
+
+/* Whether the segment that an error to a shared address quotes is ours. */
+static __always_inline enum verdict quoted_tcp(struct cursor *c)
+{
+	struct tcp_ports *ports = parse_ports(c);
+
+	if (!ports)
+		return PASS_MALFORMED;
+
+	return is_own_port(ports->source) ? REDIRECT_ICMP : PASS_NOT_OURS;
+}
+
+static __always_inline enum verdict shared_icmp(struct cursor *c)
+{
+	struct icmp_hdr *icmp = parse_icmp(c);
+	struct iphdr *quoted;
+
+	if (!icmp)
+		return PASS_MALFORMED;
+	if (icmp->type != ICMP_DEST_UNREACH &&
+	    icmp->type != ICMP_TIME_EXCEEDED &&
+	    icmp->type != ICMP_PARAMETERPROB)
+		return PASS_NOT_OURS;
+
+	quoted = parse_ipv4(c);
+	if (!quoted)
+		return PASS_MALFORMED;
+	if (quoted->protocol != IPPROTO_TCP ||
+	    ipv4_kind(quoted->saddr) != ADDRESS_HOST)
+		return PASS_NOT_OURS;
+
+	return quoted_tcp(c);
+}
+
+static __always_inline enum verdict shared_icmpv6(struct cursor *c)
+{
+	struct icmp_hdr *icmp = parse_icmp(c);
+	struct ipv6hdr *quoted;
+
+	if (!icmp)
+		return PASS_MALFORMED;
+	if (icmp->type >= ICMPV6_INFO_FIRST)
+		return PASS_NOT_OURS;
+
+	quoted = parse_ipv6(c);
+	if (!quoted)
+		return PASS_MALFORMED;
+	/* byway's segments have no extension headers. */
+	if (quoted->nexthdr != IPPROTO_TCP ||
+	    ipv6_kind(&quoted->saddr) != ADDRESS_HOST)
+		return PASS_NOT_OURS;
+
+	return quoted_tcp(c);
+}
+
+static __always_inline enum verdict shared_ipv4(struct cursor *c,
+						struct iphdr *ip)
+{
+	__be16 frag = ip->frag_off;
+
+	if (ip->protocol == IPPROTO_ICMP)
+		return frag & bpf_htons(IPV4_FRAG_MASK) ? PASS_NOT_OURS
+							: shared_icmp(c);
+	if (ip->protocol != IPPROTO_TCP)
+		return PASS_NOT_OURS;
+	if (frag & bpf_htons(IPV4_FRAG_MASK))
+		return shared_fragment(c, !(frag & bpf_htons(IPV4_OFFSET_MASK)));
+
+	return classify_tcp(c, ADDRESS_HOST);
+}
+
+static __always_inline enum verdict shared_ipv6(struct cursor *c, __u8 nexthdr)
+{
+	struct frag_hdr *fragment;
+
+	switch (nexthdr) {
+	case IPPROTO_TCP:
+		return classify_tcp(c, ADDRESS_HOST);
+	case IPPROTO_ICMPV6:
+		return shared_icmpv6(c);
+	case IPPROTO_FRAGMENT:
+		fragment = parse_fragment(c);
+		if (!fragment)
+			return PASS_MALFORMED;
+		if (fragment->nexthdr != IPPROTO_TCP)
+			return PASS_NOT_OURS;
+		return shared_fragment(c, !(fragment->frag_off &
+					    bpf_htons(IPV6_OFFSET_MASK)));
+	default:
+		return PASS_NOT_OURS;
+	}
+}
+
+static __always_inline enum verdict classify_ipv4(struct cursor *c, int tagged)
 {
 	struct iphdr *ip = parse_ipv4(c);
 	enum address_kind kind;
@@ -123,17 +239,19 @@ static __always_inline enum verdict classify_ipv4(struct cursor *c)
 	if (kind == ADDRESS_NONE)
 		return PASS_NOT_OURS;
 
+	/* In a VLAN the address is some other interface's, if anybody's. */
+	if (kind == ADDRESS_HOST)
+		return tagged ? PASS_NOT_OURS : shared_ipv4(c, ip);
+
 	/*
 	 * Only the first fragment has ports, and reassembly wants them all
-	 * in one place: byway's for its own address, else the kernel's.
+	 * in one place.
 	 */
 	if (ip->frag_off & bpf_htons(IPV4_FRAG_MASK))
-		return kind == ADDRESS_OWN ? REDIRECT_FRAGMENT : PASS_NOT_OURS;
+		return REDIRECT_FRAGMENT;
 
 	if (ip->protocol == IPPROTO_TCP)
 		return classify_tcp(c, kind);
-	if (kind != ADDRESS_OWN)
-		return PASS_NOT_OURS;
 	if (ip->protocol != IPPROTO_ICMP)
 		return PASS_OWN_OTHER;
 
@@ -164,7 +282,7 @@ static __always_inline enum verdict classify_icmpv6(struct cursor *c,
 	return PASS_NOT_OURS;
 }
 
-static __always_inline enum verdict classify_ipv6(struct cursor *c)
+static __always_inline enum verdict classify_ipv6(struct cursor *c, int tagged)
 {
 	struct ipv6hdr *ip = parse_ipv6(c);
 	__u8 nexthdr;
@@ -177,6 +295,8 @@ static __always_inline enum verdict classify_ipv6(struct cursor *c)
 	kind = ipv6_kind(&ip->daddr);
 	if (kind == ADDRESS_NONE && ip->daddr.s6_addr[0] != 0xff)
 		return PASS_NOT_OURS;
+	if (kind == ADDRESS_HOST && tagged)
+		return PASS_NOT_OURS;
 
 	nexthdr = ip->nexthdr;
 	for (i = 0; i < EXT_HEADERS_MAX && is_ext_header(nexthdr); i++) {
@@ -184,14 +304,14 @@ static __always_inline enum verdict classify_ipv6(struct cursor *c)
 			return PASS_MALFORMED;
 	}
 
-	if (nexthdr == IPPROTO_ICMPV6 && kind != ADDRESS_HOST)
+	if (kind == ADDRESS_HOST)
+		return shared_ipv6(c, nexthdr);
+	if (nexthdr == IPPROTO_ICMPV6)
 		return classify_icmpv6(c, kind);
 	if (kind == ADDRESS_NONE)
 		return PASS_NOT_OURS;
 	if (nexthdr == IPPROTO_TCP)
 		return classify_tcp(c, kind);
-	if (kind != ADDRESS_OWN)
-		return PASS_NOT_OURS;
 	if (nexthdr == IPPROTO_FRAGMENT)
 		return REDIRECT_FRAGMENT;
 
@@ -203,6 +323,7 @@ static __always_inline enum verdict classify(struct cursor *c)
 	struct ethhdr *eth = parse_ethernet(c);
 	struct vlan_hdr *vlan;
 	__be16 proto;
+	int tagged = 0;
 	int i;
 
 	if (!eth)
@@ -214,13 +335,14 @@ static __always_inline enum verdict classify(struct cursor *c)
 		if (!vlan)
 			return PASS_MALFORMED;
 		proto = vlan->proto;
+		tagged |= vlan->tci & bpf_htons(VLAN_VID_MASK);
 	}
 
 	switch (proto) {
 	case bpf_htons(ETH_P_IP):
-		return classify_ipv4(c);
+		return classify_ipv4(c, tagged);
 	case bpf_htons(ETH_P_IPV6):
-		return classify_ipv6(c);
+		return classify_ipv6(c, tagged);
 	case bpf_htons(ETH_P_ARP):
 		return classify_arp(c);
 	default:
@@ -258,7 +380,7 @@ int steer(struct xdp_md *ctx)
 		.end = (void *)(long)ctx->data_end,
 	};
 	enum verdict v = classify(&c);
-	int action = XDP_PASS;
+	int action = v == DROP_FRAGMENT ? XDP_DROP : XDP_PASS;
 
 	/*
 	 * A frame of ours without a socket (queue not served, start-up, or a

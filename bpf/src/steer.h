@@ -27,6 +27,8 @@ enum verdict {
 
 	/* Ours, but no socket is registered for the queue: see steer(). */
 	DROP_NO_SOCKET,
+	/* The first fragment of TCP to a shared address' port: see shared(). */
+	DROP_FRAGMENT,
 
 	VERDICT_COUNT,
 };
@@ -41,7 +43,8 @@ enum address_kind {
 	ADDRESS_OWN = 1,
 	/*
 	 * The kernel has the address: byway takes the TCP ports listed in
-	 * own_ports, unfragmented, and nothing else.
+	 * own_ports, unfragmented and untagged, and the ICMP errors that
+	 * quote a segment from one of them; nothing else.
 	 */
 	ADDRESS_HOST = 2,
 };

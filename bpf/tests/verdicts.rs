@@ -25,6 +25,7 @@ const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 const OTHER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3);
 /// The solicited-node group of OWN6 (RFC 4291 2.7.1), and all nodes.
 const OWN6_GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xffab, 0xcdef);
+const HOST6_GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 2);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const PORT: u16 = 80;
@@ -83,7 +84,7 @@ impl Bench {
     fn verdict(&self, frame: &[u8]) -> &'static str {
         let (action, verdict) = self.run(frame);
         let expected = match verdict {
-            "drop_no_socket" => XDP_DROP,
+            "drop_no_socket" | "drop_fragment" => XDP_DROP,
             name if name.starts_with("redirect_") => XDP_REDIRECT,
             _ => XDP_PASS,
         };
@@ -136,6 +137,8 @@ const ND: usize = 24;
 fn rows() -> Vec<Row> {
     let ip4_tcp = |to, port| eth(0x0800, ipv4(to, 6, tcp(port)));
     let ip6_tcp = |to, port| eth(0x86dd, ipv6(to, 6, tcp(port)));
+    let quoted4 = |from: Ipv4Addr, protocol, port| sent_by(from.into(), ipv4(OTHER, protocol, tcp(port)));
+    let quoted6 = |from: Ipv6Addr, protocol, port| sent_by(from.into(), ipv6(OTHER6, protocol, tcp(port)));
     let chain = |to, headers: &[u8], last: u8, body: Vec<u8>| eth(0x86dd, ipv6_chain(to, headers, last, body));
     vec![
         // IPv4, own address: TCP whatever the port, ICMP, fragments; nothing else (S1.5, L4, L5).
@@ -153,9 +156,24 @@ fn rows() -> Vec<Row> {
         // IPv4, shared address: the listed ports only.
         row("TCP to host address, listed port", ip4_tcp(HOST, PORT), V4 + TCP, "redirect_tcp"),
         row("TCP to host address, other port", ip4_tcp(HOST, 22), V4 + TCP, "pass_not_ours"),
-        row("echo request to host address", eth(0x0800, ipv4(HOST, 1, icmp(8))), V4, "pass_not_ours"),
-        row("fragment to host address", eth(0x0800, ipv4_fragment(HOST, 0x2000, 6, tcp(PORT))), V4, "pass_not_ours"),
+        row("echo request to host address", eth(0x0800, ipv4(HOST, 1, icmp(8))), V4 + ICMP, "pass_not_ours"),
         row("UDP to host address", eth(0x0800, ipv4(HOST, 17, udp())), V4, "pass_not_ours"),
+        row("don't fragment to host address", eth(0x0800, ipv4_fragment(HOST, 0x4000, 6, tcp(PORT))), V4 + TCP, "redirect_tcp"),
+        // D10: what the kernel would put together, and answer with RST, it never has whole.
+        row("first fragment to host address, listed port", eth(0x0800, ipv4_fragment(HOST, 0x2000, 6, tcp(PORT))), V4 + 8, "drop_fragment"),
+        row("first fragment to host address, other port", eth(0x0800, ipv4_fragment(HOST, 0x2000, 6, tcp(22))), V4 + 8, "pass_not_ours"),
+        row("middle fragment to host address", eth(0x0800, ipv4_fragment(HOST, 0x2001, 6, tcp(PORT))), V4, "pass_not_ours"),
+        row("last fragment to host address", eth(0x0800, ipv4_fragment(HOST, 0x0001, 6, tcp(PORT))), V4, "pass_not_ours"),
+        row("first fragment of UDP to host address", eth(0x0800, ipv4_fragment(HOST, 0x2000, 17, tcp(PORT))), V4, "pass_not_ours"),
+        // Path MTU: errors about byway's segments are byway's, all others the kernel's (RFC 1191).
+        row("unreachable, about a listed port", eth(0x0800, ipv4(HOST, 1, icmp_error(3, quoted4(HOST, 6, PORT)))), V4 + ICMP + 28, "redirect_icmp"),
+        row("time exceeded, about a listed port", eth(0x0800, ipv4(HOST, 1, icmp_error(11, quoted4(HOST, 6, PORT)))), V4 + ICMP + 28, "redirect_icmp"),
+        row("parameter problem, about a listed port", eth(0x0800, ipv4(HOST, 1, icmp_error(12, quoted4(HOST, 6, PORT)))), V4 + ICMP + 28, "redirect_icmp"),
+        row("unreachable, about another port", eth(0x0800, ipv4(HOST, 1, icmp_error(3, quoted4(HOST, 6, 22)))), V4 + ICMP + 28, "pass_not_ours"),
+        row("unreachable, about UDP from a listed port", eth(0x0800, ipv4(HOST, 1, icmp_error(3, quoted4(HOST, 17, PORT)))), V4 + ICMP + 20, "pass_not_ours"),
+        row("unreachable, about somebody else's segment", eth(0x0800, ipv4(HOST, 1, icmp_error(3, quoted4(OTHER, 6, PORT)))), V4 + ICMP + 20, "pass_not_ours"),
+        row("redirect, about a listed port", eth(0x0800, ipv4(HOST, 1, icmp_error(5, quoted4(HOST, 6, PORT)))), V4 + ICMP, "pass_not_ours"),
+        row("an error in fragments", eth(0x0800, ipv4_fragment(HOST, 0x2000, 1, icmp_error(3, quoted4(HOST, 6, PORT)))), V4, "pass_not_ours"),
 
         // IPv4, the rest (L2, L6).
         row("TCP to another address", ip4_tcp(OTHER, PORT), V4, "pass_not_ours"),
@@ -176,7 +194,9 @@ fn rows() -> Vec<Row> {
         row("solicitation for own address to its group", eth(0x86dd, ipv6(OWN6_GROUP, 58, nd(135, OWN6))), V6 + ND, "redirect_ndp"),
         row("solicitation for own address to itself", eth(0x86dd, ipv6(OWN6, 58, nd(135, OWN6))), V6 + ND, "redirect_ndp"),
         row("solicitation for another address in the group", eth(0x86dd, ipv6(OWN6_GROUP, 58, nd(135, OTHER6))), V6 + ND, "pass_not_ours"),
-        row("solicitation for host address", eth(0x86dd, ipv6(HOST6, 58, nd(135, HOST6))), V6, "pass_not_ours"),
+        row("solicitation for host address", eth(0x86dd, ipv6(HOST6, 58, nd(135, HOST6))), V6 + ICMP, "pass_not_ours"),
+        row("advertisement to host address", eth(0x86dd, ipv6(HOST6, 58, nd(136, OTHER6))), V6 + ICMP, "pass_not_ours"),
+        row("solicitation for host address to its group", eth(0x86dd, ipv6(HOST6_GROUP, 58, nd(135, HOST6))), V6 + ND, "pass_not_ours"),
         row("advertisement to own address", eth(0x86dd, ipv6(OWN6, 58, nd(136, OTHER6))), V6 + ND, "redirect_ndp"),
         row("advertisement of own address to all", eth(0x86dd, ipv6(ALL_NODES, 58, nd(136, OWN6))), V6 + ND, "redirect_ndp"),
         row("advertisement of another address to all", eth(0x86dd, ipv6(ALL_NODES, 58, nd(136, OTHER6))), V6 + ND, "pass_not_ours"),
@@ -197,7 +217,18 @@ fn rows() -> Vec<Row> {
         row("IP version 4 under ethertype IPv6", eth(0x86dd, patch(ipv6(OWN6, 6, tcp(PORT)), 0, 0x45)), usize::MAX, "pass_malformed"),
         row("fragment to own IPv6 address", chain(OWN6, &[44], 6, tcp(PORT)), V6, "redirect_fragment"),
         row("fragment behind options to own IPv6 address", chain(OWN6, &[0, 60, 44], 6, tcp(PORT)), V6 + 8 + 16, "redirect_fragment"),
-        row("fragment to host IPv6 address", chain(HOST6, &[44], 6, tcp(PORT)), V6, "pass_not_ours"),
+        row("echo request to host IPv6 address", eth(0x86dd, ipv6(HOST6, 58, icmp(128))), V6 + ICMP, "pass_not_ours"),
+        row("UDP to host IPv6 address", eth(0x86dd, ipv6(HOST6, 17, udp())), V6, "pass_not_ours"),
+        row("first fragment to host IPv6 address, listed port", chain(HOST6, &[44], 6, tcp(PORT)), V6 + 8 + 8, "drop_fragment"),
+        row("first fragment to host IPv6 address, other port", chain(HOST6, &[44], 6, tcp(22)), V6 + 8 + 8, "pass_not_ours"),
+        row("last fragment to host IPv6 address", patch(chain(HOST6, &[44], 6, tcp(PORT)), V6 + 3, 8), V6 + 8, "pass_not_ours"),
+        row("fragment of UDP to host IPv6 address", chain(HOST6, &[44], 17, tcp(PORT)), V6 + 8, "pass_not_ours"),
+        row("TCP to host IPv6 address behind options", chain(HOST6, &[60], 6, tcp(PORT)), V6 + 8 + TCP, "redirect_tcp"),
+        row("packet too big, about a listed port", eth(0x86dd, ipv6(HOST6, 58, icmp_error(2, quoted6(HOST6, 6, PORT)))), V6 + ICMP + 48, "redirect_icmp"),
+        row("unreachable, about a listed port over IPv6", eth(0x86dd, ipv6(HOST6, 58, icmp_error(1, quoted6(HOST6, 6, PORT)))), V6 + ICMP + 48, "redirect_icmp"),
+        row("packet too big, about another port", eth(0x86dd, ipv6(HOST6, 58, icmp_error(2, quoted6(HOST6, 6, 22)))), V6 + ICMP + 48, "pass_not_ours"),
+        row("packet too big, about UDP", eth(0x86dd, ipv6(HOST6, 58, icmp_error(2, quoted6(HOST6, 17, PORT)))), V6 + ICMP + 40, "pass_not_ours"),
+        row("packet too big, about somebody else's segment", eth(0x86dd, ipv6(HOST6, 58, icmp_error(2, quoted6(OTHER6, 6, PORT)))), V6 + ICMP + 40, "pass_not_ours"),
         row("fragmented solicitation (RFC 6980)", chain(OWN6_GROUP, &[44], 58, nd(135, OWN6)), V6, "pass_not_ours"),
 
         // Extension headers (L10). Lengths as ipv6_chain makes them: 8 for the first, 16 for the second, and
@@ -217,6 +248,10 @@ fn rows() -> Vec<Row> {
         row("priority tag", tag(&[(0x8100, 0)], ip4_tcp(OWN, PORT)), 4 + V4 + TCP, "redirect_tcp"),
         row("one tag", tag(&[(0x8100, 5)], ip6_tcp(OWN6, PORT)), 4 + V6 + TCP, "redirect_tcp"),
         row("two tags", tag(&[(0x88a8, 7), (0x8100, 5)], ip4_tcp(OWN, PORT)), 8 + V4 + TCP, "redirect_tcp"),
+        // A VLAN is another interface of the kernel's, with other addresses; a priority alone isn't one.
+        row("one tag, host address", tag(&[(0x8100, 5)], ip4_tcp(HOST, PORT)), 4 + V4, "pass_not_ours"),
+        row("one tag, host IPv6 address", tag(&[(0x8100, 5)], ip6_tcp(HOST6, PORT)), 4 + V6, "pass_not_ours"),
+        row("priority tag, host address", tag(&[(0x8100, 0xe000)], ip4_tcp(HOST, PORT)), 4 + V4 + TCP, "redirect_tcp"),
         row("two tags, ARP", tag(&[(0x88a8, 7), (0x8100, 5)], eth(0x0806, arp(1, OWN))), 8 + 42, "redirect_arp"),
         row("three tags", tag(&[(0x88a8, 7), (0x8100, 5), (0x8100, 6)], ip4_tcp(OWN, PORT)), 14 + 8, "pass_vlan_depth"),
         row("three tags, second kind", tag(&[(0x88a8, 7), (0x88a8, 5), (0x88a8, 6)], ip4_tcp(OWN, PORT)), 14 + 8, "pass_vlan_depth"),

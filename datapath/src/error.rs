@@ -154,6 +154,24 @@ pub enum Error {
         "listening on port {0} needs CAP_NET_BIND_SERVICE: choose a port above 1023 (--port 8080), run as root, or grant it (`setcap`, systemd `AmbientCapabilities=`)"
     )]
     PrivilegedPort(u16),
+    /// A port of ours has a program of the host's.
+    #[error("{endpoint} is in use by {holder}: stop it, or choose another port for byway")]
+    PortHeld {
+        /// Where.
+        endpoint: SocketAddr,
+        /// Who has it.
+        holder: String,
+    },
+    /// Any other failure to reserve a port.
+    #[error("reserving {endpoint}: {what}: {source}")]
+    Reserve {
+        /// Where.
+        endpoint: SocketAddr,
+        /// The call.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Any other failure to listen.
     #[error("listening on {endpoint}: {what}: {source}")]
     Listen {
@@ -231,6 +249,8 @@ impl Error {
             | Self::ZeroCopy { .. }
             | Self::Socket { .. }
             | Self::EndpointBusy(_)
+            | Self::PortHeld { .. }
+            | Self::Reserve { .. }
             | Self::Listen { .. }
             | Self::NoCongestion { .. }
             | Self::System { .. }

@@ -32,6 +32,8 @@ pub mod netdev;
 pub mod nic;
 pub mod pin;
 pub mod port;
+pub mod reservation;
+pub mod rtnetlink;
 pub mod runtime;
 mod sys;
 pub mod umem;

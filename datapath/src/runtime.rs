@@ -12,6 +12,7 @@
 //! Steering goes before the sockets, never after: closing sockets under an attached program has
 //! crashed hosts (D9).
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -38,6 +39,10 @@ use crate::xsk::{Bound, Xsk};
 /// How long a core may take to answer a question. A turn takes microseconds and a sleep is ended
 /// by the waker, so a core that takes this long is stopped or starved.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A core takes what waits for it at every turn: one that is behind is so for a moment, or has ended.
+const TELL_TRIES: u32 = 100;
+const TELL_AGAIN: Duration = Duration::from_millis(1);
 
 /// How long the last frames (resets, mostly) may take to leave once the connections are gone.
 const FLUSH_LIMIT: Duration = Duration::from_millis(200);
@@ -102,6 +107,8 @@ pub struct Runtime {
     /// How many captures there are.
     captures: Arc<AtomicUsize>,
     events: Receiver<Event>,
+    /// Who asks the kernel for neighbours, if they are the kernel's.
+    host: Option<(Sender<IpAddr>, Waker)>,
 }
 
 impl Runtime {
@@ -170,7 +177,7 @@ impl Runtime {
         B: FnOnce(&Mailbox, Report) + Send + 'static,
     {
         let (news, events) = crossbeam::channel::bounded(control::EVENTS_MAX);
-        let mut runtime = Self { cores: Vec::new(), captures: Arc::default(), events };
+        let mut runtime = Self { cores: Vec::new(), captures: Arc::default(), events, host: None };
         let mut starting = Vec::new();
         for (place, &lane) in lanes.iter().enumerate() {
             starting.push(spawn(lane, news.clone(), make_body(place))?);
@@ -316,7 +323,21 @@ impl Runtime {
         }
     }
 
+    /// Where the cores' questions for neighbours go that are the kernel's ([`News::Wanted`]): those that there is no room
+    /// for are dropped, and asked again in a second. The waker is woken for each.
+    pub fn ask_host(&mut self, questions: Sender<IpAddr>, waker: Waker) {
+        self.host = Some((questions, waker));
+    }
+
     fn pass_on(&self, from: usize, news: &[News]) {
+        if let Some((questions, waker)) = &self.host {
+            for piece in news {
+                if let News::Wanted(ip) = piece {
+                    let _ = questions.try_send(*ip);
+                    waker.wake();
+                }
+            }
+        }
         for core in self.cores.iter().filter(|core| core.core != from) {
             core.handle.send(Command::Hear(news.to_vec()));
         }
@@ -344,6 +365,19 @@ impl Inquirer {
     /// Every core's counters. A core that doesn't answer is left out.
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.cores.iter().filter_map(|core| core.ask(ANSWER_TIMEOUT, Command::Snapshot)).collect()
+    }
+
+    /// Tells every core. One that doesn't keep up is waited for, but not for ever: false if one hasn't heard.
+    pub fn tell(&self, news: &[News]) -> bool {
+        let told = |core: &Handle| {
+            (0..TELL_TRIES).any(|attempt| {
+                if attempt > 0 {
+                    std::thread::sleep(TELL_AGAIN);
+                }
+                core.send(Command::Hear(news.to_vec()))
+            })
+        };
+        self.cores.iter().filter(|core| !told(core)).count() == 0
     }
 
     /// How many cores there are.
@@ -475,7 +509,6 @@ struct CoreThread<'a, A> {
     phase: Phase,
     /// Whether the last turn had work.
     is_busy: bool,
-    news: Vec<News>,
 }
 
 impl<'a, A: App> CoreThread<'a, A> {
@@ -487,7 +520,7 @@ impl<'a, A: App> CoreThread<'a, A> {
         spin_max: Option<byway_tcp::time::Duration>,
     ) -> Self {
         let (idle, phase) = (Idle::new(spin_max), Phase::Waiting);
-        Self { core, queue, core_loop, mailbox, idle, phase, is_busy: false, news: Vec::new() }
+        Self { core, queue, core_loop, mailbox, idle, phase, is_busy: false }
     }
 
     /// Turns until told to stop, or until the device is gone.
@@ -515,7 +548,7 @@ impl<'a, A: App> CoreThread<'a, A> {
                 _ => self.core_loop.turn(now)?,
             };
             self.is_busy = turn.is_busy();
-            if turn.received > 0 {
+            if self.core_loop.stack().has_news() {
                 self.tell_news();
             }
             self.advance_phase(turn, now);
@@ -596,11 +629,9 @@ impl<'a, A: App> CoreThread<'a, A> {
     }
 
     fn tell_news(&mut self) {
-        self.core_loop.take_news(&mut self.news);
-        if !self.news.is_empty() {
-            let news = std::mem::take(&mut self.news);
-            self.mailbox.tell(Event::News { core: self.core, news });
-        }
+        let mut news = Vec::new();
+        self.core_loop.take_news(&mut news);
+        self.mailbox.tell(Event::News { core: self.core, news });
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -97,3 +97,50 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
         unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, (&raw mut info).cast(), &raw mut length) };
     if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Has a socket take nothing: a filter of one instruction that drops every packet (SO_ATTACH_FILTER).
+pub(crate) fn drop_all(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut drop = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut drop };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: the option's value is a program of one instruction; both outlive the call, which copies them.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const program).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `body` in a child process, which ends with it. It must neither allocate nor take a lock: another thread of the
+/// parent may have held that, and is not there to let go.
+pub(crate) fn fork(body: impl FnOnce()) -> io::Result<()> {
+    // SAFETY: the child runs `body`, of which the caller promises the above, and ends without unwinding or destructors.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            body();
+            // SAFETY: ends the process; nothing of it is used any more.
+            unsafe { libc::_exit(0) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Closes every descriptor but `kept`, which are in order. For a child process: whoever owns them here never runs again.
+pub(crate) fn close_all_but(kept: &[RawFd]) {
+    let mut from: libc::c_uint = 0;
+    for fd in kept.iter().map(|&fd| fd as libc::c_uint).chain([libc::c_uint::MAX]) {
+        if from < fd {
+            // SAFETY: touches no memory. It fails for a kernel before 5.9, which leaves them open.
+            unsafe { libc::close_range(from, fd - 1, 0) };
+        }
+        from = fd.saturating_add(1);
+    }
+}
+
+/// Out of reach of the terminal's signals, and with a name of its own in `ps`.
+pub(crate) fn own_session(name: &core::ffi::CStr) {
+    // SAFETY: no memory is touched.
+    unsafe { libc::setsid() };
+    // SAFETY: the name is a C string, which outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}

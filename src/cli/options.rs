@@ -2,6 +2,7 @@
 //! judged without looking at the host.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::app::{Limits, WallClock};
 use byway_tcp::stack::Cidr;
 use byway_tcp::tcb::congestion::Algorithm;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::failure::Failure;
 
@@ -22,8 +23,17 @@ pub(crate) struct Nic {
     pub(crate) interface: Option<String>,
 
     /// Own address with its prefix; the kernel must not have it. Repeat for more
-    #[arg(long = "address", value_name = "CIDR", required = true, value_parser = cidr)]
+    #[arg(long = "address", value_name = "CIDR", required_unless_present = "host_address", value_parser = cidr)]
     pub(crate) addresses: Vec<Cidr>,
+
+    /// Share the interface's own addresses with the kernel: byway takes its ports there, the kernel keeps everything else,
+    /// and its routes and neighbours are used. Clients on this host itself are refused: they come over loopback
+    #[arg(long, conflicts_with_all = ["addresses", "gateways"])]
+    pub(crate) host_address: bool,
+
+    /// Ports of connections that byway opens from shared addresses, which nobody else then has
+    #[arg(long, value_name = "FIRST-LAST", requires = "host_address")]
+    pub(crate) client_ports: Option<Ports>,
 
     /// Next hop for what isn't on-link, one per address family
     #[arg(long = "gateway", value_name = "IP")]
@@ -73,13 +83,13 @@ pub(crate) struct Nic {
 /// The interface, and what stands in for it where it can't be had: what every program that serves is told.
 #[derive(Args, Clone, Debug)]
 // Kernel sockets need neither; XDP does, and is the default. clap counts only what was typed as given.
-#[command(mut_args(unless_on_kernel))]
+#[command(mut_args(unless_on_kernel), group = ArgGroup::new("place").args(["addresses", "host_address"]).multiple(true))]
 pub(crate) struct Network {
     #[command(flatten)]
     pub(crate) nic: Nic,
 
     /// Whose TCP: byway's own past the kernel, or the kernel's, on any host
-    #[arg(long, value_enum, default_value_t = Backend::Xdp)]
+    #[arg(long, value_enum, default_value_t = Backend::Xdp, requires_if("xdp", "place"))]
     pub(crate) backend: Backend,
 }
 
@@ -182,7 +192,13 @@ fn unless_on_kernel(arg: clap::Arg) -> clap::Arg {
         }
         _ => return arg,
     };
-    arg.help(help).required(false).required_unless_present("backend").required_if_eq("backend", "xdp")
+    let arg = arg.help(help).required(false);
+    if arg.get_id() == "addresses" {
+        // What --backend xdp asks for is either.
+        arg.required_unless_present_any(["backend", "host_address"])
+    } else {
+        arg.required_unless_present("backend").required_if_eq("backend", "xdp")
+    }
 }
 
 /// `--backend`.
@@ -254,6 +270,24 @@ impl FromStr for Queues {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "all" { Ok(Self::All) } else { list(text, "all").map(Self::These) }
+    }
+}
+
+/// `--client-ports`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Ports(pub(crate) Range<u16>);
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "give, say, 62000-62999";
+        let (first, last) = text.split_once('-').ok_or_else(|| format!("'{text}' is no range: {example}"))?;
+        // 65535 would be the end of a range that isn't a port.
+        match (first.parse::<u16>(), last.parse::<u16>()) {
+            (Ok(first @ 1..), Ok(last @ ..=65_534)) if first <= last => Ok(Self(first..last + 1)),
+            _ => Err(format!("'{text}' isn't a range of ports from 1 to 65534: {example}")),
+        }
     }
 }
 
@@ -364,6 +398,7 @@ impl Nic {
     pub(crate) fn of_no_use_to_sockets(&self) -> Vec<&'static str> {
         [
             ("--gateway", !self.gateways.is_empty()),
+            ("--host-address", self.host_address),
             ("--queues", self.queues != Queues::All),
             ("--attach", self.attach != Attach::Auto),
             ("--zero-copy", self.zero_copy != ZeroCopy::Auto),
@@ -448,6 +483,13 @@ impl Launch {
             super::metrics::check(address)?;
         }
         let nic = &self.network.nic;
+        if let Some(Ports(client)) = &nic.client_ports
+            && let Some((name, port)) = services.iter().find(|(_, port)| client.contains(port))
+        {
+            let text =
+                format!("port {port} is given to {name} and within --client-ports: choose others for one");
+            return Err(Failure::configuration(text));
+        }
         match self.network.backend {
             Backend::Xdp => nic.check(),
             Backend::Auto => {

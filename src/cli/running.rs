@@ -5,6 +5,8 @@
 //!     → go → wait for carrier ─── running ─── → drain → detach → stop cores
 //! ```
 //!
+//! With --host-address the ports are reserved before the cores start, and hushed before the end (host.rs).
+//!
 //! Everything taken is given back by dropping: the program is held by a link of this process, the
 //! sockets and memory by the cores' threads. A start that fails half-way leaves nothing behind.
 
@@ -18,6 +20,7 @@ use byway_datapath::config::{BusyPoll, Config as Datapath, ZeroCopy as DatapathZ
 use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::{self, Link};
 use byway_datapath::pin;
+use byway_datapath::reservation::Reservation;
 use byway_datapath::runtime::{Plan, Ready, Runtime};
 use byway_tcp::app::App;
 use byway_tcp::stack::{Cidr, Config as StackConfig};
@@ -25,6 +28,7 @@ use byway_tcp::wire::Checksums;
 
 use super::control::{Answerer, Server};
 use super::failure::Failure;
+use super::host::{self, Host};
 use super::options::{Attach, Cores, Idle, Nic, Queues, Switch, ZeroCopy};
 use super::warn;
 
@@ -40,6 +44,8 @@ pub(super) struct Running<'a> {
     plan: &'a Plan,
     // Before the runtime, so that also a failure or a panic detaches before the sockets are closed (D9).
     steering: Hold,
+    /// With --host-address.
+    host: Option<Host>,
     pub(super) runtime: Runtime,
     attached: Attached,
     /// Who answers for it, once it serves.
@@ -69,6 +75,7 @@ pub(super) struct Facts {
     pub(super) cores: Vec<usize>,
     pub(super) checksums: &'static str,
     pub(super) mtu: u16,
+    pub(super) addresses: Vec<String>,
 }
 
 impl<'a> Running<'a> {
@@ -85,9 +92,10 @@ impl<'a> Running<'a> {
         // Before the sockets, which would try for a while to get a queue that its owner is to keep.
         steering.check_vacant(link.index as i32)?;
         let (server, listener) = Server::bind(&nic.control_path())?;
+        let reservation = nic.host_address.then(|| host::reserve(link, plan)).transpose()?;
         let runtime = Runtime::start(plan.clone(), make_app)?;
         let running = Self::attach(server, nic, link, plan, runtime, steering)?;
-        running.go(listener, stop)
+        running.go(listener, reservation, stop)
     }
 
     /// Steers frames to the cores' sockets, which are already there.
@@ -103,6 +111,9 @@ impl<'a> Running<'a> {
         for own in &nic.addresses {
             steering.add_address(own.address)?;
         }
+        if nic.host_address {
+            host::steer(&steering, plan)?;
+        }
         for (queue, socket) in runtime.sockets() {
             steering.register_socket(queue, socket)?;
         }
@@ -117,11 +128,21 @@ impl<'a> Running<'a> {
             return Err(Failure::system(text));
         }
         let steering = Hold(Arc::new(Mutex::new(steering)));
-        Ok(Self { nic, link, plan, steering, runtime, attached, answerer: None, _server: server })
+        let answerer = None;
+        Ok(Self { nic, link, plan, steering, host: None, runtime, attached, answerer, _server: server })
     }
 
-    fn go(mut self, listener: UnixListener, stop: &AtomicBool) -> Result<Self, Failure> {
+    fn go(
+        mut self,
+        listener: UnixListener,
+        reservation: Option<Reservation>,
+        stop: &AtomicBool,
+    ) -> Result<Self, Failure> {
         self.runtime.go();
+        if let Some(reservation) = reservation {
+            let steering = &self.steering.0;
+            self.host = Some(Host::follow(self.link, self.plan, reservation, steering, &mut self.runtime)?);
+        }
         self.tell_fallbacks();
         if let Some(error) = self.wait_for_carrier(stop) {
             return Err(self.fail(error));
@@ -151,8 +172,13 @@ impl<'a> Running<'a> {
 
     /// Detaches, then closes the sockets (D9).
     fn shut_down(self) -> Result<(), Failure> {
+        let reservation = self.host.and_then(Host::hush);
         drop(self.steering);
-        Ok(self.runtime.stop()?)
+        let stopped = self.runtime.stop();
+        if let Some(reservation) = reservation {
+            host::leave(reservation);
+        }
+        Ok(stopped?)
     }
 
     /// Attaching makes some drivers take their link down for a moment. Returns a core's failure meanwhile.
@@ -230,6 +256,11 @@ impl<'a> Running<'a> {
                 _ => "verified-or-partial",
             },
             mtu: self.plan.stack.mtu,
+            addresses: {
+                let shared = if self.nic.host_address { "(host)" } else { "" };
+                let all = self.plan.stack.addresses.iter();
+                all.map(|own| format!("{}/{}{shared}", own.address, own.prefix)).collect()
+            },
         }
     }
 }
@@ -287,6 +318,11 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     stack.mtu = link.mtu.min(datapath.mtu_max()) as u16;
     stack.addresses = nic.addresses.clone();
     stack.gateways = nic.gateways.clone();
+    if nic.host_address {
+        let (addresses, routes) = host::look(link)?;
+        (stack.addresses, stack.host_routes) = (addresses, Some(routes.into()));
+        stack.client_ports = nic.client_ports.clone().map_or(0..0, |ports| ports.0);
+    }
     stack.rss = link.rss.clone();
     stack.congestion = nic.congestion;
     if nic.accept_partial_checksums {

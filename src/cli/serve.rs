@@ -24,7 +24,7 @@ use super::failure::Failure;
 use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
 use super::running::{self, Facts, Running, joined};
-use super::{metrics, say, sockets, warn};
+use super::{host, metrics, say, sockets, warn};
 use crate::app::{self, WallClock};
 
 /// Half-open connections of a port: Linux's somaxconn.
@@ -81,6 +81,9 @@ fn check_xdp(options: &Launch) -> Result<(), Failure> {
     let link = running::look_at(&options.network.nic)?;
     let plan = plan(options, &link)?;
     Steering::load()?.check_vacant(link.index as i32)?;
+    if options.network.nic.host_address {
+        drop(host::reserve(&link, &plan)?);
+    }
     let (queues, cores): (Vec<_>, Vec<_>) = plan.lanes.iter().copied().unzip();
     let said =
         format!("byway could serve on {} ({}): queues {queues:?} on cores {cores:?}", link.name, link.driver);
@@ -159,10 +162,11 @@ fn run_xdp<A: App>(
 
 /// What XDP can't do without, where only `--backend auto` lets it be missing; and what it alone minds.
 fn needs_nic(options: &Launch) -> Result<(), Failure> {
-    if options.network.nic.interface.is_none() || options.network.nic.addresses.is_empty() {
-        return Err(Failure::configuration("XDP needs --interface and --address"));
+    let nic = &options.network.nic;
+    if nic.interface.is_none() || nic.addresses.is_empty() && !nic.host_address {
+        return Err(Failure::configuration("XDP needs --interface, and --address or --host-address"));
     }
-    options.network.nic.check()
+    nic.check()
 }
 
 /// The kernel's TCP instead of byway's own, and why.
@@ -218,7 +222,6 @@ pub(super) fn end_drained(reset: u32) {
 
 fn ready_line(options: &Launch, facts: &Facts) -> String {
     let on = |is: bool| if is { "on" } else { "off" };
-    let addresses = options.network.nic.addresses.iter().map(|own| format!("{}/{}", own.address, own.prefix));
     let ports = options.services.iter().map(|(name, port)| format!("{port}({name})"));
     format!(
         "byway ready backend=xdp interface={} driver={} attach={} mode={} need-wakeup=on busy-poll={} \
@@ -234,7 +237,7 @@ fn ready_line(options: &Launch, facts: &Facts) -> String {
         joined(&facts.cores),
         facts.checksums,
         facts.mtu,
-        joined(addresses),
+        facts.addresses.join(","),
         joined(ports),
         options.network.nic.control_path().display(),
     )

@@ -319,6 +319,31 @@ impl NeighborTable {
         }
     }
 
+    /// The host's kernel, whose neighbours these are, says where `ip` is, or that it isn't there: believed whatever was
+    /// known, for it has asked. One that nobody looked for is kept where that costs nobody else a place.
+    pub fn told_by_kernel(&mut self, ip: IpAddr, station: Option<Station>, now: Instant) {
+        let found = self.find(ip);
+        match (station, found) {
+            (Some(station), _) if station.mac.is_group() => {}
+            (Some(station), _) => {
+                if let Some(index) = found.or_else(|| self.insert(ip, false)) {
+                    self.set(index, station, State::Reachable { until: now + REACHABLE });
+                }
+            }
+            (None, None) => {}
+            (None, Some(index)) => {
+                let entry = &mut self.entries[index as usize];
+                if matches!(entry.state, State::Incomplete { .. }) {
+                    entry.state = State::Unreachable { until: now + UNREACHABLE };
+                    wake(entry, &mut self.woken);
+                } else {
+                    // Not in use any more, or its place was needed: asked for again when it is.
+                    self.remove(index);
+                }
+            }
+        }
+    }
+
     /// Something arrived that the neighbour can only have sent because our packets reach it, such as
     /// an ACK for new data (RFC 4861 §7.3.1), when they go to `mac`: another station that has claimed the
     /// address meanwhile is confirmed by nothing (L7). Saves the probes; once a second is often enough.

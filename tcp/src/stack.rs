@@ -32,7 +32,7 @@ mod transmit;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 
-pub use config::{Cidr, Config, Ecn, Listener, SynCookies};
+pub use config::{Cidr, Config, Ecn, Listener, Route, SynCookies};
 pub use news::News;
 pub use show::ConnInfo;
 
@@ -64,8 +64,6 @@ const EXPIRE_MAX: u32 = 4096;
 const ROOM_LOW: u32 = 16;
 /// Frames that have to be free for each application that is told of them.
 const STARVED_FRAMES: u32 = 4;
-/// RFC 6056 §3.2 recommends 1024 to 65535; IANA's dynamic range and Linux's default begin here.
-const EPHEMERAL: core::ops::Range<u16> = 32_768..61_000;
 
 /// Why an active open can't even start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -272,12 +270,13 @@ impl<M: Memory> Stack<M> {
     /// RFC 6056 §3.3.3 (double hash would be §3.3.4): a keyed offset per remote, then the next free one whose
     /// answers reach this stack: about as many tries as there are queues. T20
     fn free_port(&mut self, tuple: FourTuple) -> Option<u16> {
-        let count = u32::from(EPHEMERAL.end - EPHEMERAL.start);
+        let ports = self.config.client_ports.clone();
+        let count = ports.len() as u32;
         let offset = self.secrets.port_offset(&tuple);
         let arrivals = self.config.rss.as_ref().map(|rss| rss.arrivals(&tuple));
         for _ in 0..count {
             self.ports_tried = self.ports_tried.wrapping_add(1);
-            let port = EPHEMERAL.start + (offset.wrapping_add(self.ports_tried) % count) as u16;
+            let port = ports.start + (offset.wrapping_add(self.ports_tried) % count) as u16;
             if arrivals.as_ref().is_some_and(|arrivals| !arrivals.are_ours(port)) {
                 continue;
             }
@@ -313,7 +312,7 @@ impl<M: Memory> Stack<M> {
             let mut questions = core::mem::take(&mut self.questions);
             self.neighbors.advance(now, |question| questions.push(question));
             for question in questions.drain(..) {
-                self.ask(question);
+                self.ask(question, now);
             }
             self.questions = questions;
             self.wake_resolved();

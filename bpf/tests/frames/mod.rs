@@ -92,6 +92,29 @@ pub(crate) fn icmp(kind: u8) -> Vec<u8> {
     message
 }
 
+/// An error that quotes `packet`.
+pub(crate) fn icmp_error(kind: u8, packet: Vec<u8>) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(packet);
+    message
+}
+
+/// The packet as if it came from `from`, with the ports of a segment the other way round.
+pub(crate) fn sent_by(from: std::net::IpAddr, mut packet: Vec<u8>) -> Vec<u8> {
+    let header = match from {
+        std::net::IpAddr::V4(from) => {
+            packet[12..16].copy_from_slice(&from.octets());
+            20
+        }
+        std::net::IpAddr::V6(from) => {
+            packet[8..24].copy_from_slice(&from.octets());
+            40
+        }
+    };
+    packet[header..header + 4].rotate_left(2);
+    packet
+}
+
 /// A neighbour solicitation (135) or advertisement (136), with a link-layer address option.
 pub(crate) fn nd(kind: u8, target: Ipv6Addr) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];

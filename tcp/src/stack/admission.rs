@@ -28,6 +28,11 @@ impl<M: Memory> Stack<M> {
         if seg.flags.contains(Flags::RST) {
             return self.discard(chunk, DropReason::NoListener);
         }
+        // On a host's address the next byway comes before anybody hears a refusal: the peer's SYN comes again.
+        let is_quiet = self.draining && self.config.host_routes.is_some();
+        if is_quiet && seg.flags.contains(Flags::SYN) {
+            return self.discard(chunk, DropReason::NoListener);
+        }
         let port = if self.draining { None } else { self.listeners.find(tuple) };
         let Some(port) = port else {
             self.counters.drop(DropReason::NoListener);

@@ -1,6 +1,8 @@
 //! What a stack is told at start.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::ops::Range;
+use std::sync::Arc;
 
 use crate::app::Keepalive;
 use crate::flow_table::FourTuple;
@@ -46,6 +48,15 @@ impl Cidr {
             _ => false,
         }
     }
+}
+
+/// A way that the host's kernel knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Where it leads; any address of the network.
+    pub to: Cidr,
+    /// The neighbour that goes on from here; `None`: the network is on the link.
+    pub gateway: Option<IpAddr>,
 }
 
 /// Per-listener settings.
@@ -95,6 +106,12 @@ pub struct Config {
     pub addresses: Vec<Cidr>,
     /// Next hops for what is not on-link; the first of the right family is used.
     pub gateways: Vec<IpAddr>,
+    /// The kernel's routes, longest prefix first, if the addresses are shared with it: then they alone say who is on-link
+    /// and behind which gateway, and neighbours are the kernel's, too. What isn't known is asked of the kernel by
+    /// [`News::Wanted`](super::News::Wanted), never of the link.
+    pub host_routes: Option<Arc<[Route]>>,
+    /// Local ports of active opens.
+    pub client_ports: Range<u16>,
     /// Connections at once, TIME-WAIT not counted.
     pub max_connections: u32,
     /// TIME-WAIT entries at once; beyond them a pair is closed without the wait.
@@ -150,6 +167,9 @@ impl Config {
             hop_limit: ip::HOP_LIMIT,
             addresses: Vec::new(),
             gateways: Vec::new(),
+            host_routes: None,
+            // RFC 6056 §3.2 recommends 1024 to 65535; IANA's dynamic range and Linux's default begin here.
+            client_ports: 32_768..61_000,
             max_connections: 65_536,
             max_time_wait: 262_144,
             checksums: Checksums::Verify,
@@ -188,8 +208,13 @@ impl Config {
         self.addresses.iter().any(|own| own.address == ip)
     }
 
-    /// The neighbour through which `ip` is reached: itself on-link, else the gateway of its family.
+    /// The neighbour through which `ip` is reached: itself on-link, else the gateway of its family, or as the kernel
+    /// routes.
     pub fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {
+        if let Some(routes) = &self.host_routes {
+            let route = routes.iter().find(|route| route.to.contains(ip))?;
+            return Some(route.gateway.unwrap_or(ip));
+        }
         if self.addresses.iter().any(|own| own.contains(ip)) || is_link_local(ip) {
             return Some(ip);
         }
@@ -270,5 +295,25 @@ mod tests {
         assert_eq!(config.next_hop(ip("8.8.8.8")), Some(ip("10.1.2.254")));
         assert_eq!(config.next_hop(ip("2001:db8::1")), Some(ip("fd00::fe")));
         assert_eq!(config.next_hop(ip("fe80::7")), Some(ip("fe80::7")));
+    }
+
+    #[test]
+    fn the_kernels_routes_alone_say_where_to_go() {
+        let mut config = Config::new(MacAddr([2, 0, 0, 0, 0, 1]), [0; 32]);
+        config.addresses = vec![cidr("10.1.2.3", 24)];
+        let route =
+            |to, prefix, gateway: Option<&str>| Route { to: cidr(to, prefix), gateway: gateway.map(ip) };
+        config.host_routes = Some(
+            [
+                route("10.1.2.128", 25, Some("10.1.2.9")),
+                route("10.1.2.0", 24, None),
+                route("0.0.0.0", 0, Some("10.1.2.254")),
+            ]
+            .into(),
+        );
+        assert_eq!(config.next_hop(ip("10.1.2.200")), Some(ip("10.1.2.9")), "more special than on-link");
+        assert_eq!(config.next_hop(ip("10.1.2.7")), Some(ip("10.1.2.7")));
+        assert_eq!(config.next_hop(ip("8.8.8.8")), Some(ip("10.1.2.254")));
+        assert_eq!(config.next_hop(ip("2001:db8::1")), None);
     }
 }

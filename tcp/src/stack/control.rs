@@ -255,9 +255,12 @@ impl<M: Memory> Stack<M> {
         }
     }
 
-    /// Asks the link for a neighbour (RFC 826, RFC 4861 §7.2.2).
-    pub(super) fn ask(&mut self, question: Question) {
+    /// Asks the link for a neighbour (RFC 826, RFC 4861 §7.2.2), or the kernel if neighbours are its.
+    pub(super) fn ask(&mut self, question: Question, now: Instant) {
         let Question { ip: target, probe, vlan } = question;
+        if self.config.host_routes.is_some() {
+            return self.want_neighbor(target, now);
+        }
         let on_link = self.config.addresses.iter().find(|own| own.contains(target));
         let family = self.config.addresses.iter().find(|own| own.address.is_ipv4() == target.is_ipv4());
         let Some(source) = on_link.or(family).map(|own| own.address) else { return };

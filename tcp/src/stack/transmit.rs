@@ -21,7 +21,7 @@ impl<M: Memory> Stack<M> {
         for at in 0..self.config.gateways.len() {
             let ip = self.config.gateways[at];
             if self.neighbors.lookup(ip, None, now) == Resolution::Ask {
-                self.ask(self.neighbors.question(ip));
+                self.ask(self.neighbors.question(ip), now);
             }
         }
     }
@@ -90,7 +90,7 @@ impl<M: Memory> Stack<M> {
             }
             Resolution::Ask => {
                 woken = self.neighbors.wait(next, index);
-                self.ask(self.neighbors.question(next));
+                self.ask(self.neighbors.question(next), now);
             }
             Resolution::Wait => woken = self.neighbors.wait(next, index),
             Resolution::Unreachable => {}

@@ -1,0 +1,471 @@
+//! What the kernel knows of an interface beyond ioctls: addresses, routes and neighbours, and their changes.
+//!
+//! ```text
+//!   Rtnetlink ──dump──→ addresses, routes          Watch ←── something changed: neighbours by name,
+//!      └─────neighbor, use_neighbor──→ the kernel             of addresses and routes only that they did
+//! ```
+//!
+//! Messages are read by hand: five kinds of them, of which a few attributes matter (rtnetlink(7)).
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use byway_tcp::stack::{Cidr, Route};
+use byway_tcp::wire::MacAddr;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt,
+};
+
+use crate::control::Waker;
+use crate::error::Error;
+use crate::sys::{self, PollFd};
+
+// linux/netlink.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
+
+// linux/rtnetlink.h
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+/// RTMGRP_NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
+const GROUPS: u32 = 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
+const RT_TABLE_MAIN: u32 = 254;
+const RTN_UNICAST: u8 = 1;
+const RTM_F_CLONED: u32 = 0x200;
+const RTNH_F_DEAD: u8 = 1;
+const RTNH_F_LINKDOWN: u8 = 16;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+
+// linux/if_addr.h
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
+const IFA_F_OPTIMISTIC: u32 = 0x04;
+
+// linux/neighbour.h
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NTF_USE: u8 = 0x01;
+/// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _PERMANENT: the kernel would send there. Not NOARP, which is for groups.
+const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
+
+/// Octets of a message's header.
+const HEADER: usize = 16;
+/// More than any answer to one read: the kernel fills 32 KiB at most, and what is more is the next read's.
+const BUFFER: usize = 64 << 10;
+/// How long the kernel may take to answer, which it does within the call as a rule.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Reads to one look at the events, so that a storm of them doesn't keep the reader from what they mean.
+const READS_MAX: usize = 64;
+
+/// One neighbour's news.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Neighbor {
+    /// Who.
+    pub ip: IpAddr,
+    /// Where; `None`: the kernel doesn't know, or not any more.
+    pub mac: Option<MacAddr>,
+}
+
+/// Asks the kernel about one interface.
+#[derive(Debug)]
+pub struct Rtnetlink {
+    socket: OwnedFd,
+    index: u32,
+    sequence: u32,
+    buffer: Box<[u8]>,
+}
+
+impl Rtnetlink {
+    /// For interface `index` of this thread's network namespace.
+    ///
+    /// # Errors
+    /// No socket is to be had.
+    pub fn new(index: u32) -> Result<Self, Error> {
+        let socket = open(0).map_err(system("opening a netlink socket"))?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))
+            .map_err(|errno| system("limiting a netlink socket's patience")(errno.into()))?;
+        Ok(Self { socket, index, sequence: 0, buffer: vec![0; BUFFER].into() })
+    }
+
+    /// The addresses that the kernel answers to on the interface: not those it still looks for a second owner of.
+    ///
+    /// # Errors
+    /// The kernel doesn't answer.
+    pub fn addresses(&mut self) -> Result<Vec<Cidr>, Error> {
+        let mut found = Vec::new();
+        let index = self.index;
+        self.dump(RTM_GETADDR, &[0; 8], |kind, body| {
+            found.extend((kind == RTM_NEWADDR).then(|| address(body, index)).flatten());
+        })
+        .map_err(system("asking the kernel for addresses"))?;
+        Ok(found)
+    }
+
+    /// The main table's routes over the interface, longest prefix first and the preferred one of the same.
+    ///
+    /// # Errors
+    /// The kernel doesn't answer.
+    pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        let mut found = Vec::new();
+        let index = self.index;
+        self.dump(RTM_GETROUTE, &[0; 12], |kind, body| {
+            found.extend((kind == RTM_NEWROUTE).then(|| route(body, index)).flatten());
+        })
+        .map_err(system("asking the kernel for routes"))?;
+        // Stable: of the same prefix and priority the kernel's order stays.
+        found.sort_by_key(|&(priority, route): &(u32, Route)| (u8::MAX - route.to.prefix, priority));
+        Ok(found.into_iter().map(|(_, route)| route).collect())
+    }
+
+    /// The neighbours that the kernel would send to.
+    ///
+    /// # Errors
+    /// The kernel doesn't answer.
+    pub fn neighbors(&mut self) -> Result<Vec<Neighbor>, Error> {
+        let mut found = Vec::new();
+        let index = self.index;
+        self.dump(RTM_GETNEIGH, &[0; 12], |kind, body| {
+            found.extend((kind == RTM_NEWNEIGH).then(|| neighbor(body, index)).flatten());
+        })
+        .map_err(system("asking the kernel for neighbours"))?;
+        found.retain(|neighbor| neighbor.mac.is_some());
+        Ok(found)
+    }
+
+    /// Where the kernel would send what is for neighbour `ip`, if it knows.
+    pub fn neighbor(&mut self, ip: IpAddr) -> Option<MacAddr> {
+        let mut mac = None;
+        let index = self.index;
+        let body = neighbor_message(ip, index, 0);
+        // An error says that there is none.
+        let _ = self.exchange(RTM_GETNEIGH, 0, &body, |kind, body| {
+            if kind == RTM_NEWNEIGH {
+                mac = neighbor(body, index).and_then(|neighbor| neighbor.mac);
+            }
+        });
+        mac
+    }
+
+    /// Has the kernel do what it does when it has a packet for `ip`: ask for it if it isn't known, probe it if it is
+    /// stale (NTF_USE). So only the kernel ever asks on the link, under its own limits.
+    ///
+    /// # Errors
+    /// The kernel's table is full, or the interface down.
+    pub fn use_neighbor(&mut self, ip: IpAddr) -> io::Result<()> {
+        let body = neighbor_message(ip, self.index, NTF_USE);
+        self.exchange(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, &body, |_, _| {})
+    }
+
+    fn dump(&mut self, kind: u16, body: &[u8], each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+        self.exchange(kind, NLM_F_DUMP, body, each)
+    }
+
+    /// One request, and all of its answer.
+    fn exchange(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = Vec::with_capacity(HEADER + body.len());
+        message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        message.extend(self.sequence.to_ne_bytes());
+        message.extend(0u32.to_ne_bytes());
+        message.extend(body);
+        send(&self.socket, &message, SendFlags::empty())?;
+        loop {
+            let (length, _) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
+            for (header, body) in Messages(&self.buffer[..length]) {
+                // What came too late for an earlier question.
+                if header.sequence != self.sequence {
+                    continue;
+                }
+                match header.kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => {
+                        let code = i32::from_ne_bytes(field(body, 0).unwrap_or([0xff; 4]));
+                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    }
+                    kind => each(kind, body),
+                }
+                if flags & (NLM_F_DUMP | NLM_F_ACK) == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Addresses or routes, of any interface: they are to be asked for.
+    pub layout: bool,
+    /// Neighbours of ours, in order.
+    pub neighbors: Vec<Neighbor>,
+    /// Changes were lost: everything is to be asked for.
+    pub lost: bool,
+}
+
+/// Hears of changes.
+#[derive(Debug)]
+pub struct Watch {
+    socket: OwnedFd,
+    index: u32,
+    buffer: Box<[u8]>,
+}
+
+impl Watch {
+    /// From now on, for interface `index` of this thread's network namespace.
+    ///
+    /// # Errors
+    /// No socket is to be had.
+    pub fn new(index: u32) -> Result<Self, Error> {
+        let socket = open(GROUPS).map_err(system("listening to the kernel's news (netlink)"))?;
+        Ok(Self { socket, index, buffer: vec![0; BUFFER].into() })
+    }
+
+    /// Sleeps until something has changed, `waker` wakes, or `timeout` has passed.
+    ///
+    /// # Errors
+    /// The wait itself fails.
+    pub fn wait(&self, waker: &Waker, timeout: Duration) -> Result<(), Error> {
+        let mut fds = [PollFd::readable(self.socket.as_fd()), PollFd::readable(waker.as_fd())];
+        sys::poll(&mut fds, timeout)?;
+        if fds[1].is_ready() {
+            waker.clear();
+        }
+        Ok(())
+    }
+
+    /// What has changed since the last call, without waiting.
+    pub fn changes(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        for _ in 0..READS_MAX {
+            let length = match recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => length,
+                Err(rustix::io::Errno::NOBUFS) => {
+                    changes.lost = true;
+                    continue;
+                }
+                Err(_) => break,
+            };
+            for (header, body) in Messages(&self.buffer[..length]) {
+                match header.kind {
+                    RTM_NEWADDR | RTM_DELADDR | RTM_NEWROUTE | RTM_DELROUTE => changes.layout = true,
+                    RTM_NEWNEIGH => changes.neighbors.extend(neighbor(body, self.index)),
+                    RTM_DELNEIGH => {
+                        let gone = neighbor(body, self.index);
+                        changes.neighbors.extend(gone.map(|gone| Neighbor { mac: None, ..gone }));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        changes
+    }
+}
+
+fn open(groups: u32) -> io::Result<OwnedFd> {
+    // No protocol is NETLINK_ROUTE.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+/// `struct ndmsg` with the address.
+fn neighbor_message(ip: IpAddr, index: u32, flags: u8) -> Vec<u8> {
+    let mut body = vec![family(ip), 0, 0, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend([0, 0, flags, 0]);
+    let octets = match ip {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    body.extend((4 + octets.len() as u16).to_ne_bytes());
+    body.extend(NDA_DST.to_ne_bytes());
+    body.extend(octets);
+    body
+}
+
+fn family(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
+}
+
+/// `struct ifaddrmsg`.
+fn address(body: &[u8], index: u32) -> Option<Cidr> {
+    let [_, prefix, flags, _] = field(body, 0)?;
+    if u32::from_ne_bytes(field(body, 4)?) != index {
+        return None;
+    }
+    let (mut local, mut address, mut flags) = (None, None, u32::from(flags));
+    for (kind, value) in Attributes(body.get(8..)?) {
+        match kind {
+            IFA_LOCAL => local = ip(value),
+            IFA_ADDRESS => address = ip(value),
+            IFA_FLAGS => flags = u32::from_ne_bytes(field(value, 0)?),
+            _ => {}
+        }
+    }
+    let unsettled =
+        flags & IFA_F_DADFAILED != 0 || flags & (IFA_F_TENTATIVE | IFA_F_OPTIMISTIC) == IFA_F_TENTATIVE;
+    // On a point-to-point link the other is the peer's.
+    let address = local.or(address).filter(|_| !unsettled)?;
+    Some(Cidr { address, prefix })
+}
+
+/// `struct rtmsg`: priority and route, if it is one that a packet over the interface may take.
+fn route(body: &[u8], index: u32) -> Option<(u32, Route)> {
+    let [family, prefix, ..] = field::<4>(body, 0)?;
+    let [table, _, _, kind] = field(body, 4)?;
+    let flags = u32::from_ne_bytes(field(body, 8)?);
+    let (mut to, mut out, mut gateway) = (None, None, None);
+    let (mut priority, mut table) = (0, u32::from(table));
+    for (kind, value) in Attributes(body.get(12..)?) {
+        match kind {
+            RTA_DST => to = ip(value),
+            RTA_OIF => out = Some(u32::from_ne_bytes(field(value, 0)?)),
+            RTA_GATEWAY => gateway = ip(value),
+            RTA_VIA => gateway = ip(value.get(2..)?),
+            RTA_PRIORITY => priority = u32::from_ne_bytes(field(value, 0)?),
+            RTA_TABLE => table = u32::from_ne_bytes(field(value, 0)?),
+            RTA_MULTIPATH => {
+                let hop = next_hop(value, index);
+                (out, gateway) = (hop.map(|_| index), hop.flatten());
+            }
+            _ => {}
+        }
+    }
+    let dead = RTNH_F_DEAD | RTNH_F_LINKDOWN;
+    if kind != RTN_UNICAST
+        || table != RT_TABLE_MAIN
+        || flags & (RTM_F_CLONED | u32::from(dead)) != 0
+        || out != Some(index)
+    {
+        return None;
+    }
+    let nowhere = if i32::from(family) == libc::AF_INET { [0; 4].into() } else { [0; 16].into() };
+    Some((priority, Route { to: Cidr { address: to.unwrap_or(nowhere), prefix }, gateway }))
+}
+
+/// Of several next hops the first over the interface (`struct rtnexthop`), and its gateway if it has one.
+fn next_hop(mut rest: &[u8], index: u32) -> Option<Option<IpAddr>> {
+    while let Some(length) = field(rest, 0).map(|length| usize::from(u16::from_ne_bytes(length))) {
+        let hop = rest.get(8..length)?;
+        let flags = *rest.get(2)?;
+        if u32::from_ne_bytes(field(rest, 4)?) == index && flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN) == 0 {
+            let gateway = Attributes(hop).find_map(|(kind, value)| match kind {
+                RTA_GATEWAY => ip(value),
+                RTA_VIA => ip(value.get(2..)?),
+                _ => None,
+            });
+            return Some(gateway);
+        }
+        rest = rest.get(align(length)..)?;
+    }
+    None
+}
+
+/// `struct ndmsg`.
+fn neighbor(body: &[u8], index: u32) -> Option<Neighbor> {
+    if u32::from_ne_bytes(field(body, 4)?) != index {
+        return None;
+    }
+    let state = u16::from_ne_bytes(field(body, 8)?);
+    let (mut who, mut mac) = (None, None);
+    for (kind, value) in Attributes(body.get(12..)?) {
+        match kind {
+            NDA_DST => who = ip(value),
+            NDA_LLADDR => mac = field(value, 0).map(MacAddr),
+            _ => {}
+        }
+    }
+    // A bridge's entries have no IP address.
+    Some(Neighbor { ip: who?, mac: mac.filter(|_| state & NUD_USABLE != 0) })
+}
+
+fn ip(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => field::<4>(octets, 0).map(IpAddr::from),
+        16 => field::<16>(octets, 0).map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// `N` octets at `at`.
+fn field<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
+    octets.get(at..)?.first_chunk().copied()
+}
+
+/// Messages and attributes begin at multiples of four.
+fn align(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+struct Header {
+    kind: u16,
+    sequence: u32,
+}
+
+/// The messages in what one read gave, with their bodies. Ends at what isn't whole.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = (Header, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = u32::from_ne_bytes(field(self.0, 0)?) as usize;
+        let kind = u16::from_ne_bytes(field(self.0, 4)?);
+        let sequence = u32::from_ne_bytes(field(self.0, 8)?);
+        let body = self.0.get(HEADER..length)?;
+        self.0 = self.0.get(align(length)..).unwrap_or_default();
+        Some((Header { kind, sequence }, body))
+    }
+}
+
+/// A message's attributes: kind and value. Ends at what isn't whole.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from(u16::from_ne_bytes(field(self.0, 0)?));
+        // The two highest bits are flags.
+        let kind = u16::from_ne_bytes(field(self.0, 2)?) & 0x3fff;
+        let value = self.0.get(4..length)?;
+        self.0 = self.0.get(align(length)..).unwrap_or_default();
+        Some((kind, value))
+    }
+}
