@@ -283,7 +283,7 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| Failure::system(format!("no randomness: {error}")))?;
     let mut stack = StackConfig::new(link.mac, secret);
-    stack.mtu = link.mtu.min(datapath.mtu_max()) as u16;
+    stack.mtu = link.mtu.min(datapath.mtu_max(&link.driver)) as u16;
     stack.addresses = nic.addresses.clone();
     stack.gateways = nic.gateways.clone();
     stack.rss = link.rss.clone();
@@ -296,10 +296,6 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
 
 fn datapath(nic: &Nic, link: &Link) -> Datapath {
     let mut datapath = Datapath { frame_count: nic.frames, ..Datapath::default() };
-    // A larger MTU needs larger frames, and as many of them.
-    if link.mtu > datapath.mtu_max() {
-        datapath.frame_size *= 2;
-    }
     datapath.zero_copy = match (nic.zero_copy, nic.attach) {
         // Generic XDP runs behind the driver, which has copied by then.
         (ZeroCopy::Auto, Attach::Generic) => DatapathZeroCopy::Off,
@@ -307,6 +303,10 @@ fn datapath(nic: &Nic, link: &Link) -> Datapath {
         (ZeroCopy::On, _) => DatapathZeroCopy::On,
         (ZeroCopy::Off, _) => DatapathZeroCopy::Off,
     };
+    // A larger MTU needs larger frames, and as many of them.
+    if link.mtu > datapath.mtu_max(&link.driver) {
+        datapath.frame_size *= 2;
+    }
     datapath.busy_poll = (nic.busy_poll == Switch::On).then(BusyPoll::default);
     if nic.idle == Idle::Spin {
         datapath.spin_max = None;
