@@ -17,6 +17,7 @@ use byway_bpf::{Attached, Mode, Steering};
 use byway_datapath::config::{BusyPoll, Config as Datapath, ZeroCopy as DatapathZeroCopy};
 use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::{self, Link};
+use byway_datapath::multicast::Groups;
 use byway_datapath::pin;
 use byway_datapath::runtime::{Plan, Ready, Runtime};
 use byway_tcp::app::App;
@@ -42,6 +43,7 @@ pub(super) struct Running<'a> {
     steering: Hold,
     pub(super) runtime: Runtime,
     attached: Attached,
+    _groups: Groups,
     // The socket file goes last: as long as it is there, another byway is told that we are, too.
     _server: Server,
 }
@@ -104,6 +106,7 @@ impl<'a> Running<'a> {
         for (queue, socket) in runtime.sockets() {
             steering.register_socket(queue, socket)?;
         }
+        let groups = Groups::join(link.index, nic.addresses.iter().map(|own| own.address))?;
         let attached = steering.attach(link.index as i32, attach_mode(nic.attach))?;
         let zero_copy = runtime.ready().any(|(.., ready)| ready.bound.zero_copy);
         if attached.mode == Mode::Generic && zero_copy {
@@ -115,7 +118,7 @@ impl<'a> Running<'a> {
             return Err(Failure::system(text));
         }
         let steering = Hold(Arc::new(Mutex::new(steering)));
-        Ok(Self { nic, link, plan, steering, runtime, attached, _server: server })
+        Ok(Self { nic, link, plan, steering, runtime, attached, _groups: groups, _server: server })
     }
 
     fn go(self, listener: UnixListener, stop: &AtomicBool) -> Result<Self, Failure> {
