@@ -3,12 +3,13 @@
 # rustup puts cargo here, and not every shell has read its profile.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help demo install test compliance conformance page bench bench-check bench-impaired compare profile
+.PHONY: help demo install test test-nic compliance conformance page bench bench-check bench-impaired compare profile
 
 help:
 	@echo 'make demo      build byway and show it at work between two namespaces (root)'
 	@echo 'make install   the program into /usr/local/bin, and the systemd unit (root); PREFIX=, DESTDIR='
 	@echo 'make test      format, lints, dependency direction, docs, all tests (as root: those on real interfaces, too)'
+	@echo 'make test-nic  zero-copy on virtio-net and igb, in an emulated machine that it fetches (root; three minutes)'
 	@echo 'make compliance   what the RFCs ask, where the code obeys, and the tests that show it'
 	@echo 'make conformance   the probes and suites that others hold servers against, over real sockets (root: and veth)'
 	@echo 'make page      the page in a headless Chromium over a veth pair; screenshots in target/page (root)'
@@ -45,6 +46,12 @@ test:
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --features byway/hyper,byway/tokio
 	@test "$$(id -u)" = 0 || echo 'not root: tests that need namespaces, veth or XDP skip themselves'
 	cargo test --workspace --locked --no-fail-fast
+
+# Not part of `test`: it takes minutes, and the first time fetches 160 MB. BYWAY_CACHE=/var/cache/byway keeps them.
+test-nic:
+	@deploy/install-deps.sh nic
+	cargo build --release --locked
+	@deploy/nic/run.sh
 
 # Fails if a MUST has neither a test nor a reason; `make test` has the same check, without the table.
 compliance:

@@ -5,6 +5,7 @@
 #   deploy/install-deps.sh test       and what some tests use; they skip themselves without it
 #   deploy/install-deps.sh compare    and what the comparison with nginx uses
 #   deploy/install-deps.sh conformance  and what the suites of `make conformance` run on
+#   deploy/install-deps.sh nic        and what `make test-nic` runs on
 #   deploy/install-deps.sh page       and the browser that `make page` looks at the page in
 #   deploy/install-deps.sh profile    and what a profile is taken with
 #   deploy/install-deps.sh bench      and what the benches use; they skip what they can't measure without it
@@ -20,6 +21,7 @@ run=(iproute2 ethtool curl ca-certificates)
 test=(iputils-ping openssl tshark)
 compare=(nginx-light wrk)
 conformance=(python3 python3-venv openssl)
+nic=(python3 python3-venv iputils-ping debian-archive-keyring)
 page=(python3 openssl chromium chromium-driver fonts-dejavu-core)
 profile=(linux-perf)
 bench=(nginx-light valgrind)
@@ -65,10 +67,11 @@ case ${1-} in
 test) optional=("${test[@]}") ;;
 compare) optional=("${compare[@]}") ;;
 conformance) optional=("${conformance[@]}") ;;
+nic) optional=("${nic[@]}") ;;
 page) optional=("${page[@]}") ;;
 profile) optional=("${profile[@]}") ;;
 bench) optional=("${bench[@]}") ;;
-*) fail "no list named '$1': use none, test, compare, conformance, page, bench or profile" ;;
+*) fail "no list named '$1': use none, test, compare, conformance, nic, page, bench or profile" ;;
 esac
 
 { command -v apt-get && command -v dpkg-query; } >/dev/null ||

@@ -14,6 +14,18 @@ const _: () = assert!(XDP_HEADROOM as usize >= byway_tcp::frame::MAX_HEADERS);
 /// Ethernet header with two VLAN tags, in front of an IP packet.
 const LINK_HEADER_MAX: u32 = 14 + 2 * 4;
 
+/// Octets that a driver counts the room of a zero-copy frame in; what is over isn't used, and a packet that needed it
+/// comes in pieces, which are useless.
+///
+/// igb and igc tell the NIC whole KiB (SRRCTL.BSIZEPKT): of 2,048 octets less the headroom, one. i40e and ice count 128,
+/// ixgbe gives the NIC the exact limit beside, virtio each frame's own length.
+fn buffer_granule(driver: &str) -> u32 {
+    match driver {
+        "igb" | "igc" => 1024,
+        _ => 128,
+    }
+}
+
 /// Whether the NIC is to read and write the frames itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ZeroCopy {
@@ -166,9 +178,12 @@ impl Config {
         Ok(())
     }
 
-    /// Largest IP packet that fits into a frame behind the kernel's headroom.
-    pub fn mtu_max(&self) -> u32 {
-        self.frame_size - XDP_HEADROOM - LINK_HEADER_MAX
+    /// Largest IP packet that a NIC with this driver writes into one frame, behind the kernel's headroom.
+    pub fn mtu_max(&self, driver: &str) -> u32 {
+        let room = self.frame_size - XDP_HEADROOM;
+        // In copy mode the NIC writes into the driver's own memory.
+        let granule = if self.zero_copy == ZeroCopy::Off { 1 } else { buffer_granule(driver) };
+        room / granule * granule - LINK_HEADER_MAX
     }
 }
 
@@ -180,7 +195,24 @@ mod tests {
     fn the_defaults_fit_together_and_hold_an_ethernet_frame() {
         let config = Config::default();
         config.check().expect("defaults");
-        assert!(config.mtu_max() >= 1500);
+        assert!(config.mtu_max("veth") >= 1500);
+    }
+
+    /// Seen on an emulated igb: every packet above 1,024 octets was cut up.
+    #[test]
+    fn a_nic_that_counts_whole_kib_needs_larger_frames_for_zero_copy() {
+        let mtu_max = |frame_size, driver, zero_copy| {
+            Config { frame_size, zero_copy, ..Config::default() }.mtu_max(driver)
+        };
+        for zero_copy in [ZeroCopy::Auto, ZeroCopy::On] {
+            for driver in ["igb", "igc"] {
+                assert_eq!(mtu_max(2048, driver, zero_copy), 1002);
+                assert_eq!(mtu_max(4096, driver, zero_copy), 3050);
+            }
+            assert_eq!(mtu_max(2048, "ixgbe", zero_copy), 1770);
+            assert_eq!(mtu_max(4096, "virtio_net", zero_copy), 3818);
+        }
+        assert_eq!(mtu_max(2048, "igb", ZeroCopy::Off), 1770);
     }
 
     /// D3.

@@ -14,7 +14,8 @@
 //!
 //! kernel.rs is the other way: the same applications over the kernel's own TCP, on sockets and epoll, without a stack.
 //!
-//! `unsafe` lives where the kernel is spoken to: umem.rs, xsk.rs, frame.rs, link.rs, nic.rs, sys.rs, huge.rs, and
+//! `unsafe` lives where the kernel is spoken to: umem.rs, xsk.rs, frame.rs, link.rs, multicast.rs, nic.rs, sys.rs,
+//! huge.rs, and
 //! single calls in clock.rs, control.rs, pin.rs and runtime.rs.
 #![warn(missing_docs)]
 
@@ -28,6 +29,7 @@ mod frame;
 pub mod huge;
 pub mod kernel;
 pub mod link;
+pub mod multicast;
 pub mod netdev;
 pub mod nic;
 pub mod pin;

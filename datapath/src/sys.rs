@@ -58,6 +58,14 @@ pub(crate) fn set_option(fd: RawFd, level: i32, option: i32, value: u32) -> io::
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Asks for an integer socket option.
+pub(crate) fn option(fd: RawFd, level: i32, option: i32) -> io::Result<u32> {
+    let (mut value, mut length) = (0u32, size_of::<u32>() as libc::socklen_t);
+    // SAFETY: at most `length` octets are written to `value`, which is as long; both outlive the call.
+    let result = unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut length) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// An empty `sendto`: "look at the TX ring".
 #[inline]
 pub(crate) fn send_nothing(fd: RawFd) -> io::Result<()> {

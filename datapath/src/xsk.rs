@@ -36,6 +36,9 @@ use crate::umem::{Umem, os_error};
 
 /// `XDP_MAX_TX_SKB_BUDGET` (linux/if_xdp.h): frames one `sendto` sends in copy mode, 32 without it.
 const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
+/// `XDP_OPTIONS` (linux/if_xdp.h): what is in force, and its flag for zero-copy.
+const XDP_OPTIONS: i32 = 8;
+const XDP_OPTIONS_ZEROCOPY: u32 = 1;
 const SO_PREFER_BUSY_POLL: i32 = 69;
 const SO_BUSY_POLL_BUDGET: i32 = 70;
 
@@ -128,8 +131,20 @@ impl Xsk {
             interface: interface.to_owned(),
             queue,
         };
+        xsk.check_zero_copy()?;
         xsk.set_options(config);
         Ok(xsk)
+    }
+
+    /// That the bind succeeded is no proof: the kernel is asked what is in force.
+    fn check_zero_copy(&self) -> Result<(), Error> {
+        let options = sys::option(self.fd, libc::SOL_XDP, XDP_OPTIONS)
+            .map_err(|error| socket_error(&self.interface, self.queue, "asking for XDP_OPTIONS", error))?;
+        if (options & XDP_OPTIONS_ZEROCOPY != 0) == self.bound.zero_copy {
+            return Ok(());
+        }
+        let reason = format!("it was granted by the bind, but the kernel's XDP_OPTIONS are {options:#x}");
+        Err(Error::ZeroCopy { interface: self.interface.clone(), queue: self.queue, reason })
     }
 
     /// What the kernel granted.

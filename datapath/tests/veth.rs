@@ -9,6 +9,7 @@ use byway_datapath::Error;
 use byway_datapath::config::{Config, Rings, ZeroCopy};
 use byway_datapath::control::Waker;
 use byway_datapath::link::{Link, kernel_addresses};
+use byway_datapath::multicast::Groups;
 use byway_datapath::port::{BATCH, Port};
 use byway_datapath::umem::Umem;
 use byway_datapath::xsk::Xsk;
@@ -359,6 +360,23 @@ fn a_missing_privilege_is_named() {
         // SAFETY: it isn't used.
         let error = unsafe { Umem::new(&small()) }.expect_err("no CAP_NET_RAW");
         assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+    });
+}
+
+/// Without it a NIC that filters multicast never shows byway who asks for its IPv6 address.
+#[test]
+fn the_group_that_asks_for_an_own_address_is_received_for_as_long_as_byway_wants_it() {
+    lab(1, || {
+        let received = || {
+            let output = std::process::Command::new("ip").args(["maddress", "show", "dev", OURS]).output();
+            String::from_utf8(output.expect("ip").stdout).expect("text").contains("33:33:ff:34:56:78")
+        };
+        assert!(!received());
+        let own = "fd77::9:ff12:3434:5678".parse().expect("an address");
+        let groups = Groups::join(Link::query(OURS).expect("link").index, [OWN.into(), own]).expect("joins");
+        assert!(received());
+        drop(groups);
+        assert!(!received());
     });
 }
 

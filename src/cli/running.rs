@@ -19,6 +19,7 @@ use byway_bpf::{Attached, Mode, Steering};
 use byway_datapath::config::{BusyPoll, Config as Datapath, ZeroCopy as DatapathZeroCopy};
 use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::{self, Link};
+use byway_datapath::multicast::Groups;
 use byway_datapath::pin;
 use byway_datapath::reservation::Reservation;
 use byway_datapath::runtime::{Plan, Ready, Runtime};
@@ -50,6 +51,7 @@ pub(super) struct Running<'a> {
     attached: Attached,
     /// Who answers for it, once it serves.
     pub(super) answerer: Option<Arc<Answerer>>,
+    _groups: Groups,
     // The socket file goes last: as long as it is there, another byway is told that we are, too.
     _server: Server,
 }
@@ -117,6 +119,7 @@ impl<'a> Running<'a> {
         for (queue, socket) in runtime.sockets() {
             steering.register_socket(queue, socket)?;
         }
+        let groups = Groups::join(link.index, nic.addresses.iter().map(|own| own.address))?;
         let attached = steering.attach(link.index as i32, attach_mode(nic.attach))?;
         let zero_copy = runtime.ready().any(|(.., ready)| ready.bound.zero_copy);
         if attached.mode == Mode::Generic && zero_copy {
@@ -128,8 +131,18 @@ impl<'a> Running<'a> {
             return Err(Failure::system(text));
         }
         let steering = Hold(Arc::new(Mutex::new(steering)));
-        let answerer = None;
-        Ok(Self { nic, link, plan, steering, host: None, runtime, attached, answerer, _server: server })
+        Ok(Self {
+            nic,
+            link,
+            plan,
+            steering,
+            host: None,
+            runtime,
+            attached,
+            answerer: None,
+            _groups: groups,
+            _server: server,
+        })
     }
 
     fn go(
@@ -315,7 +328,7 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| Failure::system(format!("no randomness: {error}")))?;
     let mut stack = StackConfig::new(link.mac, secret);
-    stack.mtu = link.mtu.min(datapath.mtu_max()) as u16;
+    stack.mtu = link.mtu.min(datapath.mtu_max(&link.driver)) as u16;
     stack.addresses = nic.addresses.clone();
     stack.gateways = nic.gateways.clone();
     if nic.host_address {
@@ -333,10 +346,6 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
 
 fn datapath(nic: &Nic, link: &Link) -> Datapath {
     let mut datapath = Datapath { frame_count: nic.frames, ..Datapath::default() };
-    // A larger MTU needs larger frames, and as many of them.
-    if link.mtu > datapath.mtu_max() {
-        datapath.frame_size *= 2;
-    }
     datapath.zero_copy = match (nic.zero_copy, nic.attach) {
         // Generic XDP runs behind the driver, which has copied by then.
         (ZeroCopy::Auto, Attach::Generic) => DatapathZeroCopy::Off,
@@ -344,6 +353,10 @@ fn datapath(nic: &Nic, link: &Link) -> Datapath {
         (ZeroCopy::On, _) => DatapathZeroCopy::On,
         (ZeroCopy::Off, _) => DatapathZeroCopy::Off,
     };
+    // A larger MTU needs larger frames, and as many of them.
+    if link.mtu > datapath.mtu_max(&link.driver) {
+        datapath.frame_size *= 2;
+    }
     datapath.busy_poll = (nic.busy_poll == Switch::On).then(BusyPoll::default);
     if nic.idle == Idle::Spin {
         datapath.spin_max = None;

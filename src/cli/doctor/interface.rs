@@ -17,7 +17,7 @@ pub(in crate::cli) fn memory_of(nic: &Nic, queues: usize) -> u64 {
 /// Octets of one frame: larger for a larger MTU.
 fn frames_of(nic: &Nic) -> u32 {
     let config = Config::default();
-    if nic.link.mtu > config.mtu_max() { 2 * config.frame_size } else { config.frame_size }
+    if nic.link.mtu > config.mtu_max(&nic.link.driver) { 2 * config.frame_size } else { config.frame_size }
 }
 
 /// Judges what the driver told, for `queues` of it.
@@ -109,7 +109,7 @@ fn zero_copy(nic: &Nic, host: &Host) -> Finding {
 fn mtu(nic: &Nic) -> Finding {
     const CHECK: &str = "mtu";
     let (name, mtu) = (&nic.link.name, nic.link.mtu);
-    let largest = Config { frame_size: 4096, ..Config::default() }.mtu_max();
+    let largest = Config { frame_size: 4096, ..Config::default() }.mtu_max(&nic.link.driver);
     let of_driver = drivers::find(&nic.link.driver).and_then(|driver| driver.mtu_max);
     if let Some(max) = of_driver.filter(|&max| mtu > max) {
         let text =
@@ -447,7 +447,7 @@ mod tests {
             ),
         ];
         for (spoil, queues, check, verdict, word) in rows {
-            let mut nic = nic("igb");
+            let mut nic = nic("i40e");
             spoil(&mut nic);
             let finding = found(&nic, queues, check);
             assert_eq!(finding.verdict, verdict, "{finding:?}");
@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn queues_nobody_serves_are_told() {
-        let finding = found(&nic("igb"), &[0], "queues");
+        let finding = found(&nic("i40e"), &[0], "queues");
         assert_eq!(
             (finding.verdict, finding.mend.as_deref()),
             (Verdict::Warn, Some("ethtool -L eth1 combined 1"))
@@ -471,9 +471,13 @@ mod tests {
 
     #[test]
     fn frames_grow_with_the_mtu() {
-        let mut nic = nic("igb");
+        let mut nic = nic("i40e");
         assert_eq!(memory_of(&nic, 2), 256 << 20);
         nic.link.mtu = 3000;
+        assert_eq!(memory_of(&nic, 2), 512 << 20);
+        // igb counts in whole KiB.
+        nic.link.mtu = 1500;
+        nic.link.driver = "igb".into();
         assert_eq!(memory_of(&nic, 2), 512 << 20);
     }
 }

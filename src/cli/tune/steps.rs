@@ -221,7 +221,7 @@ mod tests {
             rx_queues: 4,
             up: true,
             running: true,
-            driver: "igb".into(),
+            driver: "i40e".into(),
             rss: None,
         });
         nic.channels = Some(Channels { combined: 4, combined_max: 8, ..Channels::default() });
