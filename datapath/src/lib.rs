@@ -31,6 +31,7 @@ pub mod kernel;
 pub mod link;
 pub mod multicast;
 pub mod netdev;
+mod netlink;
 pub mod nic;
 pub mod pin;
 pub mod port;

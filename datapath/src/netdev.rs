@@ -2,9 +2,8 @@
 //! interrupts its queues have. Linux 6.3 and newer (linux/netdev.h).
 
 use std::io;
-use std::os::fd::OwnedFd;
 
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
+use crate::netlink::{self, Asker, Attributes, NLM_F_DUMP, attribute, field};
 
 /// What a driver does with XDP and AF_XDP, as bits of linux/netdev.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,16 +57,15 @@ pub fn features(index: u32) -> Option<Features> {
     const ZC_MAX_SEGS: u16 = 4;
     const RX_METADATA: u16 = 5;
     const XSK_FEATURES: u16 = 6;
-    let mut asker = Asker::new().ok()?;
-    let answers = asker.ask(DEV_GET, 0, &[(IFINDEX, &index.to_ne_bytes())]).ok()?;
+    let mut family = Family::new().ok()?;
+    let answers = family.ask(DEV_GET, 0, &attribute(IFINDEX, &index.to_ne_bytes())).ok()?;
     let attributes = answers.first()?;
-    let u64_of =
-        |kind| attribute(attributes, kind).and_then(|value| value.try_into().ok()).map(u64::from_ne_bytes);
+    let u64_of = |kind| value(attributes, kind).map(u64::from_ne_bytes);
     Some(Features {
         xdp: u64_of(XDP_FEATURES)?,
         xsk: u64_of(XSK_FEATURES).unwrap_or(0),
         rx_metadata: u64_of(RX_METADATA).unwrap_or(0),
-        zero_copy_segments: attribute(attributes, ZC_MAX_SEGS).and_then(u32_of).unwrap_or(1),
+        zero_copy_segments: value(attributes, ZC_MAX_SEGS).map_or(1, u32::from_ne_bytes),
     })
 }
 
@@ -81,12 +79,12 @@ fn irqs(index: u32) -> io::Result<Vec<(u32, u32)>> {
     const NAPI_GET: u8 = 11;
     const QUEUE: [u16; 4] = [1, 2, 3, 4];
     const NAPI: [u16; 3] = [1, 2, 3];
-    let mut asker = Asker::new()?;
+    let mut family = Family::new()?;
     let [queue_id, queue_ifindex, queue_type, queue_napi] = QUEUE;
-    let queues = asker.ask(QUEUE_GET, DUMP, &[(queue_ifindex, &index.to_ne_bytes())])?;
+    let queues = family.ask(QUEUE_GET, NLM_F_DUMP, &attribute(queue_ifindex, &index.to_ne_bytes()))?;
     let [napi_ifindex, napi_id, napi_irq] = NAPI;
-    let napis = asker.ask(NAPI_GET, DUMP, &[(napi_ifindex, &index.to_ne_bytes())])?;
-    let number = |attributes: &[u8], kind| attribute(attributes, kind).and_then(u32_of);
+    let napis = family.ask(NAPI_GET, NLM_F_DUMP, &attribute(napi_ifindex, &index.to_ne_bytes()))?;
+    let number = |attributes: &[u8], kind| value(attributes, kind).map(u32::from_ne_bytes);
     // Type 0 receives.
     let receiving = queues.iter().filter(|queue| number(queue, queue_type) == Some(0));
     let irq_of = |queue: &Vec<u8>| {
@@ -97,136 +95,49 @@ fn irqs(index: u32) -> io::Result<Vec<(u32, u32)>> {
     Ok(receiving.filter_map(irq_of).collect())
 }
 
-/// `NLM_F_REQUEST` and `NLM_F_DUMP` of linux/netlink.h.
-const REQUEST: u16 = 1;
-const DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// Octets of `struct nlmsghdr`, and of `struct genlmsghdr`, and of `struct nlattr`.
-const HEADER: usize = 16;
+/// Octets of `struct genlmsghdr`.
 const GENERIC_HEADER: usize = 4;
-const ATTRIBUTE_HEADER: usize = 4;
-/// What a datagram of a dump holds at most (NLMSG_GOODSIZE is a page, a dump's are up to 32 KiB).
-const DATAGRAM_MAX: usize = 32 << 10;
 
-/// A socket to the `netdev` family.
-struct Asker {
-    socket: OwnedFd,
-    family: u16,
+/// The `netdev` family.
+struct Family {
+    asker: Asker,
+    id: u16,
 }
 
-impl Asker {
+impl Family {
     fn new() -> io::Result<Self> {
         const CTRL: u16 = 0x10;
         const GETFAMILY: u8 = 3;
         const FAMILY_ID: u16 = 1;
         const FAMILY_NAME: u16 = 2;
-        let kind = (AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC);
-        let socket = net::socket_with(kind.0, kind.1, kind.2, Some(netlink::GENERIC))?;
-        let mut asker = Self { socket, family: CTRL };
-        let answers = asker.ask(GETFAMILY, 0, &[(FAMILY_NAME, b"netdev\0")])?;
-        let id = answers.first().and_then(|attributes| attribute(attributes, FAMILY_ID));
-        let id = id.and_then(|id| id.try_into().ok()).map(u16::from_ne_bytes);
-        asker.family = id.ok_or(io::ErrorKind::NotFound)?;
-        Ok(asker)
+        let mut family = Self { asker: Asker::new(Some(netlink::GENERIC))?, id: CTRL };
+        let answers = family.ask(GETFAMILY, 0, &attribute(FAMILY_NAME, b"netdev\0"))?;
+        let id = answers.first().and_then(|attributes| value(attributes, FAMILY_ID));
+        family.id = id.map(u16::from_ne_bytes).ok_or(io::ErrorKind::NotFound)?;
+        Ok(family)
     }
 
     /// The attributes of each answer.
-    fn ask(&mut self, command: u8, flags: u16, attributes: &[(u16, &[u8])]) -> io::Result<Vec<Vec<u8>>> {
-        let message = request(self.family, flags, command, attributes);
-        net::send(&self.socket, &message, SendFlags::empty())?;
+    fn ask(&mut self, command: u8, flags: u16, attributes: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        const VERSION: u8 = 1;
+        let body = [&[command, VERSION, 0, 0], attributes].concat();
         let mut answers = Vec::new();
-        let mut datagram = vec![0; DATAGRAM_MAX];
-        loop {
-            let (length, _) = net::recv(&self.socket, datagram.as_mut_slice(), RecvFlags::empty())?;
-            let mut rest = &datagram[..length.min(DATAGRAM_MAX)];
-            while let Some((kind, body, next)) = message_of(rest) {
-                match kind {
-                    NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => {
-                        let code = body.get(..4).and_then(u32_of).unwrap_or(0) as i32;
-                        return if code == 0 {
-                            Ok(answers)
-                        } else {
-                            Err(io::Error::from_raw_os_error(-code))
-                        };
-                    }
-                    _ => answers.push(body.get(GENERIC_HEADER..).unwrap_or_default().to_vec()),
-                }
-                if flags & DUMP == 0 {
-                    return Ok(answers);
-                }
-                rest = next;
-            }
-        }
+        self.asker.exchange(self.id, flags, &body, |_, answer| {
+            answers.push(answer.get(GENERIC_HEADER..).unwrap_or_default().to_vec());
+        })?;
+        Ok(answers)
     }
-}
-
-/// A generic netlink message.
-fn request(family: u16, flags: u16, command: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
-    const VERSION: u8 = 1;
-    let mut message = vec![0; HEADER];
-    message.extend([command, VERSION, 0, 0]);
-    for (kind, value) in attributes {
-        let length = (ATTRIBUTE_HEADER + value.len()) as u16;
-        message.extend(length.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(*value);
-        message.resize(message.len().next_multiple_of(4), 0);
-    }
-    let length = message.len() as u32;
-    message[..4].copy_from_slice(&length.to_ne_bytes());
-    message[4..6].copy_from_slice(&family.to_ne_bytes());
-    message[6..8].copy_from_slice(&(REQUEST | flags).to_ne_bytes());
-    message
-}
-
-/// The first message of a datagram: its type, its body, and what follows it.
-fn message_of(datagram: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32_of(datagram.get(..4)?)? as usize;
-    let kind = u16::from_ne_bytes(datagram.get(4..6)?.try_into().ok()?);
-    let body = datagram.get(HEADER..length)?;
-    Some((kind, body, datagram.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 /// The value of the attribute `wanted`.
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    // The two highest bits say how the value is to be read, and aren't the type's.
-    const TYPE: u16 = 0x3fff;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?) & TYPE;
-        let value = attributes.get(ATTRIBUTE_HEADER..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn u32_of(octets: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(octets.try_into().ok()?))
+fn value<const N: usize>(attributes: &[u8], wanted: u16) -> Option<[u8; N]> {
+    let (_, value) = Attributes(attributes).find(|(kind, _)| *kind == wanted)?;
+    field(value, 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_are_found_behind_others_and_never_past_the_end() {
-        let whole = request(0x10, 0, 3, &[(1, &[7]), (2, b"netdev\0"), (6, &8u64.to_ne_bytes())]);
-        let (kind, body, rest) = message_of(&whole).expect("a message");
-        assert_eq!((kind, rest.len()), (0x10, 0));
-        let attributes = &body[GENERIC_HEADER..];
-        assert_eq!(attribute(attributes, 1), Some(&[7][..]));
-        assert_eq!(attribute(attributes, 2), Some(&b"netdev\0"[..]));
-        assert_eq!(attribute(attributes, 6), Some(&8u64.to_ne_bytes()[..]));
-        assert_eq!(attribute(attributes, 3), None);
-        for end in 0..attributes.len() {
-            attribute(&attributes[..end], 9);
-            message_of(&whole[..end]);
-        }
-    }
 
     /// Of a kernel that has the family; the test says so where it hasn't.
     #[test]

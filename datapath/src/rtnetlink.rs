@@ -5,7 +5,8 @@
 //!      └─────neighbor, use_neighbor──→ the kernel             of addresses and routes only that they did
 //! ```
 //!
-//! Messages are read by hand: five kinds of them, of which a few attributes matter (rtnetlink(7)).
+//! Messages are read by hand: five kinds of them, of which a few attributes matter (rtnetlink(7)); netlink.rs has what
+//! all netlink families share.
 
 use core::net::IpAddr;
 use core::time::Duration;
@@ -14,22 +15,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use byway_tcp::stack::{Cidr, Route};
 use byway_tcp::wire::MacAddr;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with, sockopt,
-};
+use rustix::net::{RecvFlags, recv};
 
 use crate::control::Waker;
 use crate::error::Error;
+use crate::netlink::{
+    self, Asker, Attributes, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, align, attribute, field,
+};
 use crate::sys::{self, PollFd};
-
-// linux/netlink.h
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_CREATE: u16 = 0x400;
 
 // linux/rtnetlink.h
 const RTM_GETADDR: u16 = 22;
@@ -71,12 +64,6 @@ const NTF_USE: u8 = 0x01;
 /// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _PERMANENT: the kernel would send there. Not NOARP, which is for groups.
 const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
-/// Octets of a message's header.
-const HEADER: usize = 16;
-/// More than any answer to one read: the kernel fills 32 KiB at most, and what is more is the next read's.
-const BUFFER: usize = 64 << 10;
-/// How long the kernel may take to answer, which it does within the call as a rule.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Reads to one look at the events, so that a storm of them doesn't keep the reader from what they mean.
 const READS_MAX: usize = 64;
 
@@ -92,10 +79,8 @@ pub struct Neighbor {
 /// Asks the kernel about one interface.
 #[derive(Debug)]
 pub struct Rtnetlink {
-    socket: OwnedFd,
+    asker: Asker,
     index: u32,
-    sequence: u32,
-    buffer: Box<[u8]>,
 }
 
 impl Rtnetlink {
@@ -104,10 +89,8 @@ impl Rtnetlink {
     /// # Errors
     /// No socket is to be had.
     pub fn new(index: u32) -> Result<Self, Error> {
-        let socket = open(0).map_err(system("opening a netlink socket"))?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))
-            .map_err(|errno| system("limiting a netlink socket's patience")(errno.into()))?;
-        Ok(Self { socket, index, sequence: 0, buffer: vec![0; BUFFER].into() })
+        let asker = Asker::new(netlink::ROUTE).map_err(system("opening a netlink socket"))?;
+        Ok(Self { asker, index })
     }
 
     /// The addresses that the kernel answers to on the interface: not those it still looks for a second owner of.
@@ -117,10 +100,11 @@ impl Rtnetlink {
     pub fn addresses(&mut self) -> Result<Vec<Cidr>, Error> {
         let mut found = Vec::new();
         let index = self.index;
-        self.dump(RTM_GETADDR, &[0; 8], |kind, body| {
-            found.extend((kind == RTM_NEWADDR).then(|| address(body, index)).flatten());
-        })
-        .map_err(system("asking the kernel for addresses"))?;
+        self.asker
+            .exchange(RTM_GETADDR, NLM_F_DUMP, &[0; 8], |kind, body| {
+                found.extend((kind == RTM_NEWADDR).then(|| address(body, index)).flatten());
+            })
+            .map_err(system("asking the kernel for addresses"))?;
         Ok(found)
     }
 
@@ -131,10 +115,11 @@ impl Rtnetlink {
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
         let mut found = Vec::new();
         let index = self.index;
-        self.dump(RTM_GETROUTE, &[0; 12], |kind, body| {
-            found.extend((kind == RTM_NEWROUTE).then(|| route(body, index)).flatten());
-        })
-        .map_err(system("asking the kernel for routes"))?;
+        self.asker
+            .exchange(RTM_GETROUTE, NLM_F_DUMP, &[0; 12], |kind, body| {
+                found.extend((kind == RTM_NEWROUTE).then(|| route(body, index)).flatten());
+            })
+            .map_err(system("asking the kernel for routes"))?;
         // Stable: of the same prefix and priority the kernel's order stays.
         found.sort_by_key(|&(priority, route): &(u32, Route)| (u8::MAX - route.to.prefix, priority));
         Ok(found.into_iter().map(|(_, route)| route).collect())
@@ -147,10 +132,11 @@ impl Rtnetlink {
     pub fn neighbors(&mut self) -> Result<Vec<Neighbor>, Error> {
         let mut found = Vec::new();
         let index = self.index;
-        self.dump(RTM_GETNEIGH, &[0; 12], |kind, body| {
-            found.extend((kind == RTM_NEWNEIGH).then(|| neighbor(body, index)).flatten());
-        })
-        .map_err(system("asking the kernel for neighbours"))?;
+        self.asker
+            .exchange(RTM_GETNEIGH, NLM_F_DUMP, &[0; 12], |kind, body| {
+                found.extend((kind == RTM_NEWNEIGH).then(|| neighbor(body, index)).flatten());
+            })
+            .map_err(system("asking the kernel for neighbours"))?;
         found.retain(|neighbor| neighbor.mac.is_some());
         Ok(found)
     }
@@ -161,7 +147,7 @@ impl Rtnetlink {
         let index = self.index;
         let body = neighbor_message(ip, index, 0);
         // An error says that there is none.
-        let _ = self.exchange(RTM_GETNEIGH, 0, &body, |kind, body| {
+        let _ = self.asker.exchange(RTM_GETNEIGH, 0, &body, |kind, body| {
             if kind == RTM_NEWNEIGH {
                 mac = neighbor(body, index).and_then(|neighbor| neighbor.mac);
             }
@@ -176,50 +162,7 @@ impl Rtnetlink {
     /// The kernel's table is full, or the interface down.
     pub fn use_neighbor(&mut self, ip: IpAddr) -> io::Result<()> {
         let body = neighbor_message(ip, self.index, NTF_USE);
-        self.exchange(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, &body, |_, _| {})
-    }
-
-    fn dump(&mut self, kind: u16, body: &[u8], each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-        self.exchange(kind, NLM_F_DUMP, body, each)
-    }
-
-    /// One request, and all of its answer.
-    fn exchange(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        body: &[u8],
-        mut each: impl FnMut(u16, &[u8]),
-    ) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut message = Vec::with_capacity(HEADER + body.len());
-        message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-        message.extend(self.sequence.to_ne_bytes());
-        message.extend(0u32.to_ne_bytes());
-        message.extend(body);
-        send(&self.socket, &message, SendFlags::empty())?;
-        loop {
-            let (length, _) = recv(&self.socket, &mut self.buffer[..], RecvFlags::empty())?;
-            for (header, body) in Messages(&self.buffer[..length]) {
-                // What came too late for an earlier question.
-                if header.sequence != self.sequence {
-                    continue;
-                }
-                match header.kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => {
-                        let code = i32::from_ne_bytes(field(body, 0).unwrap_or([0xff; 4]));
-                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
-                    }
-                    kind => each(kind, body),
-                }
-                if flags & (NLM_F_DUMP | NLM_F_ACK) == 0 {
-                    return Ok(());
-                }
-            }
-        }
+        self.asker.exchange(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, &body, |_, _| {})
     }
 }
 
@@ -248,8 +191,9 @@ impl Watch {
     /// # Errors
     /// No socket is to be had.
     pub fn new(index: u32) -> Result<Self, Error> {
-        let socket = open(GROUPS).map_err(system("listening to the kernel's news (netlink)"))?;
-        Ok(Self { socket, index, buffer: vec![0; BUFFER].into() })
+        let socket = netlink::open(netlink::ROUTE, GROUPS)
+            .map_err(system("listening to the kernel's news (netlink)"))?;
+        Ok(Self { socket, index, buffer: netlink::buffer() })
     }
 
     /// Sleeps until something has changed, `waker` wakes, or `timeout` has passed.
@@ -293,13 +237,6 @@ impl Watch {
     }
 }
 
-fn open(groups: u32) -> io::Result<OwnedFd> {
-    // No protocol is NETLINK_ROUTE.
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-    Ok(socket)
-}
-
 fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
@@ -313,9 +250,7 @@ fn neighbor_message(ip: IpAddr, index: u32, flags: u8) -> Vec<u8> {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    body.extend((4 + octets.len() as u16).to_ne_bytes());
-    body.extend(NDA_DST.to_ne_bytes());
-    body.extend(octets);
+    body.extend(attribute(NDA_DST, &octets));
     body
 }
 
@@ -420,52 +355,5 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
         4 => field::<4>(octets, 0).map(IpAddr::from),
         16 => field::<16>(octets, 0).map(IpAddr::from),
         _ => None,
-    }
-}
-
-/// `N` octets at `at`.
-fn field<const N: usize>(octets: &[u8], at: usize) -> Option<[u8; N]> {
-    octets.get(at..)?.first_chunk().copied()
-}
-
-/// Messages and attributes begin at multiples of four.
-fn align(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-struct Header {
-    kind: u16,
-    sequence: u32,
-}
-
-/// The messages in what one read gave, with their bodies. Ends at what isn't whole.
-struct Messages<'a>(&'a [u8]);
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = (Header, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let length = u32::from_ne_bytes(field(self.0, 0)?) as usize;
-        let kind = u16::from_ne_bytes(field(self.0, 4)?);
-        let sequence = u32::from_ne_bytes(field(self.0, 8)?);
-        let body = self.0.get(HEADER..length)?;
-        self.0 = self.0.get(align(length)..).unwrap_or_default();
-        Some((Header { kind, sequence }, body))
-    }
-}
-
-/// A message's attributes: kind and value. Ends at what isn't whole.
-struct Attributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let length = usize::from(u16::from_ne_bytes(field(self.0, 0)?));
-        // The two highest bits are flags.
-        let kind = u16::from_ne_bytes(field(self.0, 2)?) & 0x3fff;
-        let value = self.0.get(4..length)?;
-        self.0 = self.0.get(align(length)..).unwrap_or_default();
-        Some((kind, value))
     }
 }
