@@ -23,6 +23,7 @@ mod running;
 pub(crate) mod serve;
 mod sockets;
 mod stats;
+mod top;
 mod tune;
 pub(crate) mod usage;
 
@@ -73,6 +74,8 @@ enum Verb {
     /// Show or write down what a running byway receives and sends, and why it discards what it does, as `tcpdump`
     /// does for the kernel's
     Capture(capture::Options),
+    /// Show what a running byway does, each second anew
+    Top(top::Options),
 }
 
 /// Runs the verb; an error becomes one line on standard error and an exit code.
@@ -117,6 +120,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Conns(options) => conns::run(&options),
         Verb::Stats(options) => stats::run(&options),
         Verb::Capture(options) => capture::run(&options),
+        Verb::Top(options) => top::run(&options),
     }
 }
 

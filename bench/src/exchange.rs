@@ -16,6 +16,8 @@
 use std::time::Duration;
 
 use byway::app::{Config, Ports, Service, WallClock};
+use byway_datapath::capture::Wish;
+use byway_datapath::control::PAGE_MAX;
 use byway_tcp::app::App;
 use byway_tcp::time::Duration as Span;
 
@@ -78,6 +80,25 @@ impl Exchanges<Service> {
 }
 
 impl<A: App> Exchanges<A> {
+    /// The same, captured.
+    pub fn watched(mut self, wish: &Wish) -> Self {
+        self.server.watch(wish);
+        self
+    }
+
+    /// The time that it takes to show so many connections, page by page, as `byway conns` has them shown.
+    pub fn show(&self, connections: u64) -> Duration {
+        let mut page = Vec::with_capacity(PAGE_MAX as usize);
+        let (mut from, mut shown) = (0, 0);
+        let total = timed(|| {
+            while shown < connections {
+                from = self.server.show(from, &mut page).unwrap_or(0);
+                shown += page.len() as u64;
+            }
+        });
+        scaled(total, shown, connections)
+    }
+
     /// The time that `requests` take in batches of `batch`.
     ///
     /// # Panics
@@ -113,6 +134,7 @@ impl<A: App> Exchanges<A> {
             assert_eq!(self.server.segments().1 - segments, round, "an answer each");
             let headers = 14 + 20 + 32;
             assert_eq!(self.server.octets_out() - octets, round * (headers + self.answer as u64));
+            self.server.forget_seen();
             done += round;
         }
         self.server.assert_clean();

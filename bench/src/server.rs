@@ -1,11 +1,14 @@
 //! A `Stack` with an application, and the port's part of the loop in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use byway_datapath::capture::{Ring, SLOTS, Tap, Wish};
+use byway_datapath::control::PAGE_MAX;
 use byway_tcp::app::{App, Closed, Conn, Ready};
 use byway_tcp::counters::DropReason;
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory};
-use byway_tcp::stack::{Cidr, Config, Listener, Stack};
+use byway_tcp::stack::{Cidr, Config, ConnInfo, Listener, Stack};
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::{Duration, Instant};
 
@@ -67,6 +70,7 @@ pub struct Server<A = Echo> {
     /// Frames of the last turn, on their way out.
     sent: Vec<FrameSlice>,
     now: Instant,
+    tap: Option<(Tap, Arc<Ring>)>,
 }
 
 impl Server {
@@ -107,7 +111,7 @@ impl<A: App> Server<A> {
         stack.listen(Listener { port: SERVER_PORT, backlog: connections });
         let fill = (0..RING).map(|_| stack.pool_mut().fill().expect("there are more frames")).collect();
         let sent = Vec::with_capacity(2 * RING);
-        Self { stack, app, fill, sent, now: Instant::from_millis(1) }
+        Self { stack, app, fill, sent, now: Instant::from_millis(1), tap: None }
     }
 
     /// Virtual time.
@@ -135,13 +139,43 @@ impl<A: App> Server<A> {
                 self.fill.push_back(index);
             }
         }
+        if let Some((tap, _)) = &mut self.tap {
+            tap.see_received(self.stack.pool(), frames, self.now);
+        }
         self.stack.receive(&mut self.app, frames, self.now);
+        if let Some((tap, _)) = &mut self.tap {
+            tap.see_verdicts(self.stack.verdicts());
+        }
         self.stack.advance(&mut self.app, self.now);
         for _ in 0..TX_BATCHES {
             if !self.stack.poll_transmit(TX_BATCH, self.now, &mut self.sent) {
                 break;
             }
         }
+        if let Some((tap, _)) = &self.tap {
+            tap.see_sent(self.stack.pool(), &self.sent, self.now);
+        }
+    }
+
+    /// From now on a turn's frames are captured, as `byway capture` has them.
+    pub fn watch(&mut self, wish: &Wish) {
+        let ring = Ring::new(SLOTS, wish.snaplen);
+        self.tap = Some((Tap::new(0, wish, Arc::clone(&ring)), ring));
+        self.stack.note_verdicts(true);
+    }
+
+    /// Does the watcher's part, which is another thread's; how many frames were seen.
+    pub fn forget_seen(&mut self) -> u64 {
+        let Some((_, ring)) = &self.tap else { return 0 };
+        let seen = std::iter::from_fn(|| ring.take()).map(|slot| ring.give_back(slot)).count();
+        assert_eq!(ring.counts().1, 0, "none was left out");
+        seen as u64
+    }
+
+    /// Shows a page of connections from place `from` on; where to go on.
+    pub fn show(&self, from: u32, page: &mut Vec<ConnInfo>) -> Option<u32> {
+        page.clear();
+        self.stack.connections(from, PAGE_MAX, self.now, &mut |info| page.push(info))
     }
 
     /// The frames that the last turn sent.

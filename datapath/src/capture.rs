@@ -170,7 +170,8 @@ impl Tap {
         Some(slot)
     }
 
-    fn see_received<M: Memory>(&mut self, pool: &FramePool<M>, burst: &[FrameSlice], now: Instant) {
+    /// Before the stack has a burst, which it may answer in place.
+    pub fn see_received<M: Memory>(&mut self, pool: &FramePool<M>, burst: &[FrameSlice], now: Instant) {
         for (place, &slice) in burst.iter().enumerate() {
             if let Some(slot) = self.copy(pool.arrived(slice), false, now) {
                 self.waiting.push((place, slot));
@@ -178,7 +179,8 @@ impl Tap {
         }
     }
 
-    fn see_verdicts(&mut self, verdicts: &[Option<DropReason>]) {
+    /// After it: what became of each of its frames.
+    pub fn see_verdicts(&mut self, verdicts: &[Option<DropReason>]) {
         for (place, mut slot) in self.waiting.drain(..) {
             slot.reason = verdicts.get(place).copied().flatten();
             if self.discarded && slot.reason.is_none() {
@@ -192,7 +194,8 @@ impl Tap {
         }
     }
 
-    fn see_sent<M: Memory>(&self, pool: &FramePool<M>, burst: &[FrameSlice], now: Instant) {
+    /// Frames that the TX ring has taken.
+    pub fn see_sent<M: Memory>(&self, pool: &FramePool<M>, burst: &[FrameSlice], now: Instant) {
         // None of ours is discarded.
         if self.discarded {
             return;

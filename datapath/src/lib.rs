@@ -12,6 +12,8 @@
 //!                  byway_tcp::Stack over FramePool over umem.rs: Umem
 //! ```
 //!
+//! capture.rs copies frames on their way through the loop, while somebody watches.
+//!
 //! kernel.rs is the other way: the same applications over the kernel's own TCP, on sockets and epoll, without a stack.
 //!
 //! `unsafe` lives where the kernel is spoken to: umem.rs, xsk.rs, frame.rs, link.rs, multicast.rs, nic.rs, sys.rs,

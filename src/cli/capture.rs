@@ -268,8 +268,9 @@ impl Capture {
             Err(Trouble::Write(_)) => Ok(()),
             _ => self.complete(),
         };
-        let taken: u64 = self.counts.iter().map(|counts| counts.0).sum();
         let left_out: u64 = self.counts.iter().map(|counts| counts.1).sum();
+        // A byway that ended gave no last account.
+        let taken = self.counts.iter().map(|counts| counts.0).sum::<u64>().max(self.shown + left_out);
         warn(&format!(
             "{} frames captured, {taken} taken by the filter, {left_out} left out because this reader was too slow",
             self.shown

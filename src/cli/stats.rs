@@ -48,7 +48,7 @@ pub(crate) struct Stats {
     #[serde(rename = "loop")]
     pub(super) turns: Named,
     /// Frames by owner, summed.
-    frames: Named,
+    pub(super) frames: Named,
     /// The same frames, core by core.
     pub(super) cores: Vec<Core>,
 }
@@ -220,16 +220,22 @@ fn named_frames(ledger: &Ledger) -> Named {
     ])
 }
 
-/// Asks and shows.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let mut lines = control::ask(&options.target, "stats")?;
+/// Asks: the answer as it came, and what it says.
+pub(super) fn ask(target: &Target) -> Result<(String, Stats), Failure> {
+    let mut lines = control::ask(target, "stats")?;
     let broken = |what: String| Failure::system(format!("the answer broke off ({what}): ask again"));
     let line = match lines.next() {
         Some(Ok(line)) => line,
         Some(Err(error)) => return Err(broken(error.to_string())),
         None => return Err(broken("byway ended".to_owned())),
     };
-    let stats: Stats = serde_json::from_str(&line).map_err(|error| broken(error.to_string()))?;
+    let stats = serde_json::from_str(&line).map_err(|error| broken(error.to_string()))?;
+    Ok((line, stats))
+}
+
+/// Asks and shows.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let (line, stats) = ask(&options.target)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = if options.json { writeln!(out, "{line}") } else { stats.write(&mut out) };
     // That nobody reads on (`| head`) is no error.
@@ -280,6 +286,30 @@ mod tests {
         assert_eq!(value("BywayXskSleeps"), "2");
         assert_eq!(value("BywayFramesFree"), "10");
         assert_eq!(value("BywayConnectionsFinWait1"), "0");
+    }
+
+    /// Every name without byway's own prefix is one that `nstat` knows.
+    #[test]
+    fn names_of_linux_are_linuxs() {
+        let mut known = std::collections::BTreeSet::new();
+        for file in ["netstat", "snmp"] {
+            let text = std::fs::read_to_string(format!("/proc/net/{file}")).expect("a file of Linux");
+            for line in text.lines() {
+                let (group, names) = line.split_once(':').expect("a group");
+                known.extend(names.split_whitespace().map(|name| format!("{group}{name}")));
+            }
+        }
+        if let Ok(text) = std::fs::read_to_string("/proc/net/snmp6") {
+            known.extend(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned));
+        } else {
+            // A kernel without IPv6.
+            known.extend(
+                Counters::default().iter().map(|(name, _)| name.to_owned()).filter(|n| n.contains('6')),
+            );
+        }
+        for (name, _) in Counters::default().iter() {
+            assert!(name.starts_with("Byway") || known.contains(name), "{name} is not among Linux's");
+        }
     }
 
     #[test]

@@ -235,7 +235,7 @@ drop_reasons! {
     /// Outside the receive window (RFC 9293 §3.10.7.4, first step).
     OutOfWindow = "BywayDropOutOfWindow",
     /// All its octets were received before.
-    Duplicate = "TcpExtTCPDuplicate",
+    Duplicate = "BywayDropDuplicate",
     /// Timestamp older than the last one (RFC 7323 §5).
     Paws = "TcpExtPAWSEstab",
     /// ACK missing or not acceptable.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use byway_bench::bulk::{Receiving, Sending};
 use byway_bench::connections::Connections;
 use byway_bench::exchange::Exchanges;
+use byway_datapath::capture::Wish;
 use serde::Deserialize;
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml");
@@ -37,7 +38,7 @@ struct Case {
     run: fn(u64) -> Duration,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 9] = [
     Case {
         name: "64 octets echoed, one segment a turn",
         count: 32_768,
@@ -47,6 +48,21 @@ const CASES: [Case; 6] = [
         name: "64 octets echoed, 64 segments a turn",
         count: 32_768,
         run: |count| Exchanges::echo(1).run(64, count),
+    },
+    Case {
+        name: "64 octets echoed, 64 segments a turn, captured",
+        count: 32_768,
+        run: |count| Exchanges::echo(1).watched(&wish("tcp")).run(64, count),
+    },
+    Case {
+        name: "64 octets echoed, 64 segments a turn, none wanted by a filter",
+        count: 32_768,
+        run: |count| Exchanges::echo(1).watched(&wish("udp port 53 or arp")).run(64, count),
+    },
+    Case {
+        name: "connection shown, of 4,096",
+        count: 65_536,
+        run: |count| Exchanges::echo(4096).show(count),
     },
     Case {
         name: "GET /hello, 64 connections, 64 segments a turn",
@@ -61,6 +77,11 @@ const CASES: [Case; 6] = [
     Case { name: "full segment received", count: 16_384, run: |count| Receiving::default().run(count) },
     Case { name: "full segment sent", count: 16_384, run: |count| Sending::default().run(count) },
 ];
+
+/// Whole frames.
+fn wish(filter: &str) -> Wish {
+    Wish { filter: Some(filter.parse().expect("a filter")), snaplen: 2048, discarded: false }
+}
 
 /// `bench/instructions.toml`.
 #[derive(Debug, Deserialize)]
