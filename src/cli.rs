@@ -11,6 +11,7 @@ mod conns;
 mod control;
 mod demo;
 pub(crate) mod failure;
+mod link_watch;
 mod load;
 mod notify;
 pub(crate) mod options;

@@ -99,6 +99,9 @@ class Test:
         self.conserved()
         for name, action in self.faults():
             self.survives(name, action)
+        self.says("has lost its carrier", "was taken down", "is up again")
+        if self.nic.driver == "igb":
+            self.more_queues()
         self.conserved()
         self.killed()
         self.stopped()
@@ -248,13 +251,14 @@ class Test:
         def carrier(up):
             self.vm.ask_monitor("set_link", name=nic.name, up=up)
 
+        # As long as byway needs to notice, and to say so.
         yield "link down and up inside", lambda: self.vm.sh(
-            f"ip link set {nic.name} down; sleep 1; ip link set {nic.name} up"
+            f"ip link set {nic.name} down; sleep 3; ip link set {nic.name} up"
         )
 
         def flap():
             carrier(False)
-            time.sleep(1)
+            time.sleep(3)
             carrier(True)
 
         yield "carrier lost and back", flap
@@ -281,6 +285,24 @@ class Test:
         self.check(self.curl(self.url("/hello")) == b"hello\n", f"{name}: no hello after it")
         self.vm.sh(f"kill -0 {self.nic.pid}")
         self.holds(f"survives {name}, a transfer under way, too")
+
+    def says(self, *words):
+        said = self.vm.sh(f"cat /tmp/{self.nic.name}.out")
+        for word in words:
+            self.check(word in said, f"byway doesn't say '{word}': {said}")
+
+    def more_queues(self):
+        """virtio-net refuses while a program is attached; either refuses fewer than byway has sockets on."""
+        name = self.nic.name
+        fewer = self.vm.sh(f"ethtool -L {name} combined 1", check=False)
+        self.check("in use by AF_XDP" in fewer, f"fewer queues than byway serves: {fewer}")
+        self.vm.sh(f"ethtool -L {name} combined 4")
+        eventually("byway says that queues aren't served", lambda: "4 queues now, and 2 are served" in self.vm.sh(
+            f"cat /tmp/{name}.out"
+        ))
+        self.vm.sh(f"ethtool -L {name} combined 2")
+        eventually("byway serves again", lambda: self.curl(self.url("/hello")) == b"hello\n")
+        self.holds("says which queues `ethtool -L` added, and serves as before once they are gone")
 
     def killed(self):
         """P6, D6."""

@@ -26,6 +26,7 @@ use byway_tcp::wire::Checksums;
 
 use super::control::{Answerer, Server};
 use super::failure::Failure;
+use super::link_watch::LinkWatch;
 use super::options::{Attach, Cores, Idle, Nic, Queues, Switch, ZeroCopy};
 use super::warn;
 
@@ -205,6 +206,12 @@ impl<'a> Running<'a> {
                 "MTU {ours} instead of {name}'s {theirs}: larger packets don't fit byway's frames"
             ));
         }
+        if self.link.strips_vlan_tags() {
+            warn(&format!(
+                "{name} takes VLAN tags off before byway sees them, so that tagged frames look untagged: where there \
+                 are any, `ethtool -K {name} rxvlan off`"
+            ));
+        }
         let served = self.plan.lanes.len() as u32;
         if served < self.link.rx_queues {
             let total = self.link.rx_queues;
@@ -213,6 +220,11 @@ impl<'a> Running<'a> {
                  dropped; `ethtool -L {name} combined {served}` leaves none"
             ));
         }
+    }
+
+    /// For looking after the interface meanwhile.
+    pub(super) fn link_watch(&self) -> LinkWatch {
+        LinkWatch::new(self.link, self.plan.lanes.len() as u32, self.plan.stack.mtu)
     }
 
     /// What the interface gave.

@@ -143,7 +143,9 @@ fn run_xdp<A: App>(
     let running = Running::start(&options.network.nic, &link, &plan, make_app, stop)?;
     ready(&ready_line(options, &running.facts()));
     tell_systemd("READY=1");
-    let failed = watch(&running.runtime, stop, &options.clock);
+    let mut link = running.link_watch();
+    let look = || link.look().iter().for_each(|said| warn(said));
+    let failed = watch(&running.runtime, stop, &options.clock, look);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
@@ -175,11 +177,12 @@ fn tell_time(clock: &WallClock) {
     clock.set(Clock.now(), Clock.unix());
 }
 
-/// Looks after the cores until `stop` is set, or one fails.
+/// Looks after the cores until `stop` is set, or one fails; and with `look` about once a second after what else matters.
 pub(super) fn watch(
     runtime: &Runtime,
     stop: &AtomicBool,
     clock: &WallClock,
+    mut look: impl FnMut(),
 ) -> Option<byway_datapath::Error> {
     let mut looks = 0u32;
     loop {
@@ -187,6 +190,7 @@ pub(super) fn watch(
         if looks.is_multiple_of(LOOKS_PER_SHARE) {
             runtime.share_totals();
             tell_time(clock);
+            look();
         }
         if stop.swap(false, Ordering::Relaxed) {
             return None;
