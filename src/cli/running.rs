@@ -295,10 +295,19 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     let lanes = pin::assign(&link.name, &queues, &cores)?;
     let datapath = datapath(nic, link);
     datapath.check()?;
+    let (mtu, mtu_max) = (link.mtu, datapath.mtu_max(&link.driver));
+    // The driver would say EINVAL. Otherwise byway takes a smaller MTU, or copy mode, and says so.
+    if nic.zero_copy == ZeroCopy::On && mtu > mtu_max {
+        return Err(Failure::configuration(format!(
+            "{name}'s MTU {mtu} is too large for zero-copy, whose frames hold packets of {mtu_max}: \
+             `ip link set {name} mtu 1500`, or --zero-copy auto",
+            name = link.name
+        )));
+    }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| Failure::system(format!("no randomness: {error}")))?;
     let mut stack = StackConfig::new(link.mac, secret);
-    stack.mtu = link.mtu.min(datapath.mtu_max(&link.driver)) as u16;
+    stack.mtu = mtu.min(mtu_max) as u16;
     stack.addresses = nic.addresses.clone();
     stack.gateways = nic.gateways.clone();
     stack.rss = link.rss.clone();
