@@ -15,6 +15,7 @@ mod demo;
 mod doctor;
 pub(crate) mod failure;
 mod host;
+mod link_watch;
 mod load;
 mod metrics;
 mod notify;

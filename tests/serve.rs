@@ -84,6 +84,8 @@ fn mistakes_end_with_their_exit_code_and_leave_nothing() {
         assert_nothing_left(&lab);
         assert!(!control.exists(), "{arguments}: the control socket stays behind");
     }
+    lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} mtu 9000")).expect("jumbo frames");
+    refuses(&lab, &serve(&format!("{own} --zero-copy on")), 78, &["MTU 9000", "3818", "mtu 1500"]);
     lab.byway.run(&format!("ip link set {BYWAY_INTERFACE} down")).expect("down");
     refuses(&lab, &serve(own), 71, &["is down", "ip link set"]);
 }

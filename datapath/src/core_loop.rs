@@ -91,6 +91,9 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
     /// A loop that hasn't turned yet, with the fill ring filled.
     pub fn new(mut port: P, mut stack: Stack<M>, app: A) -> Self {
         port.refill(stack.pool_mut());
+        // A zero-copy driver found the ring empty when the socket was bound: it takes frames now, before the first one
+        // is steered here. What is wrong, the first turn finds, too.
+        let _ = port.kick();
         Self {
             rx: Vec::with_capacity(port.rx_ring_size().max(BATCH as u32) as usize),
             tx: Vec::with_capacity(BATCH),

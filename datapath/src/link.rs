@@ -14,6 +14,7 @@ use byway_tcp::wire::MacAddr;
 use crate::error::Error;
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GRXFH: u32 = 0x29;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_GRSSH: u32 = 0x46;
@@ -24,6 +25,9 @@ const TCP_FLOWS: [u32; 2] = [0x01, 0x05];
 const RXH_FOUR_TUPLE: u64 = 0xf0;
 /// `hfunc` of [`ETHTOOL_GRSSH`]: Toeplitz.
 const ETH_RSS_HASH_TOP: u8 = 1;
+
+/// In the answer to [`ETHTOOL_GFLAGS`]: the NIC takes VLAN tags off what it receives.
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
 /// What there is to know about an interface before using it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,6 +73,30 @@ impl Link {
             driver: asker.driver(),
             rss: if rx_queues > 1 { asker.rss() } else { None },
         })
+    }
+
+    /// The same link as it is now: what may change under a running byway is asked again.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn again(&self) -> Result<Self, Error> {
+        let asker = Asker::new(&self.name)?;
+        let flags = asker.flags()?;
+        Ok(Self {
+            mtu: asker.mtu()?,
+            rx_queues: asker.rx_queues(),
+            up: flags & libc::IFF_UP != 0,
+            running: flags & libc::IFF_RUNNING != 0,
+            ..self.clone()
+        })
+    }
+
+    /// Whether the NIC takes VLAN tags off before the XDP program sees the frame, so that tagged and untagged frames
+    /// are one. A veth says so and has nothing to take off.
+    pub fn strips_vlan_tags(&self) -> bool {
+        let mut flags = Value { command: ETHTOOL_GFLAGS, data: 0 };
+        let told = Asker::new(&self.name).is_ok_and(|asker| asker.ethtool(&mut flags));
+        told && flags.data & ETH_FLAG_RXVLAN != 0 && self.driver != "veth"
     }
 
     /// The addresses the kernel has on this interface, with their prefixes.
@@ -305,6 +333,13 @@ struct Channels {
     tx: u32,
     other: u32,
     combined: u32,
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
 }
 
 /// `struct ethtool_rxnfc` as ETHTOOL_GRXFH uses it.

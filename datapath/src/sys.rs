@@ -50,6 +50,22 @@ pub(crate) fn poll(fds: &mut [PollFd], timeout: Duration) -> Result<(), Error> {
     Ok(())
 }
 
+/// The index of interface `name` of this thread's network namespace.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a C string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+/// Whether this thread's network namespace has an interface with this index, whatever its name is now.
+pub(crate) fn interface_exists(index: u32) -> bool {
+    let mut name = [0; libc::IFNAMSIZ];
+    // SAFETY: room for a name, as the call wants.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    !found.is_null()
+}
+
 /// Sets an integer socket option.
 pub(crate) fn set_option(fd: RawFd, level: i32, option: i32, value: u32) -> io::Result<()> {
     let length = size_of::<u32>() as libc::socklen_t;

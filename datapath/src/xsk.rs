@@ -92,7 +92,9 @@ pub struct Xsk {
     /// Kicks since the last one that let the driver reap sent frames.
     unreaped: u32,
     counters: PortCounters,
+    refusal: Refusal,
     interface: String,
+    ifindex: u32,
     queue: u32,
 }
 
@@ -128,7 +130,10 @@ impl Xsk {
             bound,
             unreaped: 0,
             counters: PortCounters::default(),
+            refusal: Refusal::default(),
             interface: interface.to_owned(),
+            ifindex: sys::interface_index(interface)
+                .ok_or_else(|| Error::NoInterface(interface.to_owned()))?,
             queue,
         };
         xsk.check_zero_copy()?;
@@ -198,7 +203,10 @@ impl Xsk {
         self.unreaped = 0;
         for _ in 0..SENDS_MAX {
             self.counters.tx_wakeups += 1;
-            let Err(error) = sys::send_nothing(self.fd) else { return Ok(()) };
+            let Err(error) = sys::send_nothing(self.fd) else {
+                self.refusal.end();
+                return Ok(());
+            };
             match error.raw_os_error() {
                 // The batch limit or the send buffer is used up, memory is short, or the qdisc
                 // dropped a frame: go on while it gets us further, otherwise next turn.
@@ -220,16 +228,30 @@ impl Xsk {
         self.counters.rx_wakeups += 1;
         match sys::receive_nothing(self.fd) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => self.check(error, "recvfrom"),
-            _ => Ok(()),
+            _ => {
+                self.refusal.end();
+                Ok(())
+            }
         }
     }
 
     /// Sorts out what a wake-up's failure means.
     fn check(&mut self, error: io::Error, what: &'static str) -> Result<(), Error> {
         match error.raw_os_error() {
-            // The socket was unbound: its device was unregistered.
-            Some(libc::ENXIO | libc::ENODEV) => {
-                Err(Error::DeviceGone { interface: self.interface.clone(), queue: self.queue })
+            // The socket was unbound because its device was unregistered; or the driver, which sets itself up anew
+            // (ixgbe, i40e, mlx5; igb says EINVAL), has no such queue at the moment.
+            Some(libc::ENXIO | libc::ENODEV | libc::EINVAL) => {
+                let there = sys::interface_exists(self.ifindex);
+                match self.refusal.hear(there, Clock.now()) {
+                    Refused::ForNow => {
+                        self.counters.link_down += 1;
+                        Ok(())
+                    }
+                    Refused::Gone => {
+                        Err(Error::DeviceGone { interface: self.interface.clone(), queue: self.queue })
+                    }
+                    Refused::ForGood => Err(socket_error(&self.interface, self.queue, what, error)),
+                }
             }
             // `ip link set down`: frames wait in the rings until it is up again (D5).
             Some(libc::ENETDOWN) => {
@@ -373,6 +395,43 @@ impl Port for Xsk {
     }
 }
 
+/// How long a driver may refuse a queue that it once gave: a reset with its link's training (ixgbe: 30 s), and as much
+/// again.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a wake-up's refusal means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refused {
+    /// The device is being set up anew; frames wait.
+    ForNow,
+    /// There is no such device any more.
+    Gone,
+    /// The device is there, and has refused for [`REFUSAL_LIMIT`].
+    ForGood,
+}
+
+/// A driver's refusals in a row.
+#[derive(Debug, Default)]
+struct Refusal {
+    since: Option<Instant>,
+}
+
+impl Refusal {
+    fn hear(&mut self, there: bool, now: Instant) -> Refused {
+        let since = *self.since.get_or_insert(now);
+        match there {
+            false => Refused::Gone,
+            true if now.since(since) > REFUSAL_LIMIT.into() => Refused::ForGood,
+            true => Refused::ForNow,
+        }
+    }
+
+    #[inline]
+    fn end(&mut self) {
+        self.since = None;
+    }
+}
+
 type Opened = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 
 /// Binds zero-copy if wished and possible, otherwise in copy mode.
@@ -479,6 +538,21 @@ mod tests {
         assert!(said(libc::ENETDOWN).to_string().contains("ip link set eth7 up"));
         assert_eq!(said(libc::EPERM).kind(), Kind::Permission);
         assert!(zero_copy_reason(&io::Error::from_raw_os_error(libc::EOPNOTSUPP)).contains("driver"));
+    }
+
+    /// D5: a driver that sets itself up anew refuses its queues for a while, and byway outlives that.
+    #[test]
+    fn d5_a_refusal_ends_byway_only_when_the_device_is_gone_or_it_lasts() {
+        let mut refusal = Refusal::default();
+        let at = |secs: u64| Instant::from_nanos(secs * 1_000_000_000);
+        assert_eq!(refusal.hear(true, at(100)), Refused::ForNow);
+        assert_eq!(refusal.hear(true, at(159)), Refused::ForNow);
+        refusal.end();
+        assert_eq!(refusal.hear(true, at(170)), Refused::ForNow);
+        assert_eq!(refusal.hear(true, at(230)), Refused::ForNow);
+        assert_eq!(refusal.hear(true, at(231)), Refused::ForGood);
+        assert_eq!(refusal.hear(false, at(171)), Refused::Gone);
+        assert_eq!(Refusal::default().hear(false, at(1)), Refused::Gone);
     }
 
     /// D8: by the clock, however long a try takes; and only for what passes.

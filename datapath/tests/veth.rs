@@ -396,7 +396,12 @@ fn facts_about_a_veth_are_right() {
         assert!(addresses.iter().any(|cidr| cidr.address == PEER && cidr.prefix == 24), "{addresses:?}");
         assert!(addresses.iter().any(|cidr| cidr.prefix == 64), "{addresses:?}");
         assert!(kernel_addresses().expect("addresses").iter().any(|(name, _)| name == "lo"));
-        run(&format!("ip link set {OURS} down"));
-        assert!(!Link::query(OURS).expect("link").up);
+        assert!(!link.strips_vlan_tags(), "a veth has no hardware");
+        run(&format!("ip link set {OURS} mtu 1400 down"));
+        let now = link.again().expect("still there");
+        assert_eq!((now.up, now.running, now.mtu, now.rx_queues), (false, false, 1400, 2));
+        assert_eq!(now, Link { mtu: 1400, up: false, running: false, ..link });
+        run(&format!("ip link del {OURS}"));
+        now.again().expect_err("gone");
     });
 }

@@ -88,7 +88,7 @@ class Vm:
         accelerator = "kvm" if os.environ.get("BYWAY_KVM") else "tcg,thread=multi"
         # QEMU's own libraries by their own loader, so that the host's Debian doesn't matter.
         command = [
-            *["ip", "netns", "exec", netns],
+            *["ip", "netns", "exec", netns, "setpriv", "--pdeathsig", "KILL"],
             *[qemu / "lib64/ld-linux-x86-64.so.2", "--library-path", libraries, qemu / "usr/bin/qemu-system-x86_64"],
             *["-L", qemu / "usr/share/qemu", "-L", qemu / "usr/share/seabios"],
             *["-M", "q35", "-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", "1536"],
@@ -119,6 +119,9 @@ class Vm:
             said = pathlib.Path(self.errors.name).read_text(errors="replace").strip()
             self.stop()
             raise Failed(f"the VM doesn't boot: {failed} {said}") from None
+        except BaseException:
+            self.stop()
+            raise
 
     def sh(self, command, check=True, timeout=PATIENCE):
         """Runs a line of shell in the guest; returns what it printed."""

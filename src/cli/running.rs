@@ -30,6 +30,7 @@ use byway_tcp::wire::Checksums;
 use super::control::{Answerer, Server};
 use super::failure::Failure;
 use super::host::{self, Host};
+use super::link_watch::LinkWatch;
 use super::options::{Attach, Cores, Idle, Nic, Queues, Switch, ZeroCopy};
 use super::warn;
 
@@ -242,6 +243,12 @@ impl<'a> Running<'a> {
                 "MTU {ours} instead of {name}'s {theirs}: larger packets don't fit byway's frames"
             ));
         }
+        if self.link.strips_vlan_tags() {
+            warn(&format!(
+                "{name} takes VLAN tags off before byway sees them, so that tagged frames look untagged: where there \
+                 are any, `ethtool -K {name} rxvlan off`"
+            ));
+        }
         let served = self.plan.lanes.len() as u32;
         if served < self.link.rx_queues {
             let total = self.link.rx_queues;
@@ -250,6 +257,11 @@ impl<'a> Running<'a> {
                  dropped; `ethtool -L {name} combined {served}` leaves none"
             ));
         }
+    }
+
+    /// For looking after the interface meanwhile.
+    pub(super) fn link_watch(&self) -> LinkWatch {
+        LinkWatch::new(self.link, self.plan.lanes.len() as u32, self.plan.stack.mtu)
     }
 
     /// What the interface gave.
@@ -325,10 +337,19 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     let lanes = pin::assign(&link.name, &queues, &cores)?;
     let datapath = datapath(nic, link);
     datapath.check()?;
+    let (mtu, mtu_max) = (link.mtu, datapath.mtu_max(&link.driver));
+    // The driver would say EINVAL. Otherwise byway takes a smaller MTU, or copy mode, and says so.
+    if nic.zero_copy == ZeroCopy::On && mtu > mtu_max {
+        return Err(Failure::configuration(format!(
+            "{name}'s MTU {mtu} is too large for zero-copy, whose frames hold packets of {mtu_max}: \
+             `ip link set {name} mtu 1500`, or --zero-copy auto",
+            name = link.name
+        )));
+    }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| Failure::system(format!("no randomness: {error}")))?;
     let mut stack = StackConfig::new(link.mac, secret);
-    stack.mtu = link.mtu.min(datapath.mtu_max(&link.driver)) as u16;
+    stack.mtu = mtu.min(mtu_max) as u16;
     stack.addresses = nic.addresses.clone();
     stack.gateways = nic.gateways.clone();
     if nic.host_address {

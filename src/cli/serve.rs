@@ -150,7 +150,9 @@ fn run_xdp<A: App>(
     }
     ready(&ready_line(options, &running.facts()));
     tell_systemd("READY=1");
-    let failed = watch(&running.runtime, stop, &options.clock);
+    let mut link = running.link_watch();
+    let look = || link.look().iter().for_each(|said| warn(said));
+    let failed = watch(&running.runtime, stop, &options.clock, look);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
@@ -183,11 +185,12 @@ fn tell_time(clock: &WallClock) {
     clock.set(Clock.now(), Clock.unix());
 }
 
-/// Looks after the cores until `stop` is set, or one fails.
+/// Looks after the cores until `stop` is set, or one fails; and with `look` about once a second after what else matters.
 pub(super) fn watch(
     runtime: &Runtime,
     stop: &AtomicBool,
     clock: &WallClock,
+    mut look: impl FnMut(),
 ) -> Option<byway_datapath::Error> {
     let mut looks = 0u32;
     // Twice as often as it has to be, as sd_watchdog_enabled(3) recommends.
@@ -198,6 +201,7 @@ pub(super) fn watch(
         if looks.is_multiple_of(LOOKS_PER_SHARE) {
             runtime.share_totals();
             tell_time(clock);
+            look();
         }
         // A core that doesn't answer is one that serves nobody: then systemd is to start byway anew.
         if per_pat.is_some_and(|per_pat| looks.is_multiple_of(per_pat)) && runtime.answers() {
