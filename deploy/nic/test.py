@@ -90,7 +90,9 @@ class Test:
         print(f"test-nic: {self.nic.driver}: {what}", flush=True)
 
     def all(self):
+        self.tune()
         self.start()
+        self.doctor()
         self.bodies()
         self.websocket()
         self.load()
@@ -108,6 +110,44 @@ class Test:
         self.removed()
 
     # What byway says.
+
+    def tune(self):
+        """What `byway tune` would have is applied, and everything comes back."""
+        name = self.nic.name
+        tune = f"byway tune --interface {name} --queues 2 --huge-pages off"
+
+        def settings():
+            asked = [self.vm.sh(f"ethtool {flag} {name} 2>&1", check=False) for flag in ("-l", "-g", "-c", "-k", "-x")]
+            return "\n".join(asked + [self.vm.sh("cat /proc/irq/*/smp_affinity_list")])
+
+        before = settings()
+        printed = self.vm.sh(tune)
+        changes = printed.count("\n") if "changes" in printed else 0
+        self.check(self.nic.driver != "igb" or f"ethtool -K {name} rxvlan off" in printed, printed)
+        self.vm.sh(f"{tune} --apply")
+        again = self.vm.sh(tune)
+        self.check("as byway would have it" in again, f"not as it was to be: {again}")
+        self.vm.sh(f"byway tune --interface {name} --undo")
+        after = settings()
+        self.check(after == before, f"not as it was: {before}\n---\n{after}")
+        self.holds(f"byway tune applies {changes} changes and takes them back")
+
+    def doctor(self):
+        """Beside the running byway."""
+
+        def look():
+            said = self.vm.sh(f"byway doctor --interface {self.nic.name} --control {self.nic.control} --json")
+            found = {finding["check"]: finding for finding in json.loads(said)["findings"]}
+            # igb trains its link once more for each thing that `byway tune` has taken back.
+            return found if found["link"]["verdict"] == "PASS" else None
+
+        found = eventually("a carrier", look)
+        failed = [finding for finding in found.values() if finding["verdict"] == "FAIL"]
+        self.check(not failed, f"doctor: {failed}")
+        for check in ("kernel", "link", "native-xdp", "zero-copy", "mtu", "queues", "xdp-hook"):
+            self.check(found[check]["verdict"] == "PASS", f"doctor: {found[check]}")
+        self.check("byway's own" in found["xdp-hook"]["reason"], f"doctor: {found['xdp-hook']}")
+        self.holds(f"byway doctor: {found['zero-copy']['reason']}; {found['rss']['reason']}")
 
     def start(self):
         """Starts byway and waits until it is ready, which it says in a line."""

@@ -45,8 +45,8 @@ const DRIVERS: &[Driver] = &[
         "a virtual pair, in copy mode only: right for tests and development, no measure of a NIC",
         "take a NIC with native XDP (deploy/nic.md)",
     ),
-    Driver::named("virtio_net").zero_copy(6, 11).halved().note(
-        "XDP wants the host not to offload to the guest, and a send queue for each CPU",
+    Driver::named("virtio_net").zero_copy(6, 11).note(
+        "XDP wants the host not to offload segmentation to the guest",
         "on the host, for QEMU: disable-legacy=on,iommu_platform=on (or zero-copy is EINVAL),guest_tso4=off,\
          guest_tso6=off,guest_ecn=off,guest_ufo=off,mq=on",
     ),
