@@ -79,16 +79,17 @@ impl Server {
     /// Starts byway in the lab on both its addresses, HTTP on 80 and echo on 7, and waits until it is ready.
     pub fn start(lab: &Lab, more: &[&str]) -> Self {
         let (v4, v6) = (format!("{BYWAY_IPV4}/24"), format!("{BYWAY_IPV6}/64"));
+        Self::start_at(lab, &["--address", &v4, "--address", &v6], more)
+    }
+
+    /// The same, where `place` says.
+    pub fn start_at(lab: &Lab, place: &[&str], more: &[&str]) -> Self {
         let scratch = Scratch::new();
         let control = scratch.0.join("control.sock");
         let mut arguments = vec![
             "serve",
             "--interface",
             BYWAY_INTERFACE,
-            "--address",
-            &v4,
-            "--address",
-            &v6,
             "--echo-port",
             "7",
             "--discard-port",
@@ -98,6 +99,7 @@ impl Server {
             "--control",
         ];
         arguments.push(control.to_str().expect("UTF-8"));
+        arguments.extend(place);
         arguments.extend(more);
         let mut command = byway(&arguments);
         command.stderr(Stdio::inherit());
