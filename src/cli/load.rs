@@ -138,6 +138,10 @@ impl Options {
     /// What contradicts itself, whatever the host.
     fn check(&self) -> Result<(), Failure> {
         self.nic.check()?;
+        if self.nic.host_address {
+            let text = "byway load opens connections from addresses of its own: give --address instead of --host-address";
+            return Err(Failure::configuration(text));
+        }
         if self.url.protocol == Protocol::Raw && self.payload() == 0 {
             let text = "--payload 0 with tcp://: an echo of nothing can't be awaited: give 1 or more";
             return Err(Failure::configuration(text));
