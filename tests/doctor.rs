@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
 
 use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
@@ -120,6 +121,14 @@ fn tune_changes_queues_and_takes_it_back() {
     tune(&apply);
     assert_ne!(queues(), before);
     assert!(tune(&few).contains("as byway would have it"));
+    // The folder of notes is root's alone, also where byway runs as somebody else: what they say is done as root.
+    let folder = std::fs::metadata("/run/byway-tune").expect("the notes' folder");
+    assert_eq!((folder.uid(), folder.mode() & 0o777), (0, 0o700));
+    // An interface of the same name in another namespace is none of theirs.
+    let mut elsewhere = byway(&["tune", "--undo", "--interface", BYWAY_INTERFACE]);
+    let elsewhere = lab.kernel.spawn(&mut elsewhere).expect("starts").wait_with_output().expect("ends");
+    assert!(String::from_utf8_lossy(&elsewhere.stdout).contains("nothing to undo"), "{elsewhere:?}");
+    assert_ne!(queues(), before);
     tune(&["--undo"]);
     assert_eq!(queues(), before);
     assert!(tune(&["--undo"]).contains("nothing to undo"));
