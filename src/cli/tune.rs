@@ -21,7 +21,7 @@ use byway_datapath::nic::Nic;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::doctor::{Host, Sysfs};
+use super::doctor::{Host, Sysfs, is_served};
 use super::failure::Failure;
 use super::{options, running, say, warn};
 
@@ -167,6 +167,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         cores: &cores,
         busy_poll: options.busy_poll,
         huge_pages: options.huge_pages == options::Switch::On,
+        served: is_served(&nic),
     };
     let steps = steps::plan(&nic, &host, sysfs.as_ref(), &wanted)?;
     let name = &options.interface;
