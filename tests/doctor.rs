@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
 
 use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
@@ -52,6 +53,44 @@ fn what_fails_is_mended_by_the_command_that_is_given() {
     let (report, code) = on_interface(&lab, &[]);
     assert_ne!(finding(&report, "link")["verdict"], "FAIL");
     assert_eq!(code, 0, "{report}");
+}
+
+/// Where all queues but one are to be left out, in the words of a driver whose queues only send or only receive.
+#[test]
+fn queues_nobody_serves_are_given_up_by_the_command_that_is_given() {
+    let Some(lab) = lab(2) else { return };
+    let (report, _) = on_interface(&lab, &["--queues", "0"]);
+    let queues = finding(&report, "queues");
+    assert_eq!(queues["verdict"], "WARN", "{report}");
+    lab.byway.run(queues["mend"].as_str().expect("a command")).expect("the command works");
+    let (report, _) = on_interface(&lab, &["--queues", "0"]);
+    assert_eq!(finding(&report, "queues")["verdict"], "PASS", "{report}");
+}
+
+/// A program that somebody else attached, in either mode, is gone after the command.
+#[test]
+fn a_foreign_program_is_taken_off_by_the_command_that_is_given() {
+    let Some(lab) = lab(1) else { return };
+    let object = std::env::temp_dir().join(format!("byway-doctor-{}.o", std::process::id()));
+    let source = object.with_extension("c");
+    std::fs::write(&source, "__attribute__((section(\"xdp\"), used)) int pass(void *c) { return 2; }\n")
+        .expect("C");
+    let mut clang = Command::new("clang");
+    clang.args(["-O2", "-target", "bpf", "-c"]).arg(&source).arg("-o").arg(&object);
+    assert!(clang.status().expect("clang, as for byway itself").success());
+    for mode in ["xdpdrv", "xdpgeneric"] {
+        let attach = format!("ip link set dev {BYWAY_INTERFACE} {mode} obj {} sec xdp", object.display());
+        lab.byway.run(&attach).expect("attached");
+        let (report, code) = on_interface(&lab, &[]);
+        let hook = finding(&report, "xdp-hook");
+        assert_eq!((code, hook["verdict"].as_str()), (71, Some("FAIL")), "{report}");
+        lab.byway.run(hook["mend"].as_str().expect("a command")).expect("the command works");
+        let (report, code) = on_interface(&lab, &[]);
+        assert_eq!((code, finding(&report, "xdp-hook")["verdict"].as_str()), (0, Some("PASS")), "{report}");
+    }
+    for file in [source, object] {
+        std::fs::remove_file(file).expect("clean");
+    }
 }
 
 /// Of the privileges that byway needs, each missing one is named; too little memory to lock is, too.
@@ -120,6 +159,14 @@ fn tune_changes_queues_and_takes_it_back() {
     tune(&apply);
     assert_ne!(queues(), before);
     assert!(tune(&few).contains("as byway would have it"));
+    // The folder of notes is root's alone, also where byway runs as somebody else: what they say is done as root.
+    let folder = std::fs::metadata("/run/byway-tune").expect("the notes' folder");
+    assert_eq!((folder.uid(), folder.mode() & 0o777), (0, 0o700));
+    // An interface of the same name in another namespace is none of theirs.
+    let mut elsewhere = byway(&["tune", "--undo", "--interface", BYWAY_INTERFACE]);
+    let elsewhere = lab.kernel.spawn(&mut elsewhere).expect("starts").wait_with_output().expect("ends");
+    assert!(String::from_utf8_lossy(&elsewhere.stdout).contains("nothing to undo"), "{elsewhere:?}");
+    assert_ne!(queues(), before);
     tune(&["--undo"]);
     assert_eq!(queues(), before);
     assert!(tune(&["--undo"]).contains("nothing to undo"));

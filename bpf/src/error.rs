@@ -135,6 +135,21 @@ impl Occupant {
     }
 }
 
+impl Occupant {
+    /// The command that takes it off. None does where a link holds it.
+    ///
+    /// `ip link set … xdp off` can't remove what a link holds (EBUSY), and plain `xdp off` only looks at one mode.
+    pub fn detach_command(&self) -> Option<String> {
+        let hook = match (&self.link, self.mode) {
+            (Some(_), _) => return None,
+            (None, Some(Mode::Native)) => "xdpdrv",
+            (None, Some(Mode::Generic)) => "xdpgeneric",
+            (None, None) => "xdp",
+        };
+        Some(format!("ip link set dev {} {hook} off", self.interface))
+    }
+}
+
 impl fmt::Display for Occupant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "id {}", self.program_id)?;
@@ -145,15 +160,12 @@ impl fmt::Display for Occupant {
             write!(f, ", {mode}")?;
         }
         write!(f, "; byway does not replace it: ")?;
-        // `ip link set … xdp off` cannot remove what a link holds (EBUSY), and plain `xdp off` only looks at one mode.
-        match (&self.link, self.mode) {
-            (Some((_, Some(holder))), _) => write!(f, "stop {holder}, which holds it"),
-            (Some((id, None)), _) => {
+        match &self.link {
+            Some((_, Some(holder))) => write!(f, "stop {holder}, which holds it"),
+            Some((id, None)) => {
                 write!(f, "stop the process that holds it, or `bpftool link detach id {id}`")
             }
-            (None, Some(Mode::Native)) => write!(f, "`ip link set dev {} xdpdrv off`", self.interface),
-            (None, Some(Mode::Generic)) => write!(f, "`ip link set dev {} xdpgeneric off`", self.interface),
-            (None, None) => write!(f, "`ip link set dev {} xdp off`", self.interface),
+            None => write!(f, "`{}`", self.detach_command().unwrap_or_default()),
         }
     }
 }

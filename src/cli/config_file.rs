@@ -104,7 +104,8 @@ fn entry(name: &str, arg: &clap::Arg, matches: &ArgMatches) -> String {
 
 fn value_of(text: &str) -> Value {
     match (text.parse::<i64>(), text.parse::<bool>()) {
-        (Ok(number), _) => Value::Integer(number),
+        // A file may be called 007.
+        (Ok(number), _) if number.to_string() == text => Value::Integer(number),
         (_, Ok(flag)) => Value::Boolean(flag),
         _ => Value::String(text.to_owned()),
     }
@@ -188,13 +189,14 @@ mod tests {
     fn what_is_printed_can_be_read() {
         let own = ["--interface", "eth1", "--address", "192.0.2.7/24", "--address", "2001:db8::7/64"];
         let more = ["--queues", "0,1", "--drain", "2s", "--accept-partial-checksums", "--tls-port", "443"];
-        let files = ["--tls-cert", "a \"quoted\" file", "--tls-key", "key.pem"];
+        let files = ["--tls-cert", "a \"quoted\" file", "--tls-key", "007"];
         let all = [&own[..], &more, &files].concat();
         let text = printed(&all);
         let options = with(&text, &[]).expect("parses");
         assert_eq!(options.network.nic.addresses.len(), 2);
         assert!(options.network.nic.accept_partial_checksums);
         assert_eq!(options.tls_cert.as_deref(), Some(Path::new("a \"quoted\" file")));
+        assert_eq!(options.tls_key.as_deref(), Some(Path::new("007")));
 
         let path = std::env::temp_dir().join(format!("byway-printed-{}", std::process::id()));
         std::fs::write(&path, &text).expect("scratch");

@@ -264,29 +264,36 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let filter = filter(&options.filter)?;
     let lines = control::ask(&options.target, "conns")?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    match show(lines, options, filter.as_ref(), &mut out) {
+    // All of it before any is shown: whoever reads us may stand still (`| less`), and byway cuts off who does.
+    let mut text = Vec::new();
+    let shown = show(lines, options, filter.as_ref(), &mut text);
+    if io::stdout().lock().write_all(&text).is_err() {
         // The reader has seen enough (`| head`).
-        Err(Trouble::Write) => Ok(()),
-        Err(Trouble::Read(what)) => {
-            let _ = out.flush();
-            Err(Failure::system(format!("the answer broke off ({what}): ask again")))
-        }
-        Err(Trouble::Refused(why)) => Err(Failure::system(why)),
-        Ok(()) => Ok(()),
+        return Ok(());
     }
+    let tally = shown.map_err(|trouble| match trouble {
+        Trouble::Read(what) => Failure::system(format!("the answer broke off ({what}): ask again")),
+        Trouble::Refused(why) => Failure::system(why),
+    })?;
+    if !options.json {
+        super::warn(&tally.summary());
+    }
+    if let Some(piled_up) = tally.piled_up() {
+        super::warn(&piled_up);
+    }
+    Ok(())
 }
 
 /// What can go wrong on the way through.
+#[derive(Debug)]
 enum Trouble {
-    Write,
     Read(String),
     Refused(String),
 }
 
 impl From<io::Error> for Trouble {
-    fn from(_: io::Error) -> Self {
-        Self::Write
+    fn from(error: io::Error) -> Self {
+        Self::Read(error.to_string())
     }
 }
 
@@ -295,7 +302,7 @@ fn show(
     options: &Options,
     filter: Option<&Filter>,
     out: &mut impl Write,
-) -> Result<(), Trouble> {
+) -> Result<Tally, Trouble> {
     let mut listeners = BTreeMap::new();
     let mut tally = Tally::default();
     let mut lines = lines.peekable();
@@ -310,7 +317,7 @@ fn show(
     }
     let mut complete = None;
     for line in lines {
-        let line = line.map_err(|error| Trouble::Read(error.to_string()))?;
+        let line = line?;
         if let Ok(End { end }) = serde_json::from_str(&line) {
             complete = Some(end);
             break;
@@ -339,19 +346,11 @@ fn show(
     if options.json {
         out.write_all(if tally.shown == 0 { b"[]\n" } else { b"\n]\n" })?;
     }
-    out.flush()?;
     match complete {
-        Some(true) => {}
-        Some(false) => return Err(Trouble::Read("a core didn't answer".to_owned())),
-        None => return Err(Trouble::Read("byway ended".to_owned())),
+        Some(true) => Ok(tally),
+        Some(false) => Err(Trouble::Read("a core didn't answer".to_owned())),
+        None => Err(Trouble::Read("byway ended".to_owned())),
     }
-    if !options.json {
-        super::warn(&tally.summary());
-    }
-    if let Some(piled_up) = tally.piled_up() {
-        super::warn(&piled_up);
-    }
-    Ok(())
 }
 
 /// What was shown.

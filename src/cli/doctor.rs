@@ -22,7 +22,7 @@ use super::control::Target;
 use super::failure::Failure;
 use super::options;
 
-pub(super) use host::{Host, read};
+pub(super) use host::{HUGE_PAGE, Host, read};
 pub(super) use interface::{Sysfs, halved_queues, memory_of, offloads_in_the_way, ring_wanted};
 
 /// Options of `byway doctor`.
@@ -148,6 +148,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
+/// Whether a byway has its program there.
+pub(super) fn is_served(nic: &Nic) -> bool {
+    byway_bpf::occupant(nic.link.index as i32).is_some_and(|occupant| occupant.is_ours())
+}
+
 fn on_interface(options: &Options, name: &str, host: &Host) -> Result<Report, Failure> {
     let nic = Nic::query(name)?;
     let queues = match &options.queues {
@@ -160,7 +165,8 @@ fn on_interface(options: &Options, name: &str, host: &Host) -> Result<Report, Fa
         None => Target { control: None, interface: Some(name.to_owned()) },
     };
     let running = running::ask(&target);
-    let mut findings = host::judge(host, interface::memory_of(&nic, queues.len()), queues.len());
+    let mut findings =
+        host::judge(host, interface::memory_of(&nic, queues.len()), queues.len(), is_served(&nic));
     findings.extend(interface::judge(&nic, &queues, host));
     findings.extend(interface::ask_kernel(&nic));
     findings.extend(running::judge(name, running.as_ref()));
@@ -170,15 +176,11 @@ fn on_interface(options: &Options, name: &str, host: &Host) -> Result<Report, Fa
 /// Without an interface: the host, and in a line each what could be served on.
 fn host_alone(host: &Host) -> Report {
     let one_queue = u64::from(byway_datapath::config::Config::default().frame_count) * 2048;
-    let mut findings = host::judge(host, one_queue, 1);
-    let mut any = false;
-    for name in nic::interfaces() {
-        // Loopback, tunnels and the like have no frames for byway.
-        let Ok(nic) = Nic::query(&name) else { continue };
-        any = true;
-        findings.push(interface::summary(&nic));
-    }
-    if !any {
+    // Loopback, tunnels and the like have no frames for byway.
+    let nics: Vec<Nic> = nic::interfaces().iter().filter_map(|name| Nic::query(name).ok()).collect();
+    let mut findings = host::judge(host, one_queue, 1, nics.iter().any(is_served));
+    findings.extend(nics.iter().map(interface::summary));
+    if nics.is_empty() {
         findings.push(Finding::fail(
             "interface",
             "there is no Ethernet interface in this network namespace",

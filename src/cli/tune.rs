@@ -2,24 +2,31 @@
 //!
 //! ```text
 //!   Nic, Host ─→ steps.rs: what differs ─→ printed as shell commands
-//!                                     └──→ --apply: each undoing into /run/byway/IF.tune, then done ─→ --undo
+//!                                     └──→ --apply: each undoing into a note, then done ─→ --undo
 //! ```
+//!
+//! Notes lie in a folder that nobody but root may write to: what they say is done with root's privileges, and
+//! /run/byway belongs to whoever byway runs as.
 
 mod irqs;
 mod steps;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use byway_datapath::nic::Nic;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::doctor::{Host, Sysfs};
+use super::doctor::{Host, Sysfs, is_served};
 use super::failure::Failure;
-use super::{control, options, running, say, warn};
+use super::{options, running, say, warn};
+
+/// Where notes lie: until the next boot, as the settings do.
+const NOTES: &str = "/run/byway-tune";
 
 /// Options of `byway tune`.
 #[derive(Args, Debug)]
@@ -125,7 +132,7 @@ impl Undo {
                 .map_err(failed);
         }
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(failed)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         }
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::from).map_err(failed)?;
         // Whole or not at all: this is the only note of how things were.
@@ -134,9 +141,15 @@ impl Undo {
     }
 }
 
+/// `/run/byway-tune/IF@NAMESPACE.json`: an interface of that name in another network namespace is another one.
+fn note_of(interface: &str) -> PathBuf {
+    let namespace = fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
+    Path::new(NOTES).join(format!("{interface}@{namespace}.json"))
+}
+
 /// Prints, applies or undoes.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let note = control::default_path(&options.interface).with_extension("tune");
+    let note = note_of(&options.interface);
     if options.undo {
         return undo(&options.interface, &note);
     }
@@ -154,6 +167,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         cores: &cores,
         busy_poll: options.busy_poll,
         huge_pages: options.huge_pages == options::Switch::On,
+        served: is_served(&nic),
     };
     let steps = steps::plan(&nic, &host, sysfs.as_ref(), &wanted)?;
     let name = &options.interface;

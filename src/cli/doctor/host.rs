@@ -15,6 +15,9 @@ const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
+/// A UMEM's huge pages have to be of 2 MiB (`xsk-rs` maps no others).
+pub(in crate::cli) const HUGE_PAGE: u64 = 2 << 20;
+
 /// What /proc, /sys and a few system calls tell.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Host {
@@ -76,6 +79,20 @@ impl Host {
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
     }
 
+    /// How many more huge pages `octets` of frames take. A byway that serves already has those in use, if they are as
+    /// many; none where there are none of [`HUGE_PAGE`].
+    pub(in crate::cli) fn huge_missing(&self, octets: u64, served: bool) -> u64 {
+        let needed = octets.div_ceil(HUGE_PAGE);
+        let used = self.huge_total.saturating_sub(self.huge_free);
+        if self.huge_size != HUGE_PAGE {
+            needed
+        } else if served && used >= needed {
+            0
+        } else {
+            needed.saturating_sub(self.huge_free)
+        }
+    }
+
     fn missing(&self) -> Vec<&'static str> {
         let all = [
             ("CAP_NET_ADMIN", NET_ADMIN),
@@ -89,10 +106,10 @@ impl Host {
     }
 }
 
-/// Judges the host for `octets` of frames on `queues` cores.
-pub(super) fn judge(host: &Host, octets: u64, queues: usize) -> Vec<Finding> {
+/// Judges the host for `octets` of frames on `queues` cores; `served`: a byway has its own already.
+pub(super) fn judge(host: &Host, octets: u64, queues: usize, served: bool) -> Vec<Finding> {
     let mut findings = vec![kernel(host), capabilities(host), program(host), memory(host, octets)];
-    findings.push(huge_pages(host, octets));
+    findings.push(huge_pages(host, octets, served));
     findings.extend(transparent(host));
     findings.push(cores(host, queues));
     findings.extend(rest(host));
@@ -165,22 +182,26 @@ fn memory(host: &Host, octets: u64) -> Finding {
     }
 }
 
-fn huge_pages(host: &Host, octets: u64) -> Finding {
+fn huge_pages(host: &Host, octets: u64, served: bool) -> Finding {
     const CHECK: &str = "huge-pages";
-    // A UMEM's pages have to be of 2 MiB (`xsk-rs` maps no others).
-    const SIZE: u64 = 2 << 20;
-    let needed = octets.div_ceil(SIZE);
-    if host.huge_size == SIZE && host.huge_free >= needed {
-        return Finding::pass(CHECK, format!("{} free of 2 MiB, {needed} needed", host.huge_free));
-    }
-    let free = if host.huge_size == SIZE { host.huge_free } else { 0 };
-    Finding::warn(
-        CHECK,
-        format!(
-            "{free} free, frames would take {needed}: on small pages the NIC and the core miss the TLB more"
+    let (needed, free) = (octets.div_ceil(HUGE_PAGE), host.huge_free);
+    match host.huge_missing(octets, served) {
+        0 if free < needed => {
+            Finding::pass(CHECK, format!("{needed} of 2 MiB needed, and as many are in use"))
+        }
+        0 => Finding::pass(CHECK, format!("{free} free of 2 MiB, {needed} needed")),
+        missing => Finding::warn(
+            CHECK,
+            format!(
+                "{} free, frames would take {needed}: on small pages the NIC and the core miss the TLB more",
+                needed - missing
+            ),
+            match host.huge_size {
+                HUGE_PAGE => format!("sysctl -w vm.nr_hugepages={}", host.huge_total + missing),
+                _ => "boot with default_hugepagesz=2M".to_owned(),
+            },
         ),
-        format!("sysctl -w vm.nr_hugepages={}", host.huge_total + needed - free),
-    )
+    }
 }
 
 /// The stack's tables ask for them with madvise.
@@ -204,10 +225,7 @@ fn cores(host: &Host, queues: usize) -> Finding {
         return Finding::fail(
             CHECK,
             format!("{queues} queues need a core each, and this process may use {cores}"),
-            format!(
-                "byway serve --queues 0{}",
-                if cores > 1 { format!(",…,{}", cores - 1) } else { String::new() }
-            ),
+            format!("byway serve --queues {}", listed(0..cores)),
         );
     }
     let quiet: Vec<_> = host.cores.iter().filter(|core| host.isolated.contains(core)).collect();
@@ -225,8 +243,7 @@ fn cores(host: &Host, queues: usize) -> Finding {
         );
     }
     // The last ones: interrupts and whoever doesn't choose are on the first.
-    let chosen: Vec<String> = host.cores[cores - queues..].iter().map(usize::to_string).collect();
-    let chosen = chosen.join(",");
+    let chosen = listed(host.cores[cores - queues..].iter().copied());
     Finding::warn(
         CHECK,
         format!("none of the {cores} cores is kept free for byway: others' time slices show in the tail"),
@@ -261,6 +278,11 @@ fn rest(host: &Host) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// As `--queues` and `--cores` take them.
+fn listed(numbers: impl Iterator<Item = usize>) -> String {
+    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn mib(octets: u64) -> u64 {
@@ -347,13 +369,13 @@ mod tests {
     }
 
     fn found(host: &Host, check: &str) -> Finding {
-        let all = judge(host, 256 << 20, 2);
+        let all = judge(host, 256 << 20, 2, false);
         all.into_iter().find(|finding| finding.check == check).unwrap_or_else(|| panic!("no {check}"))
     }
 
     #[test]
     fn a_good_host_passes_everything() {
-        let findings = judge(&good(), 256 << 20, 2);
+        let findings = judge(&good(), 256 << 20, 2, false);
         assert!(findings.iter().all(|finding| finding.verdict == Verdict::Pass), "{findings:#?}");
     }
 
@@ -405,6 +427,31 @@ mod tests {
         host.initial_namespace = false;
         host.memory_lock = Some(8 << 20);
         assert_eq!(found(&host, "memory-lock").verdict, Verdict::Fail);
+    }
+
+    /// Those of a byway that runs are in use, and no reason to reserve as many again.
+    #[test]
+    fn huge_pages_of_a_running_byway_count() {
+        let mut host = good();
+        host.huge_free = 0;
+        let verdict = |host: &Host, served| huge_pages(host, 256 << 20, served).verdict;
+        assert_eq!((verdict(&host, false), verdict(&host, true)), (Verdict::Warn, Verdict::Pass));
+        // It began before there were any: they are free, and it has none.
+        (host.huge_free, host.huge_total) = (100, 100);
+        assert_eq!((host.huge_missing(256 << 20, true), verdict(&host, true)), (28, Verdict::Warn));
+        // 100 GiB more would help nobody.
+        host.huge_size = 1 << 30;
+        assert_eq!(
+            huge_pages(&host, 256 << 20, true).mend.as_deref(),
+            Some("boot with default_hugepagesz=2M")
+        );
+    }
+
+    #[test]
+    fn fewer_queues_are_named_one_by_one() {
+        let mut host = good();
+        host.cores = vec![4, 5, 6];
+        assert_eq!(cores(&host, 4).mend.as_deref(), Some("byway serve --queues 0,1,2"));
     }
 
     #[test]

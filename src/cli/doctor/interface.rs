@@ -157,20 +157,19 @@ fn offloads(nic: &Nic) -> Vec<Finding> {
 
 fn queue_counts(nic: &Nic, queues: &[u32]) -> Finding {
     const CHECK: &str = "queues";
-    let name = &nic.link.name;
     let (rx, tx) = (nic.link.rx_queues, nic.tx_queues());
     if rx as usize > queues.len() {
         return Finding::warn(
             CHECK,
             format!("{} of {rx} are to be served: frames for byway on the others are dropped", queues.len()),
-            format!("ethtool -L {name} combined {}", queues.len()),
+            set_queues(nic, queues.len() as u32),
         );
     }
     if queues.iter().any(|&queue| queue >= tx) {
         return Finding::fail(
             CHECK,
             format!("{rx} receive and {tx} send: a queue that byway serves has to do both"),
-            format!("ethtool -L {name} combined {}, or rx {0} tx {0}", rx.min(tx)),
+            set_queues(nic, rx.min(tx)),
         );
     }
     if let Some(channels) = nic.channels
@@ -180,10 +179,19 @@ fn queue_counts(nic: &Nic, queues: &[u32]) -> Finding {
         return Finding::warn(
             CHECK,
             format!("{now} of {} are in use, and XDP takes as many again", channels.combined_max),
-            format!("ethtool -L {name} combined {half}"),
+            set_queues(nic, half),
         );
     }
     Finding::pass(CHECK, format!("{rx} receive, {tx} send, {} to be served", queues.len()))
+}
+
+/// The command for so many queues, in the words that the driver knows: veth and others have none that do both.
+fn set_queues(nic: &Nic, count: u32) -> String {
+    let name = &nic.link.name;
+    match nic.channels {
+        Some(channels) if channels.combined_max == 0 => format!("ethtool -L {name} rx {count} tx {count}"),
+        _ => format!("ethtool -L {name} combined {count}"),
+    }
 }
 
 /// How many queues may be in use, of drivers whose XDP takes as many again, if that are fewer than now.
@@ -205,7 +213,7 @@ fn rss(nic: &Nic, queues: &[u32]) -> Finding {
         return Finding::warn(
             CHECK,
             "the driver doesn't tell how it spreads flows: connections byway opens may be answered on another queue",
-            format!("for byway load: ethtool -L {name} combined 1"),
+            format!("for byway load: {}", set_queues(nic, 1)),
         );
     }
     if let Some(stray) = used.iter().find(|queue| !queues.contains(queue)) {
@@ -309,7 +317,7 @@ fn occupant(nic: &Nic) -> Finding {
             Finding::fail(
                 CHECK,
                 format!("another program is attached: {what}; byway doesn't replace it"),
-                mend,
+                occupant.detach_command().unwrap_or_else(|| mend.to_owned()),
             )
         }
     }
@@ -432,11 +440,14 @@ mod tests {
             (|_| (), &[0], "rss", Verdict::Fail, "ethtool -X eth1 equal 1"),
             (|nic| nic.indirection = vec![0; 4], &[0, 1], "rss", Verdict::Warn, "equal 2"),
             (
-                |nic| nic.channels = Some(Channels { rx: 2, tx: 1, ..Channels::default() }),
+                |nic| {
+                    nic.channels =
+                        Some(Channels { rx: 2, tx: 1, rx_max: 2, tx_max: 2, ..Channels::default() })
+                },
                 &[0, 1],
                 "queues",
                 Verdict::Fail,
-                "combined 1",
+                "ethtool -L eth1 rx 1 tx 1",
             ),
             (
                 |nic| nic.rings = Some(Rings { rx: 256, rx_max: 4096, tx: 256, tx_max: 4096 }),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use byway_datapath::nic::{Channels, Nic};
 
-use super::super::doctor::{Host, Sysfs, halved_queues, memory_of, offloads_in_the_way, read, ring_wanted};
+use super::super::doctor::{
+    HUGE_PAGE, Host, Sysfs, halved_queues, memory_of, offloads_in_the_way, read, ring_wanted,
+};
 use super::super::failure::Failure;
 use super::{Action, Step, irqs};
 
@@ -14,6 +16,8 @@ pub(super) struct Wanted<'a> {
     pub(super) cores: &'a [usize],
     pub(super) busy_poll: bool,
     pub(super) huge_pages: bool,
+    /// Whether a byway serves there, with huge pages of its own.
+    pub(super) served: bool,
 }
 
 /// Without busy polling: µs from the first frame to the interrupt. Long enough to gather ten frames at 1.2 million a
@@ -47,7 +51,7 @@ pub(super) fn plan(
         steps.extend(affinity(&irqs::of(nic, sysfs), queues, wanted.cores, |irq| read(affinity_path(irq))));
     }
     if wanted.huge_pages {
-        steps.extend(huge_pages(host, memory_of(nic, queues as usize)));
+        steps.extend(huge_pages(host, memory_of(nic, queues as usize), wanted.served));
     }
     Ok(steps)
 }
@@ -185,11 +189,10 @@ fn affinity(irqs: &[(u32, u32)], queues: u32, cores: &[usize], now: impl Fn(u32)
     irqs.iter().filter_map(step).collect()
 }
 
-fn huge_pages(host: &Host, octets: u64) -> Option<Step> {
-    const SIZE: u64 = 2 << 20;
+fn huge_pages(host: &Host, octets: u64, served: bool) -> Option<Step> {
     const PATH: &str = "/proc/sys/vm/nr_hugepages";
-    let missing = octets.div_ceil(SIZE).saturating_sub(host.huge_free);
-    (host.huge_size == SIZE && missing > 0).then(|| Step {
+    let missing = host.huge_missing(octets, served);
+    (host.huge_size == HUGE_PAGE && missing > 0).then(|| Step {
         change: write(PATH.into(), &(host.huge_total + missing)),
         back: write(PATH.into(), &host.huge_total),
         why: format!("{} MiB of frames on pages of 2 MiB", octets >> 20),
@@ -238,7 +241,8 @@ mod tests {
 
     #[test]
     fn every_change_has_its_way_back() {
-        let wanted = Wanted { queues: Some(2), cores: &[2, 3, 4], busy_poll: false, huge_pages: true };
+        let wanted =
+            Wanted { queues: Some(2), cores: &[2, 3, 4], busy_poll: false, huge_pages: true, served: false };
         let mut host = Host::look();
         (host.huge_free, host.huge_total, host.huge_size) = (4, 10, 2 << 20);
         let steps = plan(&nic(), &host, None, &wanted).expect("a plan");
@@ -259,6 +263,15 @@ mod tests {
         );
     }
 
+    /// Or each `tune --apply` beside a running byway would reserve as many again.
+    #[test]
+    fn huge_pages_of_a_running_byway_are_enough() {
+        let mut host = Host::look();
+        (host.huge_free, host.huge_total, host.huge_size) = (0, 128, 2 << 20);
+        assert!(huge_pages(&host, 256 << 20, false).is_some());
+        assert_eq!(huge_pages(&host, 256 << 20, true), None);
+    }
+
     #[test]
     fn a_nic_that_is_right_is_left_alone() {
         let mut nic = nic();
@@ -268,7 +281,8 @@ mod tests {
         nic.offloads.clear();
         let mut host = Host::look();
         (host.huge_free, host.huge_size) = (4096, 2 << 20);
-        let wanted = Wanted { queues: None, cores: &[0, 1, 2, 3], busy_poll: false, huge_pages: true };
+        let wanted =
+            Wanted { queues: None, cores: &[0, 1, 2, 3], busy_poll: false, huge_pages: true, served: false };
         assert_eq!(plan(&nic, &host, None, &wanted).expect("a plan"), []);
     }
 
@@ -288,7 +302,8 @@ mod tests {
     #[test]
     fn what_the_nic_or_the_host_does_not_have_is_refused() {
         let refuse = |queues, cores: &[usize]| {
-            let wanted = Wanted { queues: Some(queues), cores, busy_poll: false, huge_pages: true };
+            let wanted =
+                Wanted { queues: Some(queues), cores, busy_poll: false, huge_pages: true, served: false };
             let failure = plan(&nic(), &Host::look(), None, &wanted).expect_err("refused");
             assert_eq!(failure.code, Failure::CONFIGURATION);
             failure.message
