@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
+use byway_lab::{BYWAY_INTERFACE, KERNEL_INTERFACE, Lab, LabOptions, VethOptions, is_root};
 use support::*;
 
 fn lab(queues: u32) -> Option<Lab> {
@@ -167,6 +167,32 @@ fn the_units_capabilities_are_enough() {
     assert_eq!(hello, "hello\n");
     signal(child.id(), libc::SIGTERM);
     assert!(wait(&mut child, PATIENCE).expect("ends").success());
+}
+
+#[test]
+fn what_is_stopped_before_there_is_a_carrier_was_never_ready() {
+    let Some(lab) = lab(1) else { return };
+    lab.kernel.run(&format!("ip link set {KERNEL_INTERFACE} down")).expect("down");
+    // The kernel takes up to a second to say so.
+    let shown = || lab.byway.run(&format!("ip link show {BYWAY_INTERFACE}")).expect("ip");
+    eventually(PATIENCE, || shown().contains("NO-CARRIER").then_some(())).expect("no carrier");
+    let scratch = Scratch::new();
+    let mut command =
+        byway(&["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24", "--control"]);
+    command.arg(scratch.0.join("byway.sock"));
+    let mut child = lab.byway.spawn(&mut command).expect("byway starts");
+    let mut said = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("waiting for") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut said, &mut line).expect("a line") > 0, "no word of waiting");
+    }
+    signal(child.id(), libc::SIGTERM);
+    assert!(wait(&mut child, PATIENCE).expect("ends").success());
+    let mut ready = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut ready).expect("reads");
+    assert_eq!(ready, "");
+    assert_nothing_left(&lab);
 }
 
 /// The watchdog is patted while the cores answer.

@@ -148,8 +148,11 @@ fn run_xdp<A: App>(
     if let (Some(listener), Some(answerer)) = (metrics, &running.answerer) {
         metrics::serve(listener, Arc::clone(answerer))?;
     }
-    ready(&ready_line(options, &running.facts()));
-    tell_systemd("READY=1");
+    // Told to stop while it waited for the carrier, it was never ready.
+    if !stop.load(Ordering::Relaxed) {
+        ready(&ready_line(options, &running.facts()));
+        tell_systemd("READY=1");
+    }
     let mut link = running.link_watch();
     let look = || link.look().iter().for_each(|said| warn(said));
     let failed = watch(&running.runtime, stop, &options.clock, look);
