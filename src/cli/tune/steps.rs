@@ -39,9 +39,16 @@ pub(super) fn plan(
 ) -> Result<Vec<Step>, Failure> {
     let queues = queues(nic, wanted)?;
     let mut steps = offloads(nic);
-    steps.extend(channels(nic, queues));
+    // Linux refuses to take away a queue that an indirection table of the user's names, as an earlier `equal` is one;
+    // and to name one that isn't there yet.
+    if queues < nic.link.rx_queues {
+        steps.extend(spread(nic, queues));
+        steps.extend(channels(nic, queues));
+    } else {
+        steps.extend(channels(nic, queues));
+        steps.extend(spread(nic, queues));
+    }
     steps.extend(rings(nic));
-    steps.extend(spread(nic, queues));
     if wanted.busy_poll {
         steps.extend(sysfs.map(deferral).unwrap_or_default());
     } else {
@@ -251,9 +258,9 @@ mod tests {
             shell(&steps),
             [
                 both("ethtool -K eth1 lro off", "ethtool -K eth1 lro on"),
+                both("ethtool -X eth1 equal 2", "ethtool -X eth1 weight 3 1 1 1"),
                 both("ethtool -L eth1 combined 2", "ethtool -L eth1 combined 4"),
                 both("ethtool -G eth1 rx 2048", "ethtool -G eth1 rx 256"),
-                both("ethtool -X eth1 equal 2", "ethtool -X eth1 weight 3 1 1 1"),
                 both(
                     "ethtool -C eth1 adaptive-rx off rx-usecs 8",
                     "ethtool -C eth1 adaptive-rx on rx-usecs 50"
