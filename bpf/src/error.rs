@@ -133,39 +133,47 @@ impl Occupant {
     pub fn holder(&self) -> Option<&str> {
         self.link.as_ref().and_then(|(_, holder)| holder.as_deref())
     }
-}
 
-impl Occupant {
-    /// The command that takes it off. None does where a link holds it.
+    /// What it is: its id, its name and where it hooks in, as far as they may be seen.
+    pub fn what(&self) -> String {
+        let name = self.name.as_ref().map(|name| format!(", \"{name}\"")).unwrap_or_default();
+        let mode = self.mode.map(|mode| format!(", {mode}")).unwrap_or_default();
+        format!("id {}{name}{mode}", self.program_id)
+    }
+
+    /// The command that takes it off, or what to do where none does because a link holds it.
     ///
     /// `ip link set … xdp off` can't remove what a link holds (EBUSY), and plain `xdp off` only looks at one mode.
-    pub fn detach_command(&self) -> Option<String> {
+    pub fn removal(&self) -> Removal {
         let hook = match (&self.link, self.mode) {
-            (Some(_), _) => return None,
+            (Some((_, Some(holder))), _) => return Removal::Advice(format!("stop {holder}, which holds it")),
+            (Some((id, None)), _) => {
+                let detach = format!("stop the process that holds it, or `bpftool link detach id {id}`");
+                return Removal::Advice(detach);
+            }
             (None, Some(Mode::Native)) => "xdpdrv",
             (None, Some(Mode::Generic)) => "xdpgeneric",
             (None, None) => "xdp",
         };
-        Some(format!("ip link set dev {} {hook} off", self.interface))
+        Removal::Command(format!("ip link set dev {} {hook} off", self.interface))
     }
+}
+
+/// How an [`Occupant`] is got rid of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// As a shell takes it.
+    Command(String),
+    /// In words.
+    Advice(String),
 }
 
 impl fmt::Display for Occupant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "id {}", self.program_id)?;
-        if let Some(name) = &self.name {
-            write!(f, ", \"{name}\"")?;
-        }
-        if let Some(mode) = self.mode {
-            write!(f, ", {mode}")?;
-        }
-        write!(f, "; byway does not replace it: ")?;
-        match &self.link {
-            Some((_, Some(holder))) => write!(f, "stop {holder}, which holds it"),
-            Some((id, None)) => {
-                write!(f, "stop the process that holds it, or `bpftool link detach id {id}`")
-            }
-            None => write!(f, "`{}`", self.detach_command().unwrap_or_default()),
+        write!(f, "{}; byway does not replace it: ", self.what())?;
+        match self.removal() {
+            Removal::Command(command) => write!(f, "`{command}`"),
+            Removal::Advice(advice) => f.write_str(&advice),
         }
     }
 }

@@ -24,7 +24,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
 pub use attach::{AttachMode, Attached, Mode, occupant};
-pub use error::{Error, Occupant};
+pub use error::{Error, Occupant, Removal};
 
 /// The result of an operation on the steering.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -37,7 +37,6 @@ pub(crate) fn splice_for_serve(arguments: Vec<OsString>) -> Result<Vec<OsString>
 /// The command line with the file's options in front of its own, which begin at `verb`, if a file is named. `parse`
 /// judges what the file says.
 ///
-///
 /// # Errors
 /// The file can't be read, isn't TOML, or says something that isn't an option (78).
 pub(crate) fn splice(

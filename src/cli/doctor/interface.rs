@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use byway_bpf::Removal;
 use byway_datapath::config::Config;
 use byway_datapath::nic::Nic;
 
@@ -312,12 +313,12 @@ fn occupant(nic: &Nic) -> Finding {
             Finding::pass(CHECK, format!("byway's own program, held by {holder}"))
         }
         Some(occupant) => {
-            let told = occupant.to_string();
-            let (what, mend) = told.split_once("; byway does not replace it: ").unwrap_or((&told, "ip link"));
+            let (Removal::Command(mend) | Removal::Advice(mend)) = occupant.removal();
+            let what = occupant.what();
             Finding::fail(
                 CHECK,
                 format!("another program is attached: {what}; byway doesn't replace it"),
-                occupant.detach_command().unwrap_or_else(|| mend.to_owned()),
+                mend,
             )
         }
     }
