@@ -14,8 +14,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-target=${CARGO_TARGET_DIR:-target}
-byway=${1:-$target/release/byway}
+speaker=autobahn
+# shellcheck source=deploy/bed.sh
+. deploy/bed.sh
 schemes=${SCHEMES:-ws wss}
 cases=${CASES:-*}
 here=deploy/conformance
@@ -23,31 +24,12 @@ here=deploy/conformance
 if python2=${PYTHON2:-python2.7} && ! "$python2" -c '' 2>/dev/null; then
 	python2=${PYENV_ROOT:-$HOME/.pyenv}/versions/2.7.18/bin/python2.7
 fi
-server_ns=bwab$$s client_ns=bwab$$c
-scratch=$(mktemp -d)
 reports=$target/conformance/autobahn
-children=()
 
-fail() {
-	echo "autobahn: $1" >&2
-	exit "${2:-1}"
-}
-((EUID == 0)) || fail "needs root for network namespaces: sudo $0" 77
-[[ -x $byway ]] || fail "$byway isn't there: cargo build --release --locked" 71
+need_root
+need_byway "${1-}"
 [[ -z ${PYTHON2-} || $python2 == "$PYTHON2" ]] || fail "PYTHON2=$PYTHON2 doesn't run" 71
 "$python2" -c '' 2>/dev/null || fail "the suite is for Python 2.7: pyenv install 2.7.18, or PYTHON2=/path/python2.7" 71
-
-clean_up() {
-	local child
-	for child in "${children[@]}"; do
-		kill "$child" 2>/dev/null && wait "$child" 2>/dev/null || true
-	done
-	ip netns del $server_ns 2>/dev/null || true
-	ip netns del $client_ns 2>/dev/null || true
-	rm -rf "$scratch"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
 
 # The environments, outside the repository, and made anew when the pins or the interpreter change.
 pins=$(cat $here/*-requirements.txt <(echo "$python2") | sha256sum | cut -c1-16)
@@ -65,42 +47,27 @@ if [[ ! -e $cache/complete ]]; then
 	touch "$cache/complete"
 fi
 
-ip netns add $server_ns
-ip netns add $client_ns
-ip -n $server_ns link add eth0 type veth peer name eth0 netns $client_ns
-ip -n $server_ns link set eth0 up
-ip -n $client_ns link set eth0 up
-ip -n $client_ns link set lo up
-ip -n $client_ns address add 10.78.0.1/24 dev eth0
-# What a veth peer sends has no checksums otherwise.
-ip netns exec $client_ns ethtool -K eth0 tx off >/dev/null
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=byway \
-	-addext subjectAltName=IP:10.78.0.2 -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
+make_pair 10.78.0.1/24
+make_checksums
+make_certificate 10.78.0.2
+inside=(ip netns exec $near)
 # shellcheck disable=SC2086 # SERVE is several words
-ip netns exec $server_ns "$byway" serve --interface eth0 --address 10.78.0.2/24 --attach native \
-	--tls-port 443 --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem" \
-	--control "$scratch/control.sock" ${SERVE:-} >"$scratch/out" 2>"$scratch/err" &
-server=$!
-children=($server)
-for _ in {1..300}; do
-	grep -q '^byway ready' "$scratch/out" && break
-	kill -0 $server 2>/dev/null || fail "byway doesn't start: $(cat "$scratch/err")"
-	sleep 0.1
-done
-grep '^byway ready' "$scratch/out" || fail "byway isn't ready after 30 s: $(cat "$scratch/err")"
+start --interface eth0 --address 10.78.0.2/24 --attach native \
+	--tls-port 443 --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem" ${SERVE:-}
+cat "$scratch/out"
 
 [[ $cases == '*' ]] && expected=517 || expected=0
 # Three clients at once, each with a part of the cases: they are what takes the time.
 run_suite() {
 	local scheme=$1 url=$1://10.78.0.2 part=0 clients=() client share
-	ip netns exec $client_ns env SSL_CERT_FILE="$scratch/cert.pem" timeout 120 \
+	ip netns exec $far env SSL_CERT_FILE="$scratch/cert.pem" timeout 120 \
 		"$cache/3/bin/python" $here/websockets.py "$url"
 	rm -rf "${reports:?}/$scheme"
 	mkdir -p "$reports/$scheme"
 	for share in "1.* 2.* 3.* 4.* 5.* 6.* 7.* 9.* 10.*" "12.*" "13.*"; do
 		part=$((part + 1))
 		$here/autobahn.py spec "$url" "$reports/$scheme/$part" "$share" "$cases" >"$scratch/spec-$part.json" || continue
-		ip netns exec $client_ns timeout 3600 "$cache/2/bin/wstest" -m fuzzingclient -s "$scratch/spec-$part.json" \
+		ip netns exec $far timeout 3600 "$cache/2/bin/wstest" -m fuzzingclient -s "$scratch/spec-$part.json" \
 			>"$reports/$scheme/$part.log" 2>&1 &
 		clients+=($!)
 		children+=($!)
@@ -115,3 +82,4 @@ for scheme in $schemes; do
 	echo "autobahn: over $scheme"
 	run_suite "$scheme"
 done
+stop
