@@ -2,7 +2,8 @@
 # started and made here goes when they end, however they end.
 #
 #   speaker    who complains: the script's name, set before this is sourced
-#   $byway     the program, $scratch a folder, $near and $far the namespaces: set here
+#   $byway     the program (need_byway); $scratch, a folder; $near and $far, the namespaces: set here
+#   children   what else is to be ended: scripts add to it
 
 target=${CARGO_TARGET_DIR:-target}
 near=bw$$a far=bw$$b
@@ -38,7 +39,7 @@ need_root() {
 	((EUID == 0)) || fail "needs root for network namespaces: sudo $0" 77
 }
 
-# eth0 in both; the clients' has address $1.
+# eth0 in both; the clients' has address $1, if it is to have one of the kernel's.
 make_pair() {
 	ip netns add $near
 	ip netns add $far
@@ -46,7 +47,7 @@ make_pair() {
 	ip -n $near link set eth0 up
 	ip -n $far link set eth0 up
 	ip -n $far link set lo up
-	ip -n $far address add "$1" dev eth0
+	[[ -z ${1-} ]] || ip -n $far address add "$1" dev eth0
 }
 
 # What a veth peer sends has no checksums otherwise.

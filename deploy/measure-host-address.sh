@@ -10,29 +10,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-byway=${1:-${CARGO_TARGET_DIR:-target}/release/byway}
-here=bwmh$$s there=bwmh$$c
-scratch=$(mktemp -d)
-sink='' serving=''
+speaker=measure-host-address
+# shellcheck source=deploy/bed.sh
+. deploy/bed.sh
 
-fail() {
-	echo "measure-host-address: $1" >&2
-	exit "${2:-1}"
-}
-((EUID == 0)) || fail "needs root for network namespaces: sudo $0" 77
-[[ -x $byway ]] || fail "$byway isn't there: cargo build --release --locked" 71
-
-clean_up() {
-	local pid
-	for pid in $serving $sink; do
-		kill "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || true
-	done
-	ip netns del $here 2>/dev/null || true
-	ip netns del $there 2>/dev/null || true
-	rm -rf "$scratch"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
+need_root
+need_byway "${1-}"
 
 cat >"$scratch/pass.c" <<'C'
 #include <linux/bpf.h>
@@ -62,38 +45,27 @@ with socket.create_connection(address) as connection:
     print(f"{sent * 8 / passed / 1e9:.2f}")
 PY
 
-ip netns add $here
-ip netns add $there
-ip -n $here link add byway0 type veth peer name peer0 netns $there
+make_pair 192.0.2.2/24
 if [[ ${OFFLOADS-} == off ]]; then
-	ip netns exec $here ethtool -K byway0 tx off tso off gso off gro off >/dev/null
-	ip netns exec $there ethtool -K peer0 tx off tso off gso off gro off >/dev/null
+	for end in $near $far; do
+		ip netns exec $end ethtool -K eth0 tx off tso off gso off gro off >/dev/null
+	done
 fi
-ip -n $here address add 192.0.2.1/24 dev byway0
-ip -n $there address add 192.0.2.2/24 dev peer0
-ip -n $here link set byway0 up
-ip -n $there link set peer0 up
-ip netns exec $here python3 "$scratch/tcp.py" sink &
-sink=$!
+ip -n $near address add 192.0.2.1/24 dev eth0
+inside=(ip netns exec $near)
+"${inside[@]}" python3 "$scratch/tcp.py" sink &
+children+=($!)
 sleep 0.5
 
 send() {
-	ip netns exec $there python3 "$scratch/tcp.py" send
+	ip netns exec $far python3 "$scratch/tcp.py" send
 }
 for ((round = 0; round < ${ROUNDS:-5}; round++)); do
 	nothing=$(send)
-	ip -n $here link set dev byway0 xdpdrv obj "$scratch/pass.o" sec xdp.frags
+	ip -n $near link set dev eth0 xdpdrv obj "$scratch/pass.o" sec xdp.frags
 	pass=$(send)
-	ip -n $here link set dev byway0 xdpdrv off
-	ip netns exec $here "$byway" serve --interface byway0 --host-address --control "$scratch/control.sock" \
-		>"$scratch/out" 2>"$scratch/err" &
-	serving=$!
-	until grep -q '^byway ready' "$scratch/out"; do
-		kill -0 $serving 2>/dev/null || fail "byway doesn't start: $(cat "$scratch/err")"
-		sleep 0.05
-	done
+	ip -n $near link set dev eth0 xdpdrv off
+	start --interface eth0 --host-address
 	echo "Gbit/s of the kernel's TCP: nothing attached $nothing, an empty program $pass, byway $(send)"
-	kill $serving
-	wait $serving || true
-	serving=''
+	stop
 done

@@ -10,51 +10,27 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rounds=${1:-5} seconds=${2:-5} connections=${3:-64}
-server=bww$$s client=bww$$c
-work=$(mktemp -d)
-byway=${BYWAY:-target/release/byway}
+speaker=measure-watching
+# shellcheck source=deploy/bed.sh
+. deploy/bed.sh
 
-fail() {
-	echo "measure-watching: $1" >&2
-	exit 71
-}
-((EUID == 0)) || { echo "measure-watching: needs root for network namespaces: sudo $0" >&2; exit 77; }
-(($(nproc) >= 2)) || fail "needs two CPUs, one for each side"
-[[ -x $byway ]] || fail "no $byway: cargo build --release --locked, or BYWAY=PROGRAM"
+need_root
+need_byway "${BYWAY-}"
+(($(nproc) >= 2)) || fail "needs two CPUs, one for each side" 71
 if (($(nproc) > 2)); then other=2; else other=0-1; echo "two CPUs: watchers share them with what they watch" >&2; fi
 
-pids=()
-clean() {
-	((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
-	wait 2>/dev/null || true
-	ip netns del $server 2>/dev/null || true
-	ip netns del $client 2>/dev/null || true
-	rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-ip netns add $server
-ip netns add $client
-ip -n $server link add srv0 type veth peer name cli0 netns $client
-ip -n $server link set srv0 up
-ip -n $client link set cli0 up
-ip netns exec $server "$byway" serve --interface srv0 --address 198.51.100.1/24 --cores 0 \
-	--control "$work/serve.sock" >"$work/ready" 2>"$work/said" &
-pids+=($!)
-until grep -q '^byway ready' "$work/ready"; do
-	kill -0 "${pids[0]}" 2>/dev/null || fail "byway serve has ended: $(tail -n1 "$work/said")"
-	sleep 0.1
-done
+make_pair
+inside=(ip netns exec $near)
+start --interface eth0 --address 198.51.100.1/24 --cores 0
 
 watch_as() {
-	local capture=("$byway" capture --control "$work/serve.sock" -w /dev/null)
+	local capture=("$byway" capture --control "$scratch/control.sock" -w /dev/null)
 	case $1 in
 	nobody) exec sleep infinity ;;
 	'conns and stats each 100 ms')
 		while :; do
-			"$byway" conns --json --control "$work/serve.sock" >/dev/null 2>&1
-			"$byway" stats --json --control "$work/serve.sock" >/dev/null
+			"$byway" conns --json --control "$scratch/control.sock" >/dev/null 2>&1
+			"$byway" stats --json --control "$scratch/control.sock" >/dev/null
 			sleep 0.1
 		done
 		;;
@@ -69,17 +45,17 @@ ways=('nobody' 'conns and stats each 100 ms' 'capture, a filter that takes nothi
 for ((round = 0; round < rounds; round++)); do
 	for way in "${ways[@]}"; do
 		export -f watch_as
-		export byway work
+		export byway scratch
 		taskset --cpu-list $other bash -c 'watch_as "$1"' watch "$way" &
 		watcher=$!
-		pids+=("$watcher")
-		ip netns exec $client "$byway" load --interface cli0 --address 198.51.100.2/24 --cores 1 --connections "$connections" \
-			--control "$work/load.sock" --duration "${seconds}s" --json "$work/result" http://198.51.100.1/hello >/dev/null
+		children+=("$watcher")
+		ip netns exec $far "$byway" load --interface eth0 --address 198.51.100.2/24 --cores 1 --connections "$connections" \
+			--control "$scratch/load.sock" --duration "${seconds}s" --json "$scratch/result" http://198.51.100.1/hello >/dev/null
 		kill "$watcher" 2>/dev/null || true
 		wait "$watcher" 2>/dev/null || true
-		unset 'pids[-1]'
-		rate=$(sed -n 's/.*"requests_per_second": *\([0-9.]*\).*/\1/p' "$work/result" | head -n1)
-		printf '%s\t%s\n' "$way" "$rate" >>"$work/rates"
+		unset 'children[-1]'
+		rate=$(sed -n 's/.*"requests_per_second": *\([0-9.]*\).*/\1/p' "$scratch/result" | head -n1)
+		printf '%s\t%s\n' "$way" "$rate" >>"$scratch/rates"
 		echo "round $((round + 1)): $way: $rate requests/s" >&2
 	done
 done
@@ -98,4 +74,4 @@ awk -F'\t' -v rounds="$rounds" '
 			}
 			printf "%s | %.3f | %.3f | %.3f\n", way, sorted[int((n + 1) / 2)], sorted[1], sorted[n]
 		}
-	}' "$work/rates"
+	}' "$scratch/rates"

@@ -10,61 +10,38 @@ cd "$(dirname "$0")/.."
 
 seconds=${1:-10} path=${2:-/hello}
 inferno=0.12.8
-server=bwp$$s client=bwp$$c
 out=target/profile
-work=$(mktemp -d)
+speaker=profile
+# shellcheck source=deploy/bed.sh
+. deploy/bed.sh
 
-fail() {
-	echo "profile: $1" >&2
-	exit 71
-}
-((EUID == 0)) || { echo "profile: needs root for network namespaces and perf: sudo $0" >&2; exit 77; }
-(($(nproc) >= 2)) || fail "needs two CPUs, one for each side"
+need_root
+(($(nproc) >= 2)) || fail "needs two CPUs, one for each side" 71
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
-command -v perf >/dev/null || fail "perf is missing: deploy/install-deps.sh profile"
+command -v perf >/dev/null || fail "perf is missing: deploy/install-deps.sh profile" 71
 mkdir -p $out
 [[ -x $out/bin/inferno-flamegraph ]] ||
 	cargo install --quiet --locked --root $out --version $inferno inferno
 
 # Frame pointers, so that perf needn't copy the stack at every sample; in a folder of its own, for they change every crate.
 RUSTFLAGS='-C force-frame-pointers=yes' cargo build --release --locked --target-dir $out
-byway=$out/release/byway
+need_byway $out/release/byway
 
-pids=()
-clean() {
-	((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
-	wait 2>/dev/null || true
-	ip netns del $server 2>/dev/null || true
-	ip netns del $client 2>/dev/null || true
-	rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-ip netns add $server
-ip netns add $client
-ip -n $server link add srv0 type veth peer name cli0 netns $client
-ip -n $server link set srv0 up
-ip -n $client link set cli0 up
-
-ip netns exec $server "$byway" serve --interface srv0 --address 198.51.100.1/24 --cores 0 \
-	--control "$work/serve.sock" >"$work/ready" &
-pids+=($!)
-until grep -q '^byway ready' "$work/ready"; do
-	kill -0 "${pids[0]}" 2>/dev/null || fail "byway serve has ended"
-	sleep 0.1
-done
-ip netns exec $client "$byway" load --interface cli0 --address 198.51.100.2/24 --cores 1 \
-	--control "$work/load.sock" --duration "$((seconds + 4))s" "http://198.51.100.1$path" >"$work/load" &
-pids+=($!)
+make_pair
+inside=(ip netns exec $near)
+start --interface eth0 --address 198.51.100.1/24 --cores 0
+ip netns exec $far "$byway" load --interface eth0 --address 198.51.100.2/24 --cores 1 \
+	--control "$scratch/load.sock" --duration "$((seconds + 4))s" "http://198.51.100.1$path" >"$scratch/load" &
+load=$!
+children+=("$load")
 sleep 2
 
 # 999: not in step with anything that happens a thousand times a second.
-perf record --quiet --event cpu-clock --freq 999 --call-graph fp --pid "${pids[0]}" --output "$work/perf.data" -- sleep "$seconds"
-perf script --input "$work/perf.data" 2>/dev/null | $out/bin/inferno-collapse-perf --kernel >$out/loop.folded
+perf record --quiet --event cpu-clock --freq 999 --call-graph fp --pid "$server" --output "$scratch/perf.data" -- sleep "$seconds"
+perf script --input "$scratch/perf.data" 2>/dev/null | $out/bin/inferno-collapse-perf --kernel >$out/loop.folded
 $out/bin/inferno-flamegraph --title "byway serve, GET $path, veth, copy mode" --colors java <$out/loop.folded >$out/loop.svg
-wait "${pids[1]}" || true
-cat "$work/load"
+wait "$load" || true
+cat "$scratch/load"
 echo
 # The innermost functions with the most samples.
 awk '{ n = $NF; sub(/ [0-9]+$/, ""); k = split($0, stack, ";"); self[stack[k]] += n; all += n }
