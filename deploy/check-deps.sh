@@ -4,19 +4,21 @@
 #   byway ──▶ datapath ──▶ tcp ◀── sim, fuzz        bench ──▶ byway, datapath, tcp
 #     └─────▶ bpf           ▲
 #     └─────────────────────┘                       lab: in `byway demo`, tests and benches; knows none
+#                                                    pcapng: in byway and sim; knows none
 #
 # A crate that is not listed here fails the check, so that nobody adds one without saying where it stands.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 declare -A may_use=(
-	[byway]='byway-bpf byway-datapath byway-lab byway-tcp'
+	[byway]='byway-bpf byway-datapath byway-lab byway-pcapng byway-tcp'
 	[byway-bench]='byway byway-datapath byway-tcp byway-lab'
 	[byway-bpf]=''
 	[byway-datapath]='byway-tcp'
 	[byway-fuzz]='byway-tcp'
 	[byway-lab]=''
-	[byway-sim]='byway-tcp'
+	[byway-pcapng]=''
+	[byway-sim]='byway-pcapng byway-tcp'
 	[byway-tcp]=''
 )
 # In tests, beside the above: what stands in for main.rs there.

@@ -1,12 +1,11 @@
 //! `byway capture`: the frames of a running byway, as tcpdump shows the kernel's. S4.6
 //!
 //! ```text
-//!   core ─ ring ─→ feed.rs, a thread there ─ control socket: record.rs ─→ here ─┬→ pcapng.rs ─→ FILE, or | tshark -r -
+//!   core ─ ring ─→ feed.rs, a thread there ─ control socket: record.rs ─→ here ─┬→ byway_pcapng ─→ FILE, or | tshark -r -
 //!   core ─ ring ──┘                                                             └→ text.rs ─→ terminal
 //! ```
 
 pub(super) mod feed;
-mod pcapng;
 mod record;
 mod text;
 
@@ -20,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use byway_datapath::capture::filter::Filter;
+use byway_pcapng::Writer;
 use clap::Args;
 
 use super::control::{self, Refusal, Target};
@@ -155,7 +155,7 @@ impl Ender {
 
 /// Where frames go.
 enum Sink {
-    Pcapng(pcapng::Writer<Box<dyn Write>>),
+    Pcapng(Writer<Box<dyn Write>>),
     Text(BufWriter<io::Stdout>),
 }
 
@@ -170,11 +170,11 @@ impl Sink {
         } else {
             Box::new(BufWriter::with_capacity(BUFFER, File::create(path).map_err(fail)?))
         };
-        let mut writer = pcapng::Writer::new(to).map_err(fail)?;
+        let mut writer = Writer::new(to, concat!("byway ", env!("CARGO_PKG_VERSION"))).map_err(fail)?;
         for (queue, core) in &hello.lanes {
             let name = format!("{} queue {queue}", hello.interface);
             writer
-                .interface(&name, &format!("byway on core {core}"), options.snaplen, filter)
+                .interface(&name, Some(&format!("byway on core {core}")), options.snaplen, filter)
                 .map_err(fail)?;
         }
         // Whoever reads live sees at once that it has begun.

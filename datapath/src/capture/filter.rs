@@ -19,6 +19,9 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::str::FromStr;
 
+use byway_tcp::wire::ethernet::{ARP, IPV4, IPV6, TPID_CUSTOMER, TPID_SERVICE};
+use byway_tcp::wire::ip::{ICMP, ICMPV6, TCP};
+
 /// Tests of a filter, at most: 64 of some ns each on a watched core.
 pub const TESTS_MAX: usize = 64;
 /// Octets of its text.
@@ -29,14 +32,8 @@ const DEPTH_MAX: usize = 32;
 const ACCEPT: u8 = u8::MAX;
 const REJECT: u8 = u8::MAX - 1;
 
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
+/// The one protocol here that byway itself has no use for (RFC 768).
 const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-const IPV4: u16 = 0x0800;
-const ARP: u16 = 0x0806;
-const IPV6: u16 = 0x86dd;
-const VLAN: [u16; 2] = [0x8100, 0x88a8];
 
 /// A compiled expression.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,7 +111,7 @@ impl Fields {
             let Some(ether_type) = be16(frame, at) else { return fields };
             fields.ether_type = ether_type;
             at += 2;
-            if !VLAN.contains(&ether_type) {
+            if ![TPID_CUSTOMER, TPID_SERVICE].contains(&ether_type) {
                 break;
             }
             at += 2;

@@ -101,7 +101,7 @@ fn replay(seed: u64, arguments: &Arguments, options: &Options) -> io::Result<Exi
         Some(path) => Some(Capture::new(
             BufWriter::new(File::create(path).map_err(|error| about(path, &error))?),
             scenario.hosts.len(),
-        )),
+        )?),
         None => None,
     };
     observers.extend(capture.as_mut().map(|capture| capture as &mut dyn Observer));

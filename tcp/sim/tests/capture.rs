@@ -36,7 +36,7 @@ fn s4_6_tshark_reads_every_frame() {
     }
     let seed = clean_seed();
     let hosts = Scenario::draw(seed, Choices::default()).hosts.len();
-    let (mut capture, mut digest) = (Capture::new(Vec::new(), hosts), Digest::default());
+    let (mut capture, mut digest) = (Capture::new(Vec::new(), hosts).expect("memory"), Digest::default());
     let mut observers: Vec<&mut dyn Observer> = vec![&mut capture, &mut digest];
     one(seed, &Options::default(), &mut observers).expect("a good run");
     let file = std::env::temp_dir().join(format!("byway-sim-{}.pcapng", std::process::id()));

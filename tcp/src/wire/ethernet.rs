@@ -18,9 +18,9 @@ pub const ARP: u16 = 0x0806;
 pub const IPV6: u16 = 0x86dd;
 
 /// TPID of a customer tag (802.1Q).
-const TPID_CUSTOMER: u16 = 0x8100;
+pub const TPID_CUSTOMER: u16 = 0x8100;
 /// TPID of a service tag (802.1ad, "QinQ").
-const TPID_SERVICE: u16 = 0x88a8;
+pub const TPID_SERVICE: u16 = 0x88a8;
 /// Octets without tags.
 const UNTAGGED_LEN: usize = 14;
 const TAG_LEN: usize = 4;

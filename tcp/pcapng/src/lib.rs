@@ -2,6 +2,8 @@
 //! for each queue, packets with direction and comment, statistics.
 //!
 //! No library: the block types are four, and those at hand either don't write options or keep whole files in memory.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 use std::io::{self, Write};
 
@@ -30,14 +32,17 @@ const OUTBOUND: u32 = 2;
 
 /// A file that is being written.
 #[derive(Debug)]
-pub(super) struct Writer<W> {
+pub struct Writer<W> {
     to: W,
     block: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a section.
-    pub(super) fn new(to: W) -> io::Result<Self> {
+    /// Begins a section, in the name of `application`.
+    ///
+    /// # Errors
+    /// Writing fails; so with all that follows.
+    pub fn new(to: W, application: &str) -> io::Result<Self> {
         let mut writer = Self { to, block: Vec::new() };
         writer.begin(SECTION_HEADER);
         // Byte order, version 1.0, section length not told.
@@ -45,16 +50,20 @@ impl<W: Write> Writer<W> {
         writer.block.extend([1, 0, 0, 0]);
         writer.block.extend([0xff; 8]);
         writer.option(SHB_OS, b"Linux");
-        writer.option(SHB_USERAPPL, concat!("byway ", env!("CARGO_PKG_VERSION")).as_bytes());
+        writer.option(SHB_USERAPPL, application.as_bytes());
         writer.end_options()?;
         Ok(writer)
     }
 
-    /// The next interface; the first one is 0.
-    pub(super) fn interface(
+    /// The next interface; the first one is 0. `snaplen` octets of each packet are kept at most; 0: all. A `filter` is the
+    /// text of one.
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn interface(
         &mut self,
         name: &str,
-        description: &str,
+        description: Option<&str>,
         snaplen: u32,
         filter: Option<&str>,
     ) -> io::Result<()> {
@@ -63,7 +72,9 @@ impl<W: Write> Writer<W> {
         self.u16(0);
         self.u32(snaplen);
         self.option(IF_NAME, name.as_bytes());
-        self.option(IF_DESCRIPTION, description.as_bytes());
+        if let Some(description) = description {
+            self.option(IF_DESCRIPTION, description.as_bytes());
+        }
         // Ten to the minus nine seconds.
         self.option(IF_TSRESOL, &[9]);
         if let Some(filter) = filter {
@@ -73,8 +84,11 @@ impl<W: Write> Writer<W> {
         self.end_options()
     }
 
-    /// A packet of `len` octets, of which these were kept, at `at` ns since 1970.
-    pub(super) fn packet(
+    /// A packet of `len` octets, of which these were kept, at `at` ns since 1970 (or whenever the clock of the writer began).
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn packet(
         &mut self,
         interface: u32,
         at: u64,
@@ -96,13 +110,10 @@ impl<W: Write> Writer<W> {
     }
 
     /// How many packets the filter took on an interface, and how many of them are missing.
-    pub(super) fn statistics(
-        &mut self,
-        interface: u32,
-        at: u64,
-        accepted: u64,
-        dropped: u64,
-    ) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn statistics(&mut self, interface: u32, at: u64, accepted: u64, dropped: u64) -> io::Result<()> {
         self.begin(STATISTICS);
         self.u32(interface);
         self.time(at);
@@ -112,8 +123,16 @@ impl<W: Write> Writer<W> {
     }
 
     /// Lets readers have all of it so far.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Writing fails.
+    pub fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+
+    /// What it was written to.
+    pub fn into_inner(self) -> W {
+        self.to
     }
 
     fn begin(&mut self, kind: u32) {
