@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use byway_lab::{BYWAY_INTERFACE, BYWAY_IPV4, KERNEL_INTERFACE, KERNEL_IPV4, Lab, LabOptions, Station};
-use byway_lab::{VethOptions, is_root};
+use byway_lab::{BYWAY_INTERFACE, BYWAY_IPV4, KERNEL_INTERFACE, KERNEL_IPV4, Lab, Station};
 use byway_tcp::wire::checksum;
 use support::*;
 use tungstenite::Message;
@@ -21,11 +20,7 @@ fn lab(queues: u32) -> Option<Lab> {
         println!("skipped: tshark isn't installed (deploy/install-deps.sh test)");
         return None;
     }
-    if !is_root() {
-        return None;
-    }
-    let veth = VethOptions { queues, offloads: false, ..VethOptions::default() };
-    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
+    support::lab(queues)
 }
 
 /// A running `byway capture -w FILE`.

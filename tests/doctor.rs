@@ -5,18 +5,9 @@ mod support;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
 
-use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
+use byway_lab::{BYWAY_INTERFACE, Lab};
 use serde_json::Value;
 use support::*;
-
-fn lab(queues: u32) -> Option<Lab> {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return None;
-    }
-    let veth = VethOptions { queues, offloads: false, ..VethOptions::default() };
-    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
-}
 
 fn run(lab: &Lab, command: &mut Command) -> Output {
     let mut child = lab.byway.spawn(command).expect("starts");

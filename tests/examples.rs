@@ -126,15 +126,6 @@ impl Drop for Example {
 }
 
 /// A veth pair, for root.
-fn lab() -> Option<Lab> {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return None;
-    }
-    let veth = VethOptions { queues: 1, offloads: false, ..VethOptions::default() };
-    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
-}
-
 #[test]
 fn echo_sends_frames_back_on_loopback() {
     let example = Example::on_loopback("echo", &[]);
@@ -148,7 +139,7 @@ fn echo_sends_frames_back_on_loopback() {
 
 #[test]
 fn echo_sends_frames_back_on_a_veth_pair() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(1) else { return };
     let example = Example::on_veth(&lab, "echo", &[]);
     let octets = random_octets(10_000_000);
     let kept = lab.kernel.enter(|| {
@@ -231,7 +222,7 @@ fn hyper_hello_answers_on_loopback() {
 
 #[test]
 fn hyper_hello_answers_on_a_veth_pair() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(1) else { return };
     let example = Example::on_veth(&lab, "hyper_hello", &[]);
     lab.kernel.enter(|| hyper_answers(&example));
     example.assert_idle();
@@ -272,7 +263,7 @@ fn an_axum_application_runs_on_loopback() {
 
 #[test]
 fn an_axum_application_runs_on_a_veth_pair() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(1) else { return };
     let example = Example::on_veth(&lab, "axum_app", &[]);
     lab.kernel.enter(|| axum_answers(&example));
     example.assert_idle();
@@ -361,7 +352,7 @@ fn a_client_opens_a_connection_and_ends_on_loopback() {
 /// byway at both ends: a client of its own TCP, whose connection `byway conns` shows.
 #[test]
 fn a_client_opens_a_connection_on_a_veth_pair() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = lab(1) else { return };
     let service = lab.kernel.enter(|| TcpListener::bind((byway_lab::KERNEL_IPV4, 7)).expect("free"));
     let server = std::thread::spawn(move || {
         let (mut stream, _) = service.accept().expect("accepts");

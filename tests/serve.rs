@@ -7,17 +7,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use byway_lab::{BYWAY_INTERFACE, KERNEL_INTERFACE, Lab, LabOptions, VethOptions, is_root};
+use byway_lab::{BYWAY_INTERFACE, KERNEL_INTERFACE, Lab};
 use support::*;
-
-fn lab(queues: u32) -> Option<Lab> {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return None;
-    }
-    let veth = VethOptions { queues, offloads: false, ..VethOptions::default() };
-    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
-}
 
 /// Runs byway in byway's namespace until it ends by itself.
 fn run(lab: &Lab, arguments: &str) -> Output {

@@ -22,24 +22,12 @@ struct Identity(Scratch);
 impl Identity {
     fn new(algorithm: &[&str]) -> Self {
         let made = Self(Scratch::new());
-        let output = Command::new("openssl")
-            .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-batch", "-newkey"])
-            .args(algorithm)
-            .args([
-                "-addext",
-                "subjectAltName=DNS:localhost",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ])
-            .args(["-keyout", &made.key(), "-out", &made.certificate()])
-            .output()
-            .expect("openssl");
-        assert!(output.status.success(), "{output:?}");
+        byway_lab::Identity::make(&made.0.0, algorithm).expect("openssl");
         made
     }
 
     fn ecdsa() -> Self {
-        Self::new(&["ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        Self::new(byway_lab::ECDSA)
     }
 
     fn certificate(&self) -> String {

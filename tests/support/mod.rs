@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use byway_lab::{BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, Lab};
+use byway_lab::{BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, Lab, LabOptions, VethOptions, is_root};
 use sha2::{Digest, Sha256};
 
 pub const HTTP: u16 = 80;
@@ -18,6 +18,16 @@ pub const ECHO: u16 = 7;
 
 /// How long a start, a stop or one answer may take on a loaded machine before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A lab whose interfaces have so many queues, and compute their checksums; `None` without root, and that is said.
+pub fn lab(queues: u32) -> Option<Lab> {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return None;
+    }
+    let veth = VethOptions { queues, offloads: false, ..VethOptions::default() };
+    Some(Lab::new(LabOptions { veth, impair: None }).expect("a lab"))
+}
 
 /// A folder of its own, gone with its handle.
 #[derive(Debug)]

@@ -12,6 +12,7 @@
 //! whole; [`Namespace`], [`veth_pair`], [`Impair`], [`Watch`] and [`Station`] are the parts. Namespaces have no name, so nothing is
 //! left behind, whether a test ends, panics or is killed.
 
+mod identity;
 mod impair;
 mod namespace;
 mod socket;
@@ -19,6 +20,7 @@ mod station;
 mod topology;
 mod watch;
 
+pub use identity::{ECDSA, Identity};
 pub use impair::{Counts, Directions, Impair, ImpairOptions, Report};
 pub use namespace::{Namespace, is_root};
 pub use station::Station;

@@ -1,8 +1,7 @@
 //! The service over TLS, with rustls's own client as the peer, and with a peer that breaks the rules.
 
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use byway_tcp::time::Duration;
@@ -17,6 +16,8 @@ use rustls::{
 
 use super::record::{ALERT, DATA, HANDSHAKE, HEADER, Keys, PAYLOAD_MAX, RECORD_MAX};
 use super::{Server, USE_HTTPS};
+use byway_lab::{ECDSA, Identity};
+
 use crate::app::testing::{HTTPS, Peer, config};
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -24,63 +25,39 @@ const HELLO: &[u8] = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
 const HELLO_ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nhello\n";
 
-/// A self-signed certificate and its key, made once for all tests: PEM files.
-struct Identity {
-    certificate: PathBuf,
-    key: PathBuf,
+/// A self-signed certificate and its key, made once for all tests.
+fn identity(name: &str, algorithm: &[&str]) -> Identity {
+    let folder = std::env::temp_dir().join(format!("byway-tls-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a scratch folder");
+    Identity::make(&folder, algorithm).expect("openssl")
 }
 
-impl Identity {
-    fn new(name: &str, algorithm: &[&str]) -> Self {
-        let folder = std::env::temp_dir().join(format!("byway-tls-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a scratch folder");
-        let made = Self { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
-        let status = Command::new("openssl")
-            .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-batch", "-newkey"])
-            .args(algorithm)
-            .args([
-                "-addext",
-                "subjectAltName=DNS:localhost",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ])
-            .arg("-keyout")
-            .arg(&made.key)
-            .arg("-out")
-            .arg(&made.certificate)
-            .output()
-            .expect("openssl");
-        assert!(status.status.success(), "{status:?}");
-        made
-    }
+fn server_of(identity: &Identity) -> Server {
+    Server::load(&identity.certificate, &identity.key).expect("loads")
+}
 
-    fn server(&self) -> Server {
-        Server::load(&self.certificate, &self.key).expect("loads")
-    }
-
-    fn chain(&self) -> Vec<CertificateDer<'static>> {
-        vec![CertificateDer::from_pem_file(&self.certificate).expect("PEM")]
-    }
+fn chain(identity: &Identity) -> Vec<CertificateDer<'static>> {
+    vec![CertificateDer::from_pem_file(&identity.certificate).expect("PEM")]
 }
 
 fn ecdsa() -> &'static Identity {
     static MADE: OnceLock<Identity> = OnceLock::new();
-    MADE.get_or_init(|| Identity::new("ecdsa", &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]))
+    MADE.get_or_init(|| identity("ecdsa", ECDSA))
 }
 
 fn rsa() -> &'static Identity {
     static MADE: OnceLock<Identity> = OnceLock::new();
-    MADE.get_or_init(|| Identity::new("rsa", &["rsa:2048"]))
+    MADE.get_or_init(|| identity("rsa", &["rsa:2048"]))
 }
 
 fn server() -> Server {
     static LOADED: OnceLock<Server> = OnceLock::new();
-    LOADED.get_or_init(|| ecdsa().server()).clone()
+    LOADED.get_or_init(|| server_of(ecdsa())).clone()
 }
 
 fn client_config(identity: &Identity, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(identity.chain());
+    roots.add_parsable_certificates(chain(identity));
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_protocol_versions(versions)
         .expect("versions")
@@ -183,13 +160,13 @@ fn s9_4_both_versions_and_every_suite_serve_http() {
             let mut suites = provider::default_provider();
             suites.cipher_suites = vec![*suite];
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(identity.chain());
+            roots.add_parsable_certificates(chain(identity));
             let config = ClientConfig::builder_with_provider(Arc::new(suites))
                 .with_protocol_versions(&[suite.version()])
                 .expect("a version")
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-            let mut client = Client::new(config, peer(&identity.server()));
+            let mut client = Client::new(config, peer(&server_of(identity)));
             let met = format!("{:?}", suite.suite());
             if client.talk().is_err() || client.tls.is_handshaking() {
                 while client.peer.turn_and_pump() {
@@ -422,7 +399,7 @@ fn short_lived() -> Server {
         })
         .collect();
     let key = PrivateKeyDer::from_pem_file(&ecdsa().key).expect("PEM");
-    Server::with_provider(suites, ecdsa().chain(), key).expect("loads")
+    Server::with_provider(suites, chain(ecdsa()), key).expect("loads")
 }
 
 fn short(common: &CipherSuiteCommon) -> CipherSuiteCommon {
@@ -745,7 +722,7 @@ fn h1_a_handshake_that_takes_too_long_is_reset() {
 /// A turn of the loop signs once with RSA; the rest of the handshake waits for the next ones.
 #[test]
 fn handshakes_wait_for_their_turn() {
-    let mut client = Client::new(client_config(rsa(), &[&TLS12]), peer(&rsa().server()));
+    let mut client = Client::new(client_config(rsa(), &[&TLS12]), peer(&server_of(rsa())));
     client.peer.hold_acks(true);
     client.talk().expect("the first flight");
     assert!(client.tls.is_handshaking());
@@ -793,7 +770,7 @@ fn mistakes_in_the_files_are_named() {
     assert!(refused(&with(nonsense), &own.key).contains("can't be used"));
     let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     assert!(refused(&own.certificate, &with(key)).contains("give an ECDSA"));
-    assert!(!own.server().has_slow_key() && !other.server().has_slow_key());
-    let slow = Identity::new("slow", &["rsa:3072"]);
-    assert!(slow.server().has_slow_key());
+    assert!(!server_of(own).has_slow_key() && !server_of(other).has_slow_key());
+    let slow = identity("slow", &["rsa:3072"]);
+    assert!(server_of(&slow).has_slow_key());
 }
