@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::attach::Mode;
+use crate::capabilities::{Capabilities, Capability};
 
 /// Why the frames could not be steered.
 #[derive(Debug, thiserror::Error)]
@@ -180,36 +181,8 @@ impl fmt::Display for Occupant {
 
 /// EPERM: either the process lacks a capability, or (before Linux 5.11) the maps do not fit RLIMIT_MEMLOCK.
 pub(crate) fn denied() -> Error {
-    match missing_capabilities() {
-        missing if missing.is_empty() => Error::Memlock,
+    match Capabilities::effective().missing(&Capability::STEERING).as_slice() {
+        [] => Error::Memlock,
         missing => Error::Permission { missing: missing.join(" and ") },
     }
-}
-
-fn missing_capabilities() -> Vec<&'static str> {
-    // linux/capability.h. CAP_SYS_ADMIN stands for the last two, as it did before Linux 5.8. Without CAP_PERFMON the
-    // verifier takes no program that moves a packet pointer by what a header says.
-    const NET_ADMIN: u64 = 1 << 12;
-    const SYS_ADMIN: u64 = 1 << 21;
-    const PERFMON: u64 = 1 << 38;
-    const BPF: u64 = 1 << 39;
-
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-
-    let mut missing = Vec::new();
-    if effective & NET_ADMIN == 0 {
-        missing.push("CAP_NET_ADMIN");
-    }
-    if effective & (BPF | SYS_ADMIN) == 0 {
-        missing.push("CAP_BPF");
-    }
-    if effective & (PERFMON | SYS_ADMIN) == 0 {
-        missing.push("CAP_PERFMON");
-    }
-    missing
 }

@@ -12,6 +12,7 @@
 #![warn(missing_docs)]
 
 mod attach;
+mod capabilities;
 mod error;
 mod interface;
 mod skel;
@@ -24,6 +25,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
 pub use attach::{AttachMode, Attached, Mode, occupant};
+pub use capabilities::{Capabilities, Capability};
 pub use error::{Error, Occupant, Removal};
 
 /// The result of an operation on the steering.

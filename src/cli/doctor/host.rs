@@ -3,27 +3,24 @@
 use std::fs;
 use std::path::Path;
 
+use byway_bpf::{Capabilities, Capability};
 use byway_datapath::pin;
 
 use super::Finding;
 
-/// Bits of linux/capability.h.
-const NET_ADMIN: u64 = 1 << 12;
-const NET_RAW: u64 = 1 << 13;
-const IPC_LOCK: u64 = 1 << 14;
-const SYS_ADMIN: u64 = 1 << 21;
-const PERFMON: u64 = 1 << 38;
-const BPF: u64 = 1 << 39;
-
 /// A UMEM's huge pages have to be of 2 MiB (`xsk-rs` maps no others).
 pub(in crate::cli) const HUGE_PAGE: u64 = 2 << 20;
+
+/// What `byway serve` needs: for AF_XDP's sockets, and for the program.
+const NEEDED: [Capability; 4] =
+    [Capability::NetAdmin, Capability::NetRaw, Capability::Bpf, Capability::Perfmon];
 
 /// What /proc, /sys and a few system calls tell.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Host {
     /// As `uname -r` says.
     pub(in crate::cli) release: String,
-    effective: u64,
+    effective: Capabilities,
     /// Whether this is the initial user namespace; CAP_IPC_LOCK of another lifts no limit.
     initial_namespace: bool,
     /// Octets; `None`: unlimited.
@@ -56,7 +53,7 @@ impl Host {
         let field = |name: &str| number_after(&meminfo, name);
         Self {
             release: read("/proc/sys/kernel/osrelease"),
-            effective: hex_after(&read("/proc/self/status"), "CapEff:"),
+            effective: Capabilities::effective(),
             initial_namespace: read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]),
             memory_lock: memory_lock(),
             huge_free: field("HugePages_Free:"),
@@ -94,15 +91,7 @@ impl Host {
     }
 
     fn missing(&self) -> Vec<&'static str> {
-        let all = [
-            ("CAP_NET_ADMIN", NET_ADMIN),
-            ("CAP_NET_RAW", NET_RAW),
-            // What there was before Linux 5.8.
-            ("CAP_BPF", BPF | SYS_ADMIN),
-            // Without it the verifier takes no headers of variable length.
-            ("CAP_PERFMON", PERFMON | SYS_ADMIN),
-        ];
-        all.iter().filter(|(_, bits)| self.effective & bits == 0).map(|(name, _)| *name).collect()
+        self.effective.missing(&NEEDED)
     }
 }
 
@@ -145,7 +134,7 @@ fn kernel(host: &Host) -> Finding {
 fn capabilities(host: &Host) -> Finding {
     const CHECK: &str = "capabilities";
     match host.missing().as_slice() {
-        [] => Finding::pass(CHECK, "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON"),
+        [] => Finding::pass(CHECK, NEEDED.map(Capability::name).join(", ")),
         missing => Finding::fail(
             CHECK,
             format!("this process lacks {}", missing.join(", ")),
@@ -168,7 +157,7 @@ fn program(host: &Host) -> Finding {
 fn memory(host: &Host, octets: u64) -> Finding {
     const CHECK: &str = "memory-lock";
     let needed = mib(octets);
-    if host.initial_namespace && host.effective & IPC_LOCK != 0 {
+    if host.initial_namespace && host.effective.has(Capability::IpcLock) {
         return Finding::pass(CHECK, format!("CAP_IPC_LOCK: no limit for {needed} MiB of frames"));
     }
     match host.memory_lock {
@@ -299,11 +288,6 @@ fn number_after(text: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-fn hex_after(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|rest| u64::from_str_radix(rest.trim(), 16).ok()).unwrap_or(0)
-}
-
 /// `always [madvise] never` → `madvise`.
 fn chosen(text: &str) -> String {
     text.split_once('[')
@@ -351,7 +335,7 @@ mod tests {
     fn good() -> Host {
         Host {
             release: "6.18.44-amd64".into(),
-            effective: u64::MAX,
+            effective: Capabilities::ALL,
             initial_namespace: true,
             memory_lock: None,
             huge_free: 128,
@@ -387,11 +371,16 @@ mod tests {
             (|host| host.af_xdp = false, "kernel", Verdict::Fail, "--backend kernel"),
             (|host| host.release = "5.4.0".into(), "kernel", Verdict::Fail, "linux-image"),
             (|host| host.release = "6.1.0-37".into(), "kernel", Verdict::Warn, "backports"),
-            (|host| host.effective &= !BPF & !SYS_ADMIN, "capabilities", Verdict::Fail, "setcap"),
+            (
+                |host| host.effective = host.effective.without(Capability::Bpf),
+                "capabilities",
+                Verdict::Fail,
+                "setcap",
+            ),
             (|host| host.program = Err("refused".into()), "xdp-program", Verdict::Fail, "dmesg"),
             (
                 |host| {
-                    host.effective &= !IPC_LOCK;
+                    host.effective = host.effective.without(Capability::IpcLock);
                     host.memory_lock = Some(8 << 20);
                 },
                 "memory-lock",
