@@ -25,6 +25,7 @@ use byway_tcp::stack::{Cidr, News, Route};
 use crossbeam::channel::Receiver;
 
 use super::failure::Failure;
+use super::options::link_local;
 use super::warn;
 
 /// Questions of the cores that may wait: as many as they ask in some seconds.
@@ -99,6 +100,7 @@ impl Host {
         let waker = Waker::new()?;
         runtime.ask_host(sender, waker.clone());
         reservation.settle();
+        warn_without_link_local(link, &plan.stack.addresses);
         let stop = Arc::new(AtomicBool::new(false));
         let follower = Follower {
             interface: link.name.clone(),
@@ -149,6 +151,19 @@ pub(super) fn leave(reservation: Reservation) {
     if let Err(error) = linger::leave(reservation, LINGER) {
         warn(&format!(
             "the kernel refuses clients from now on: nothing is left behind to keep quiet ({error})"
+        ));
+    }
+}
+
+/// Linux asks for a neighbour in the name of whoever has a packet for it, and of the link-local address if nobody has:
+/// byway's packets aren't the kernel's.
+fn warn_without_link_local(link: &Link, addresses: &[Cidr]) {
+    let mut v6 = addresses.iter().filter(|own| own.address.is_ipv6()).peekable();
+    if v6.peek().is_some() && !v6.any(|own| link_local(own.address)) {
+        warn(&format!(
+            "{0} has no IPv6 link-local address, and until it has one the kernel asks for no IPv6 neighbour of byway's: \
+             `ip addr add fe80::1/64 dev {0}`",
+            link.name
         ));
     }
 }
