@@ -220,11 +220,16 @@ pub fn v6(port: u16) -> SocketAddr {
 
 /// A connection on the kernel's TCP; call it inside the kernel's namespace.
 pub fn connect(remote: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&remote, PATIENCE).expect("connects");
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
-    stream.set_nodelay(true).expect("nodelay");
-    stream
+    try_connect(remote).expect("connects")
+}
+
+/// As [`connect`], where a reset just after the handshake may end the call to connect already.
+pub fn try_connect(remote: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&remote, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Sends `octets` and reads as many back, both at once; the answer's SHA-256.
