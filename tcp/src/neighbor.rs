@@ -390,6 +390,12 @@ impl NeighborTable {
         true
     }
 
+    /// Whether there is anything for [`take_woken`](Self::take_woken).
+    #[inline]
+    pub fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
     /// Moves the connections to wake to `out`. Each has to look its next hop up again, and may be
     /// gone by now.
     pub fn take_woken(&mut self, out: &mut Vec<u32>) {

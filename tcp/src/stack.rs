@@ -107,7 +107,8 @@ struct Slot {
 impl Slot {
     #[inline]
     fn is_of(&self, tuple: &FourTuple) -> bool {
-        self.tcb.as_ref().is_some_and(|tcb| tcb.tuple == *tuple)
+        // What differs most is compared first.
+        self.tcb.as_ref().is_some_and(|tcb| tcb.tuple.remote_port == tuple.remote_port && tcb.tuple == *tuple)
     }
 }
 
@@ -137,6 +138,8 @@ pub struct Stack<M> {
     control: VecDeque<FrameSlice>,
     /// Frames of the batch that are read and not acted on.
     arrivals: Vec<Arrival>,
+    /// The slot of the last segment: the next one is often of the same connection.
+    latest: u32,
     /// What became of the frames of the batch, if somebody watches.
     verdicts: Option<Vec<Option<DropReason>>>,
     /// Connections whose application has to be called.
@@ -182,6 +185,7 @@ impl<M: Memory> Stack<M> {
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
             arrivals: Vec::with_capacity(receive::AHEAD),
+            latest: 0,
             verdicts: None,
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
@@ -294,6 +298,7 @@ impl<M: Memory> Stack<M> {
         for _ in 0..EXPIRE_MAX {
             let Some(index) = self.wheel.pop_expired(now) else { break };
             let Some((tcb, mut ctx)) = self.tcb(index, now) else { continue };
+            tcb.timers.woken();
             while let Some(kind) = tcb.timers.pop_due(now) {
                 tcb.on_timer(kind, &mut ctx);
             }
@@ -326,7 +331,11 @@ impl<M: Memory> Stack<M> {
     }
 
     /// Tells applications that were refused a frame: who waits longest first, no more than there are frames.
+    #[inline]
     fn feed_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
         let mut frames = self.pool.for_apps();
         while frames >= STARVED_FRAMES {
             let Some(index) = self.starved.pop_front() else { break };
@@ -365,20 +374,18 @@ impl<M: Memory> Stack<M> {
         if conn.tcb.opened && ready != Ready::default() {
             app.ready(&mut conn, ready);
         }
-        let room = conn.tcb.send_room(conn.ctx.pool, conn.ctx.config);
-        if conn.tcb.state.can_send() && room < ROOM_LOW {
-            conn.tcb.wants_room = true;
-        }
-        let slot = &mut self.slots[index as usize];
-        if slot.tcb.as_ref().is_some_and(|tcb| tcb.starved) && !core::mem::replace(&mut slot.starved, true) {
+        let StackConn { tcb, ctx, .. } = conn;
+        tcb.wants_room |= tcb.state.can_send() && !tcb.has_room(ROOM_LOW, ctx.pool, ctx.config);
+        let starved = tcb.starved;
+        let over = match tcb.over {
+            // What arrived before the end is still the application's (S2.4).
+            Some(Closed::Finished) if tcb.state == State::TimeWait && !tcb.recv.is_empty() => None,
+            over => over,
+        };
+        if starved && !core::mem::replace(&mut self.slots[index as usize].starved, true) {
             self.starved.push_back(index);
         }
-        let Some((tcb, _)) = self.tcb(index, now) else { return };
-        match tcb.over {
-            // What arrived before the end is still the application's (S2.4).
-            Some(Closed::Finished) if tcb.state == State::TimeWait && !tcb.recv.is_empty() => {
-                self.schedule_output(index);
-            }
+        match over {
             Some(reason) => self.bury(app, id, reason, now),
             None => self.schedule_output(index),
         }
@@ -528,21 +535,19 @@ impl<M: Memory> Stack<M> {
     // --- small helpers --------------------------------------------------------------------------
 
     fn ctx(&mut self, now: Instant) -> Ctx<'_, M> {
-        let backlog_crowded = self.is_backlog_crowded();
         Ctx {
             pool: &mut self.pool,
             counters: &mut self.counters,
             states: &mut self.states,
             config: &self.config,
             elsewhere: &self.elsewhere,
-            backlog_crowded,
+            listeners: &self.listeners,
             now,
         }
     }
 
     /// A connection and what its steps work with.
     fn tcb(&mut self, index: u32, now: Instant) -> Option<(&mut Tcb, Ctx<'_, M>)> {
-        let backlog_crowded = self.is_backlog_crowded();
         let tcb = self.slots[index as usize].tcb.as_mut()?;
         let ctx = Ctx {
             pool: &mut self.pool,
@@ -550,14 +555,10 @@ impl<M: Memory> Stack<M> {
             states: &mut self.states,
             config: &self.config,
             elsewhere: &self.elsewhere,
-            backlog_crowded,
+            listeners: &self.listeners,
             now,
         };
         Some((tcb, ctx))
-    }
-
-    fn is_backlog_crowded(&self) -> bool {
-        self.states.count(State::SynReceived) > self.listeners.places() / 2
     }
 
     fn find(&self, tuple: &FourTuple) -> Option<u32> {
@@ -621,7 +622,7 @@ impl<M: Memory> Stack<M> {
 
     /// Arms the wheel for the connection's earliest timer; later ones are found when it fires.
     fn sync_timer(&mut self, index: u32) {
-        if let Some(tcb) = &self.slots[index as usize].tcb {
+        if let Some(tcb) = &mut self.slots[index as usize].tcb {
             tcb.timers.schedule(&mut self.wheel, index);
         }
     }

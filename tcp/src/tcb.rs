@@ -37,6 +37,7 @@ use crate::app::{Closed, Metrics, Ready};
 use crate::counters::{Counters, Totals};
 use crate::flow_table::FourTuple;
 use crate::frame::{FramePool, Memory};
+use crate::listener::Listeners;
 use crate::neighbor::Station;
 use crate::seq::SeqNumber;
 use crate::stack::Config;
@@ -80,11 +81,17 @@ pub(crate) struct Ctx<'a, M> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) states: &'a mut States,
     pub(crate) config: &'a Config,
-    /// More than half of all backlogs' places are taken.
-    pub(crate) backlog_crowded: bool,
+    pub(crate) listeners: &'a Listeners,
     /// What the other cores have told of themselves.
     pub(crate) elsewhere: &'a Totals,
     pub(crate) now: Instant,
+}
+
+impl<M> Ctx<'_, M> {
+    /// More than half of all backlogs' places are taken.
+    fn backlog_is_crowded(&self) -> bool {
+        self.states.count(State::SynReceived) > self.listeners.places() / 2
+    }
 }
 
 /// Send sequence variables (RFC 9293 §3.3.1).
@@ -557,6 +564,16 @@ impl Tcb {
         room.max(least)
     }
 
+    /// Whether `chunks`, more than are always granted, may be queued: what [`send_room`](Self::send_room) says, told
+    /// at less expense.
+    pub(crate) fn has_room<M: Memory>(&self, chunks: u32, pool: &FramePool<M>, config: &Config) -> bool {
+        debug_assert!(chunks > SEND_CHUNKS_MIN);
+        let octets = u64::from(config.send_buffer.saturating_sub(self.send.bytes()));
+        let fits = pool.fair_share() >= self.send.frames() + chunks
+            && octets >= u64::from(chunks) * u64::from(self.snd.mss);
+        fits && self.state.can_send() && !self.fin_queued
+    }
+
     /// The next octets in order.
     pub(crate) fn read<M: Memory>(&mut self, pool: &mut FramePool<M>) -> Option<crate::frame::Chunk> {
         let chunk = self.recv.pop(pool);
@@ -698,7 +715,7 @@ mod tests {
     /// are the rest.
     #[test]
     fn a_connection_stays_small() {
-        assert!(size_of::<super::Tcb>() <= 960, "{}", size_of::<super::Tcb>());
+        assert!(size_of::<super::Tcb>() <= 968, "{}", size_of::<super::Tcb>());
     }
 
     #[test]

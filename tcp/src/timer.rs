@@ -9,7 +9,7 @@
 //! Nearly every segment moves a deadline to a later moment (the retransmission timer starts anew
 //! with each ACK, RFC 6298 §5.3). That is one store here; the wheel keeps the earlier moment, wakes
 //! the connection then for nothing, and is armed anew. Only a deadline *before* the armed one
-//! touches the wheel.
+//! touches the wheel, whose node, of many connections, is far away.
 
 pub mod wheel;
 
@@ -63,6 +63,9 @@ impl TimerKind {
 #[derive(Clone, Debug)]
 pub struct Timers {
     deadlines: [Instant; TimerKind::COUNT],
+    /// The wheel wakes the connection by then; [`Instant::NEVER`]: not at all; [`Instant::ZERO`]: it has to be told
+    /// of an earlier deadline.
+    woken_by: Instant,
 }
 
 impl Default for Timers {
@@ -74,7 +77,7 @@ impl Default for Timers {
 impl Timers {
     /// Nothing set.
     pub const fn new() -> Self {
-        Self { deadlines: [Instant::NEVER; TimerKind::COUNT] }
+        Self { deadlines: [Instant::NEVER; TimerKind::COUNT], woken_by: Instant::NEVER }
     }
 
     /// Sets a deadline, in place of the kind's earlier one. Call [`schedule`](Self::schedule) once
@@ -82,6 +85,9 @@ impl Timers {
     #[inline]
     pub fn set(&mut self, kind: TimerKind, at: Instant) {
         self.deadlines[kind as usize] = at;
+        if at < self.woken_by {
+            self.woken_by = Instant::ZERO;
+        }
     }
 
     /// Takes a deadline away; nothing happens if there is none.
@@ -93,7 +99,7 @@ impl Timers {
     /// Takes all deadlines away.
     #[inline]
     pub fn clear_all(&mut self) {
-        *self = Self::new();
+        self.deadlines = [Instant::NEVER; TimerKind::COUNT];
     }
 
     /// Whether the kind has a deadline.
@@ -132,6 +138,12 @@ impl Timers {
         Some(TimerKind::ALL[index])
     }
 
+    /// The wheel has woken the connection, and won't again unless [`schedule`](Self::schedule) follows.
+    #[inline]
+    pub fn woken(&mut self) {
+        self.woken_by = Instant::ZERO;
+    }
+
     /// Makes sure that the wheel wakes connection `id` by the earliest deadline. A wheel armed
     /// earlier is left alone: it wakes for nothing once, and is armed anew by the `schedule` that
     /// follows every wake.
@@ -139,8 +151,11 @@ impl Timers {
     /// # Panics
     /// If `id` isn't below the wheel's capacity.
     #[inline]
-    pub fn schedule(&self, wheel: &mut TimerWheel, id: u32) {
-        wheel.arm_by(id, self.earliest());
+    pub fn schedule(&mut self, wheel: &mut TimerWheel, id: u32) {
+        if self.woken_by == Instant::ZERO {
+            self.woken_by = self.earliest();
+            wheel.arm_by(id, self.woken_by);
+        }
     }
 }
 
@@ -193,10 +208,12 @@ mod tests {
 
         // It wakes for nothing, and is armed anew.
         assert_eq!(wheel.pop_expired(ms(201)), Some(3));
+        timers.woken();
         assert_eq!(timers.pop_due(ms(201)), None);
         timers.schedule(&mut wheel, 3);
         assert_eq!(wheel.pop_expired(ms(899)), None);
         assert_eq!(wheel.pop_expired(ms(901)), Some(3));
+        timers.woken();
         assert_eq!(timers.pop_due(ms(901)), Some(TimerKind::Retransmit));
 
         // An earlier one does touch it.
@@ -205,6 +222,7 @@ mod tests {
         timers.set(TimerKind::DelayedAck, ms(940));
         timers.schedule(&mut wheel, 3);
         assert_eq!(wheel.pop_expired(ms(941)), Some(3));
+        timers.woken();
         timers.clear_all();
         timers.schedule(&mut wheel, 3);
         assert!(!wheel.is_armed(3));

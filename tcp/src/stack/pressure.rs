@@ -22,12 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl<M: Memory> Stack<M> {
     /// Called every turn; does nothing as long as a connection's share is worth having.
+    #[inline]
     pub(super) fn relieve(&mut self, now: Instant) {
+        self.relieve_at = Instant::NEVER;
         // A small pool's shares are small without any pressure.
-        if self.pool.fair_share() >= ROOM_LOW.min(self.pool.total() / 64) {
-            self.relieve_at = Instant::NEVER;
-            return;
+        if self.pool.fair_share() < ROOM_LOW.min(self.pool.total() / 64) {
+            self.look_round(now);
         }
+    }
+
+    fn look_round(&mut self, now: Instant) {
         self.relieve_at = now + LOOK_AGAIN;
         for _ in 0..LOOKS_PER_TURN.min(self.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.len() as u32;

@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, FrameSlice, Memory};
-use crate::tcb::Tcb;
 use crate::tcb::state::State;
 use crate::time::Instant;
 use crate::time_wait::Verdict;
@@ -26,8 +25,8 @@ pub(super) struct Arrival {
     chunk: Chunk,
     /// What it says, if that can be told at once.
     plain: Option<Plain>,
-    /// The slot that its connection seems to be in. Frames before it may change that.
-    hint: Option<u32>,
+    /// The slot that its connection may be in. Frames before it may change that.
+    hint: u32,
 }
 
 impl<M: Memory> Stack<M> {
@@ -60,66 +59,73 @@ impl<M: Memory> Stack<M> {
     /// Among many connections nearly every one's memory is far away. Fetched one after the other, each in its turn,
     /// that would be most of a segment's time; fetched together it is much less.
     fn receive_some(&mut self, frames: &[FrameSlice], now: Instant) {
+        let near = self.slots.len() <= NEAR;
         let mut arrivals = core::mem::take(&mut self.arrivals);
         for &slice in frames {
             self.counters.frames_in += 1;
             self.counters.octets_in += u64::from(slice.len);
             let chunk = self.pool.received(slice);
-            let plain = if self.config.prediction {
-                plain::read(self.pool.bytes(&chunk), self.config.mac)
+            let plain = self.read(&chunk);
+            if near {
+                self.act_on(chunk, &plain, self.latest, now);
             } else {
-                None
-            };
-            arrivals.push(Arrival { chunk, plain, hint: None });
+                arrivals.push(Arrival { chunk, plain, hint: self.latest });
+            }
         }
-        if self.slots.len() > NEAR {
-            self.fetch(&mut arrivals);
-        }
+        self.fetch(&mut arrivals);
         for Arrival { chunk, plain, hint } in arrivals.drain(..) {
-            let chunk = match &plain {
-                Some(plain) => self.receive_plain(plain, chunk, hint, now),
-                None => Some(chunk),
-            };
-            if let Some(chunk) = chunk {
-                self.receive_any(chunk, now);
-            }
-            if let Some(verdicts) = &mut self.verdicts {
-                verdicts.push(self.counters.take_latest());
-            }
+            self.act_on(chunk, &plain, hint, now);
         }
         self.arrivals = arrivals;
+    }
+
+    #[inline]
+    fn read(&self, chunk: &Chunk) -> Option<Plain> {
+        if self.config.prediction { plain::read(self.pool.bytes(chunk), self.config.mac) } else { None }
+    }
+
+    #[inline]
+    fn act_on(&mut self, chunk: Chunk, plain: &Option<Plain>, hint: u32, now: Instant) {
+        let chunk = match plain {
+            Some(plain) => self.receive_plain(plain, chunk, hint, now),
+            None => Some(chunk),
+        };
+        if let Some(chunk) = chunk {
+            self.receive_any(chunk, now);
+        }
+        if let Some(verdicts) = &mut self.verdicts {
+            verdicts.push(self.counters.take_latest());
+        }
     }
 
     /// Touches what the segments' connections will need: first what the table says of where they are, then what they
     /// say of where their frames are.
     fn fetch(&self, arrivals: &mut [Arrival]) {
-        for arrival in arrivals.iter_mut() {
-            arrival.hint = arrival.plain.as_ref().and_then(|plain| self.flows.guess(&plain.tuple));
-        }
-        let hints = || arrivals.iter().filter_map(|arrival| arrival.hint);
         let mut touched = 0;
-        for index in hints() {
-            touched ^= self.slots[index as usize].tcb.as_ref().map_or(0, Tcb::touch);
-            touched ^= u64::from(self.wheel.touch(index));
+        for Arrival { plain, hint, .. } in arrivals.iter_mut() {
+            let Some(index) = plain.as_ref().and_then(|plain| self.flows.guess(&plain.tuple)) else {
+                continue;
+            };
+            *hint = index;
         }
-        for index in hints() {
-            let tcb = self.slots[index as usize].tcb.as_ref();
-            touched ^= u64::from(tcb.map_or(0, |tcb| tcb.send.touch(&self.pool)));
+        let hinted =
+            || arrivals.iter().filter_map(|arrival| self.slots.get(arrival.hint as usize)?.tcb.as_ref());
+        for tcb in hinted() {
+            touched ^= tcb.touch();
+        }
+        for tcb in hinted() {
+            touched ^= u64::from(tcb.send.touch(&self.pool));
         }
         core::hint::black_box(touched);
     }
 
     /// A plain segment for an established connection; the chunk comes back if there is none.
     #[inline]
-    fn receive_plain(
-        &mut self,
-        plain: &Plain,
-        chunk: Chunk,
-        hint: Option<u32>,
-        now: Instant,
-    ) -> Option<Chunk> {
-        let hint = hint.filter(|&index| self.slots[index as usize].is_of(&plain.tuple));
-        let Some(index) = hint.or_else(|| self.find(&plain.tuple)) else { return Some(chunk) };
+    fn receive_plain(&mut self, plain: &Plain, chunk: Chunk, hint: u32, now: Instant) -> Option<Chunk> {
+        let hinted = self.slots.get(hint as usize).is_some_and(|slot| slot.is_of(&plain.tuple));
+        let found = if hinted { Some(hint) } else { self.find(&plain.tuple) };
+        let Some(index) = found else { return Some(chunk) };
+        self.latest = index;
         let Some((tcb, mut ctx)) = self.tcb(index, now) else { return Some(chunk) };
         if tcb.state != State::Established {
             return Some(chunk);

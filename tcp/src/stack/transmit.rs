@@ -109,7 +109,14 @@ impl<M: Memory> Stack<M> {
         false
     }
 
+    #[inline]
     pub(super) fn wake_resolved(&mut self) {
+        if self.neighbors.has_woken() {
+            self.schedule_woken();
+        }
+    }
+
+    fn schedule_woken(&mut self) {
         let mut woken = core::mem::take(&mut self.woken);
         self.neighbors.take_woken(&mut woken);
         for index in woken.drain(..) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   text in order ──→ quick: at once ──────────── Config::quick_acks at the start, after a pause, a hole
-//!                └──→ delayed: 40 ms, or the second full segment, or the answer that it rides on
+//!                └──→ delayed: 40 ms from the output that doesn't send it, or the second full segment, or the
+//!                     answer that it rides on
 //!   a hole, its filling, FIN, a mark, a window nearly used up ──→ at once
 //! ```
 //!
@@ -47,8 +48,13 @@ impl Tcb {
         let full = u32::from(self.snd.mss.min(self.rcv.mss));
         if quick || hole || self.owed.unacked >= 2 * full || self.rcv.wnd() < full {
             self.owed.ack = true;
-        } else if !self.timers.is_set(TimerKind::DelayedAck) {
-            self.timers.set(TimerKind::DelayedAck, ctx.now + DELAYED_ACK);
+        }
+    }
+
+    /// Output is over, and what came isn't acknowledged: it will be. Not before, since most answers are in that output.
+    pub(super) fn delay_ack(&mut self, now: Instant) {
+        if self.owed.unacked > 0 && !self.timers.is_set(TimerKind::DelayedAck) {
+            self.timers.set(TimerKind::DelayedAck, now + DELAYED_ACK);
         }
     }
 

@@ -102,6 +102,7 @@ impl Tcb {
         if self.owed.ack && (out.len() >= full || !self.emit_ack(out, ctx)) {
             return Output::More;
         }
+        self.delay_ack(ctx.now);
         self.arm_persist(ctx);
         Output::Done
     }
@@ -138,13 +139,20 @@ impl Tcb {
                 return Output::Done;
             }
         }
+        if self.congestion.samples() {
+            self.note_app_limited();
+        }
+        Output::Done
+    }
+
+    /// Nothing more to send, and room in the window: the rate that is measured is the application's.
+    fn note_app_limited(&mut self) {
         let flight = self.in_flight();
         if flight < self.send_window()
             && let Some(rate) = self.congestion.sampler()
         {
             rate.on_app_limited(flight);
         }
-        Output::Done
     }
 
     /// RFC 5681 §4.1: after an idle RTO the old window says nothing about the path any more.
@@ -157,7 +165,7 @@ impl Tcb {
 
     /// The first LOST segment, if the window allows it; one is always allowed when nothing is in flight.
     fn next_lost<M: Memory>(&mut self, ctx: &Ctx<'_, M>) -> Option<u32> {
-        if self.recovery.prefers_new() || self.recovery.waits_for_word() {
+        if self.send.lost == 0 || self.recovery.prefers_new() || self.recovery.waits_for_word() {
             return None;
         }
         let index = self.send.first_lost(ctx.pool)?;
@@ -501,8 +509,8 @@ impl Tcb {
 
     /// Data waits, nothing is out, and the window doesn't let it go: ask from time to time. S5.3
     fn arm_persist<M: Memory>(&mut self, ctx: &mut Ctx<'_, M>) {
-        let waiting = self.send.unsent().is_some() || self.fin_is_due();
-        let stuck = waiting && self.snd.una == self.snd.nxt;
+        let nothing_out = self.snd.una == self.snd.nxt;
+        let stuck = nothing_out && (self.send.unsent().is_some() || self.fin_is_due());
         if stuck && !self.timers.is_set(TimerKind::Persist) {
             if self.persist_backoff == 0 {
                 self.stalled_since = ctx.now;

@@ -239,11 +239,13 @@ impl Tcb {
 
     /// Cuts a frame that is about to be sent to what the path takes. False: there is no memory for it, and the
     /// frame has to wait.
+    #[inline]
     pub(super) fn fit_to_path<M: Memory>(&mut self, index: u32, ctx: &mut Ctx<'_, M>) -> bool {
+        ctx.pool.meta(index).len <= self.snd.mss || self.cut_to_path(index, ctx)
+    }
+
+    fn cut_to_path<M: Memory>(&mut self, index: u32, ctx: &mut Ctx<'_, M>) -> bool {
         let meta = ctx.pool.meta(index);
-        if meta.len <= self.snd.mss {
-            return true;
-        }
         let (end, len, fresh) = (SeqNumber(meta.seq) + u32::from(meta.len), meta.len, meta.sent == 0);
         let is_probe = self.path.probe == Some(end);
         if fresh && self.path.raising && (is_probe || self.path.probe.is_none()) {

@@ -131,7 +131,7 @@ impl Recovery {
             && self.rack.fack().leq(una)
             && self.duplicates == 0
             && self.timeouts == 0
-            && self.probe.is_over()
+            && self.probe == TailLossProbe::None
     }
 }
 

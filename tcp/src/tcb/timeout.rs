@@ -52,7 +52,7 @@ impl Tcb {
                 let asked_again = ctx.now.since(self.last_sent) < self.rtt.rto() / 2;
                 let limit = match self.state {
                     State::SynSent => SYN_RETRIES,
-                    _ if ctx.backlog_crowded && !asked_again => SYN_ACK_RETRIES_CROWDED,
+                    _ if ctx.backlog_is_crowded() && !asked_again => SYN_ACK_RETRIES_CROWDED,
                     _ => SYN_ACK_RETRIES,
                 };
                 if self.tries >= limit {

@@ -74,6 +74,8 @@ pub struct TimerWheel {
     tick_shift: u32,
     /// No timer's deadline lies before this tick.
     current: u64,
+    /// Nor does any occupied list begin before this one, and none is [`entered`](Self::entered) till then.
+    quiet_until: u64,
     /// The higher level's list that time has entered and whose timers aren't all sorted yet.
     entered: Option<usize>,
     len: u32,
@@ -98,6 +100,7 @@ impl TimerWheel {
             occupied: [[0; WORDS]; LEVELS],
             tick_shift,
             current: 0,
+            quiet_until: 0,
             entered: None,
             len: 0,
         }
@@ -117,12 +120,6 @@ impl TimerWheel {
     #[inline]
     pub fn is_armed(&self, id: u32) -> bool {
         self.nodes[id as usize].is_armed()
-    }
-
-    /// Reads something of `id`, so that its memory is near when it is needed.
-    #[inline]
-    pub(crate) fn touch(&self, id: u32) -> u32 {
-        self.nodes[id as usize].next
     }
 
     /// The deadline of `id`, rounded up to a tick; a deadline that was past when armed is given as
@@ -186,21 +183,31 @@ impl TimerWheel {
     #[inline]
     pub fn pop_expired(&mut self, now: Instant) -> Option<u32> {
         let target = (now.as_nanos() >> self.tick_shift).min(MAX_TICK);
+        if target < self.quiet_until {
+            self.current = self.current.max(target);
+            return None;
+        }
+        self.search_expired(target)
+    }
+
+    fn search_expired(&mut self, target: u64) -> Option<u32> {
         if target < self.current {
             return None;
         }
+        self.quiet_until = 0;
         loop {
             if let Some(list) = self.entered
                 && let Some(id) = self.sort_entered(list, target)
             {
                 return Some(id);
             }
-            let Some((list, tick)) = self.first_occupied().filter(|&(_, tick)| tick <= target) else {
+            let (list, tick) = self.first_occupied().unwrap_or((0, u64::MAX));
+            if tick > target {
                 // No slot between here and `target` is occupied, so every timer left is in a slot that
                 // begins later, and shares the octets above its level's with `target` as well.
-                self.current = target;
+                (self.current, self.quiet_until) = (target, tick);
                 return None;
-            };
+            }
             self.current = tick;
             if list < SLOTS {
                 return Some(self.pop(list));
@@ -271,7 +278,9 @@ impl TimerWheel {
         let tick = tick.max(self.current);
         let differing = tick ^ self.current;
         let level = (differing | 1).ilog2() / LEVEL_BITS;
-        let slot = (tick >> (LEVEL_BITS * level)) as usize % SLOTS;
+        let shift = LEVEL_BITS * level;
+        let slot = (tick >> shift) as usize % SLOTS;
+        self.quiet_until = self.quiet_until.min(tick >> shift << shift);
         let list = level as usize * SLOTS + slot;
         let next = self.heads[list];
         self.nodes[id as usize] = Node { next, prev: NONE, place: (tick << LIST_BITS) | list as u64 };

@@ -17,21 +17,16 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 /// from arming and disarming the wheel with each segment.
 const SLACK: Duration = Duration::from_millis(2);
 
-/// The probe that is out.
-#[derive(Debug, Default)]
-pub(super) struct TailLossProbe {
-    /// TLP.end_seq: SND.NXT after the probe.
-    end: Option<SeqNumber>,
-    /// TLP.is_retrans
-    again: bool,
-}
-
-impl TailLossProbe {
-    /// No probe is out.
-    #[inline]
-    pub(super) fn is_over(&self) -> bool {
-        self.end.is_none()
-    }
+/// The probe that is out, with TLP.end_seq: SND.NXT after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum TailLossProbe {
+    /// There is none.
+    #[default]
+    None,
+    /// A segment that was new.
+    New(SeqNumber),
+    /// One that was sent before (TLP.is_retrans).
+    Again(SeqNumber),
 }
 
 impl Tcb {
@@ -44,7 +39,7 @@ impl Tcb {
             && self.send.sacked_frames == 0;
         // RFC 8985 §7.3: one probe at a time, and none before the round trip was measured since the last: probes whose
         // ACKs measure nothing would hide that the path has got longer. Then only the retransmission timer runs.
-        let may_probe = self.recovery.probe.end.is_none() && self.recovery.measured;
+        let may_probe = self.recovery.probe == TailLossProbe::None && self.recovery.measured;
         let Some(srtt) = self.rtt.srtt().filter(|_| quiet && may_probe) else { return };
         let mut timeout = 2 * srtt + SLACK;
         if self.snd.nxt.since(self.snd.una) <= u32::from(self.snd.mss) {
@@ -64,7 +59,8 @@ impl Tcb {
     pub(in crate::tcb) fn probe_sent<M>(&mut self, again: bool, ctx: &mut Ctx<'_, M>) {
         ctx.counters.tcp_loss_probes += 1;
         self.recovery.measured = false;
-        self.recovery.probe = TailLossProbe { end: Some(self.snd.nxt), again };
+        let end = self.snd.nxt;
+        self.recovery.probe = if again { TailLossProbe::Again(end) } else { TailLossProbe::New(end) };
         self.timers.clear(TimerKind::LossProbe);
     }
 
@@ -76,16 +72,20 @@ impl Tcb {
         duplicate: bool,
         ctx: &mut Ctx<'_, M>,
     ) {
-        let Some(end) = self.recovery.probe.end else { return };
+        let (end, again) = match self.recovery.probe {
+            TailLossProbe::None => return,
+            TailLossProbe::New(end) => (end, false),
+            TailLossProbe::Again(end) => (end, true),
+        };
         if !end.leq(seg.ack) {
             return;
         }
-        if !self.recovery.probe.again || news.duplicate.is_some() {
+        if !again || news.duplicate.is_some() {
             // A new segment, or the original arrived as well: nothing was lost.
-            self.recovery.probe.end = None;
+            self.recovery.probe = TailLossProbe::None;
         } else if end.lt(seg.ack) {
             // The probe mended a loss that nobody saw: the network dropped, so the window shrinks.
-            self.recovery.probe.end = None;
+            self.recovery.probe = TailLossProbe::None;
             if self.recovery.phase == Phase::Open {
                 ctx.counters.tcp_loss_probe_recovery += 1;
                 self.congestion.on_congestion(&self.event(Signal::Loss, ctx.now));
@@ -95,7 +95,7 @@ impl Tcb {
             }
         } else if duplicate && seg.options.sack.is_empty() {
             // Two ACKs of the same: both copies arrived.
-            self.recovery.probe.end = None;
+            self.recovery.probe = TailLossProbe::None;
         }
     }
 }
