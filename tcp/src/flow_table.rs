@@ -125,16 +125,22 @@ impl FlowTable {
         self.slots.is_empty()
     }
 
-    /// The slot whose tenant has this tuple.
+    /// What a tuple is entered by and looked for.
     #[inline]
-    pub fn find<'a>(&self, tuple: &FourTuple, tuple_of: impl Fn(u32) -> &'a FourTuple) -> Option<u32> {
-        self.slots.find(self.key.hash(tuple), |&slot| tuple_of(slot) == tuple).copied()
+    pub fn hash(&self, tuple: &FourTuple) -> u64 {
+        self.key.hash(tuple)
     }
 
-    /// The slot whose tenant probably has this tuple, from the table's own memory alone.
+    /// The slot whose tenant has the tuple of this [`hash`](Self::hash): `is_it` says whether a slot is the one.
     #[inline]
-    pub fn guess(&self, tuple: &FourTuple) -> Option<u32> {
-        self.slots.find(self.key.hash(tuple), |_| true).copied()
+    pub fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        self.slots.find(hash, |&slot| is_it(slot)).copied()
+    }
+
+    /// The slot whose tenant probably has the tuple of this [`hash`](Self::hash), from the table's own memory alone.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        self.find(hash, |_| true)
     }
 
     /// Enters `slot`. False, and nothing changed, when the table is full. The tuple must be new.
@@ -199,7 +205,8 @@ mod tests {
                     model.remove(&n);
                 }
                 for k in 0..40u16 {
-                    prop_assert_eq!(table.find(&tuples[usize::from(k)], of), model.get(&k).copied());
+                    let wanted = &tuples[usize::from(k)];
+                    prop_assert_eq!(table.find(table.hash(wanted), |slot| of(slot) == wanted), model.get(&k).copied());
                 }
             }
         }

@@ -471,12 +471,14 @@ impl Tcb {
     /// Reads something of each cache line that most segments need, so that all of them are near.
     #[inline]
     pub(crate) fn touch(&self) -> u64 {
-        let early = u32::from(self.tuple.local_port) ^ self.snd.una.0 ^ self.rcv.nxt.0;
-        let middle = self.send.frames() ^ self.recv.bytes();
-        let late = self.recovery.touch() ^ self.congestion.cwnd() ^ self.congestion.ssthresh();
-        let times = self.last_heard.as_nanos() ^ self.timers.deadline(TimerKind::App).as_nanos();
-        let more = self.hop.fresh_until.as_nanos() ^ self.path.raise_at().as_nanos();
-        u64::from(early ^ middle ^ late) ^ times ^ more
+        let first = u32::from(self.tuple.local_ip.is_ipv4()) ^ u32::from(self.tuple.local_port);
+        let early = first ^ self.snd.una.0 ^ self.rcv.nxt.0;
+        let middle = self.send.frames() ^ self.send.lost ^ self.recv.bytes() ^ self.tuning.touch();
+        let timers = [TimerKind::Retransmit, TimerKind::App].map(|kind| self.timers.deadline(kind));
+        let times = [self.last_heard, timers[0], timers[1], self.hop.fresh_until, self.path.raise_at()];
+        let late = self.recovery.touch();
+        let times = times.iter().fold(0, |all, time| all ^ time.as_nanos());
+        u64::from(early ^ middle ^ late) ^ times ^ self.congestion.touch()
     }
 
     /// Moves to `state`, keeping the counts.

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
 use crate::frame::{Chunk, FrameSlice, Memory};
+use crate::tcb::Tcb;
 use crate::tcb::state::State;
 use crate::time::Instant;
 use crate::time_wait::Verdict;
@@ -25,6 +26,8 @@ pub(super) struct Arrival {
     chunk: Chunk,
     /// What it says, if that can be told at once.
     plain: Option<Plain>,
+    /// Of its connection's tuple, if it is plain.
+    hash: u64,
     /// The slot that its connection may be in. Frames before it may change that.
     hint: u32,
 }
@@ -69,11 +72,12 @@ impl<M: Memory> Stack<M> {
             if near {
                 self.act_on(chunk, &plain, self.latest, now);
             } else {
-                arrivals.push(Arrival { chunk, plain, hint: self.latest });
+                let hash = plain.as_ref().map_or(0, |plain| self.flows.hash(&plain.tuple));
+                arrivals.push(Arrival { chunk, plain, hash, hint: self.latest });
             }
         }
         self.fetch(&mut arrivals);
-        for Arrival { chunk, plain, hint } in arrivals.drain(..) {
+        for Arrival { chunk, plain, hint, .. } in arrivals.drain(..) {
             self.act_on(chunk, &plain, hint, now);
         }
         self.arrivals = arrivals;
@@ -102,19 +106,17 @@ impl<M: Memory> Stack<M> {
     /// say of where their frames are.
     fn fetch(&self, arrivals: &mut [Arrival]) {
         let mut touched = 0;
-        for Arrival { plain, hint, .. } in arrivals.iter_mut() {
-            let Some(index) = plain.as_ref().and_then(|plain| self.flows.guess(&plain.tuple)) else {
-                continue;
-            };
-            *hint = index;
+        for arrival in arrivals.iter_mut().filter(|arrival| arrival.plain.is_some()) {
+            if let Some(index) = self.flows.guess(arrival.hash) {
+                arrival.hint = index;
+            }
         }
-        let hinted =
-            || arrivals.iter().filter_map(|arrival| self.slots.get(arrival.hint as usize)?.tcb.as_ref());
-        for tcb in hinted() {
-            touched ^= tcb.touch();
+        let hinted = || arrivals.iter().filter_map(|arrival| self.slots.get(arrival.hint as usize));
+        for slot in hinted() {
+            touched ^= slot.tcb.as_ref().map_or(0, Tcb::touch) ^ u64::from(slot.output);
         }
-        for tcb in hinted() {
-            touched ^= u64::from(tcb.send.touch(&self.pool));
+        for slot in hinted() {
+            touched ^= slot.tcb.as_ref().map_or(0, |tcb| u64::from(tcb.send.touch(&self.pool)));
         }
         core::hint::black_box(touched);
     }

@@ -71,7 +71,7 @@ impl Recovery {
     /// Reads something, so that it is near.
     #[inline]
     pub(super) fn touch(&self) -> u32 {
-        self.timeouts ^ self.rack.fack().0 ^ self.prr.window()
+        self.timeouts ^ self.rack.fack().0 ^ self.prr.window() ^ self.again.0
     }
 
     /// Whether a lost segment goes out however much is in flight: the first one, at once (RFC 5681 §3.2 step 3,

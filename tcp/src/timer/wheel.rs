@@ -1,16 +1,19 @@
 //! A hierarchical timing wheel (Varghese and Lauck, 1987, scheme 7), without allocation.
 //!
 //! ```text
-//!  deadline in ticks, octet by octet:      6    5    4    3    2    1    0
-//!                                                                        └── level 0: 256 slots of 1 tick
-//!                                                                   └─────── level 1: 256 slots of 256 ticks
-//!                                                              └──────────── level 2: 256 slots of 65,536 …
+//!  near: 4,096 slots of 1 tick, the next 4,096 ticks, round and round
+//!         ┌──┬──┬──┬─ … ─┬──┬──┐
+//!         └──┴──┴──┴─ … ─┴──┴──┘
+//!             ▲ now
+//!  far: deadline in ticks, digit by digit:   5    4    3    2    1 │ 12 bits
+//!                                                              └─── level 1: 256 slots of 4,096 ticks
+//!                                                         └──────── level 2: 256 slots of 2^20 ticks …
 //! ```
 //!
-//! A timer lies at the level of the highest octet in which its deadline differs from the current
-//! tick, in the slot that this octet names; so all of a level's timers come before all of the next
-//! one's. When time enters a slot of a higher level, its timers are due or sink to lower levels,
-//! which happens to each timer at most six times, and in practice once or twice.
+//! A timer that is due within 4,096 ticks has a slot for its very tick: with the stack's ticks half a second, which most
+//! retransmission timers don't reach beyond. Others lie at the level of the highest digit in which their deadline
+//! differs from the current tick, in the slot that this digit names. When time enters such a slot, its timers are due
+//! or sink to lower levels, which happens to each timer at most five times, and in practice once or never.
 //!
 //! Every slot is a doubly linked list through an array of nodes, one per id. A bit per slot says
 //! whether it is occupied, so that passing over an hour of silence looks at some words instead of
@@ -19,22 +22,25 @@
 use crate::frame::NONE;
 use crate::time::Instant;
 
-/// Seven octets hold every deadline a node can (53 bits), so there is no list of timers too far
-/// away. The levels above the third cost 4 KiB and are empty until timers are hours long.
-const LEVELS: usize = 7;
-/// Slots of one level: what one octet of the tick tells apart.
-const SLOTS: usize = 256;
-/// Words of 64 bits with one bit per slot.
-const WORDS: usize = SLOTS / 64;
-/// Bits of a tick that one level looks at.
-const LEVEL_BITS: u32 = 8;
+/// Slots of one tick. Of each 16 KiB that the stack's ticks make half a second of: twice Linux's least RTO, and
+/// what a tail loss probe waits for within a continent.
+const NEAR: usize = 1 << NEAR_BITS;
+const NEAR_BITS: u32 = 12;
+/// Slots of each level beyond, and the bits of a tick that it looks at.
+const FAR: usize = 1 << FAR_BITS;
+const FAR_BITS: u32 = 8;
+/// With the near slots' bits these hold every deadline that a node can, so there is no list of timers too far
+/// away. The levels above the second cost 3 KiB and are empty until timers are days long.
+const FAR_LEVELS: usize = 5;
+/// The near slots' lists come first, then level by level.
+const LISTS: usize = NEAR + FAR_LEVELS * FAR;
 
-/// Bits of [`Node::place`] that name the list: 7 × 256 lists and "none".
-const LIST_BITS: u32 = 11;
+/// Bits of [`Node::place`] that name the list: fewer than 2^13, and "none".
+const LIST_BITS: u32 = 13;
 const LIST_MASK: u64 = (1 << LIST_BITS) - 1;
 /// In place of a list: not armed.
 const UNARMED: u64 = LIST_MASK;
-/// Latest tick: 53 bits, 292 years of the shortest ticks. Later deadlines are cut to it.
+/// Latest tick: 51 bits, 73 years of the shortest ticks. Later deadlines are cut to it.
 const MAX_TICK: u64 = (1 << (64 - LIST_BITS)) - 1;
 /// Shortest tick: 2^10 ns, about a microsecond; below it [`MAX_TICK`] could come.
 const MIN_TICK_SHIFT: u32 = 10;
@@ -67,10 +73,10 @@ impl Node {
 #[derive(Debug)]
 pub struct TimerWheel {
     nodes: Box<[Node]>,
-    /// First node of each list, level by level.
-    heads: Box<[u32; LEVELS * SLOTS]>,
+    /// First node of each list.
+    heads: Box<[u32; LISTS]>,
     /// Which lists aren't empty.
-    occupied: [[u64; WORDS]; LEVELS],
+    occupied: [u64; LISTS / 64],
     tick_shift: u32,
     /// No timer's deadline lies before this tick.
     current: u64,
@@ -96,8 +102,8 @@ impl TimerWheel {
         Self {
             nodes: vec![Node { next: NONE, prev: NONE, place: UNARMED }; capacity as usize]
                 .into_boxed_slice(),
-            heads: Box::new([NONE; LEVELS * SLOTS]),
-            occupied: [[0; WORDS]; LEVELS],
+            heads: Box::new([NONE; LISTS]),
+            occupied: [0; LISTS / 64],
             tick_shift,
             current: 0,
             quiet_until: 0,
@@ -175,7 +181,7 @@ impl TimerWheel {
     /// Takes away one timer whose deadline, rounded up to a tick, is at or before `now`. Call it
     /// until `None`, or as often as a turn of the loop has time for; timers can be armed and
     /// cancelled in between. Due timers come in the order of their deadlines (of one tick: in any
-    /// order), except after a pause of 256 ticks or more. `now` never goes backwards; if it does,
+    /// order), except after a pause of 4,096 ticks or more. `now` never goes backwards; if it does,
     /// nothing is due.
     ///
     /// Cost: O(1) per timer returned or sunk; that many of a slot's timers sink in one call is the
@@ -196,6 +202,10 @@ impl TimerWheel {
         }
         self.quiet_until = 0;
         loop {
+            let here = self.current as usize % NEAR;
+            if self.heads[here] != NONE {
+                return Some(self.pop(here));
+            }
             if let Some(list) = self.entered
                 && let Some(id) = self.sort_entered(list, target)
             {
@@ -204,21 +214,21 @@ impl TimerWheel {
             let (list, tick) = self.first_occupied().unwrap_or((0, u64::MAX));
             if tick > target {
                 // No slot between here and `target` is occupied, so every timer left is in a slot that
-                // begins later, and shares the octets above its level's with `target` as well.
+                // begins later, and of those beyond the near ones shares the digits above its level's with
+                // `target` as well.
                 (self.current, self.quiet_until) = (target, tick);
                 return None;
             }
             self.current = tick;
-            if list < SLOTS {
-                return Some(self.pop(list));
+            if list >= NEAR {
+                self.entered = Some(list);
             }
-            self.entered = Some(list);
         }
     }
 
     /// When to call [`pop_expired`](Self::pop_expired) next: never later than the earliest deadline
-    /// rounded up to a tick, and exactly then if that is less than 256 ticks away. Earlier deadlines
-    /// of a higher level only show their slot's beginning. [`Instant::NEVER`] if nothing is armed.
+    /// rounded up to a tick, and exactly then if no more than 4,096 ticks are between and no slot of a higher level
+    /// begins before: of that only the beginning shows. [`Instant::NEVER`] if nothing is armed.
     #[inline]
     pub fn next_deadline(&self) -> Instant {
         if self.is_empty() {
@@ -249,14 +259,36 @@ impl TimerWheel {
     /// The first occupied list from the current tick on, and the first tick it can hold.
     #[inline]
     fn first_occupied(&self) -> Option<(usize, u64)> {
-        for level in 0..LEVELS {
-            let shift = LEVEL_BITS * level as u32;
-            let from = (self.current >> shift) as usize % SLOTS;
-            if let Some(slot) = first_set(&self.occupied[level], from) {
-                // Below this level's octet everything is zero, above it as in the current tick.
-                let above = (self.current >> (shift + LEVEL_BITS)) << (shift + LEVEL_BITS);
+        let near = self.first_near();
+        let far = self.first_far();
+        match (near, far) {
+            (Some(near), Some(far)) => Some(if far.1 <= near.1 { far } else { near }),
+            (near, far) => near.or(far),
+        }
+    }
+
+    /// Round from the current tick's slot to the one before it.
+    #[inline]
+    fn first_near(&self) -> Option<(usize, u64)> {
+        let from = self.current as usize % NEAR;
+        let words = &self.occupied[..NEAR / 64];
+        let slot = first_set(words, from).or_else(|| first_set(words, 0))?;
+        let ahead = (slot + NEAR - from) % NEAR;
+        Some((slot, self.current + ahead as u64))
+    }
+
+    /// All of a level's timers come before all of the next one's.
+    #[inline]
+    fn first_far(&self) -> Option<(usize, u64)> {
+        for level in 0..FAR_LEVELS {
+            let shift = NEAR_BITS + FAR_BITS * level as u32;
+            let lists = NEAR + level * FAR;
+            let from = (self.current >> shift) as usize % FAR;
+            if let Some(slot) = first_set(&self.occupied[lists / 64..(lists + FAR) / 64], from) {
+                // Below this level's digit everything is zero, above it as in the current tick.
+                let above = (self.current >> (shift + FAR_BITS)) << (shift + FAR_BITS);
                 let tick = above | ((slot as u64) << shift);
-                return Some((level * SLOTS + slot, tick.max(self.current)));
+                return Some((lists + slot, tick.max(self.current)));
             }
         }
         None
@@ -276,19 +308,28 @@ impl TimerWheel {
     #[inline]
     fn link(&mut self, id: u32, tick: u64) {
         let tick = tick.max(self.current);
-        let differing = tick ^ self.current;
-        let level = (differing | 1).ilog2() / LEVEL_BITS;
-        let shift = LEVEL_BITS * level;
-        let slot = (tick >> shift) as usize % SLOTS;
-        self.quiet_until = self.quiet_until.min(tick >> shift << shift);
-        let list = level as usize * SLOTS + slot;
+        let (list, begins) = self.place_of(tick);
+        self.quiet_until = self.quiet_until.min(begins);
         let next = self.heads[list];
         self.nodes[id as usize] = Node { next, prev: NONE, place: (tick << LIST_BITS) | list as u64 };
         if next != NONE {
             self.nodes[next as usize].prev = id;
         }
         self.heads[list] = id;
-        self.occupied[level as usize][slot / 64] |= 1 << (slot % 64);
+        self.occupied[list / 64] |= 1 << (list % 64);
+    }
+
+    /// The list for a tick that isn't past, and the first tick it can hold.
+    #[inline]
+    fn place_of(&self, tick: u64) -> (usize, u64) {
+        if tick - self.current < NEAR as u64 {
+            return (tick as usize % NEAR, tick);
+        }
+        // More than that away, they differ in a digit beyond the near slots'.
+        let level = ((tick ^ self.current).ilog2() - NEAR_BITS) / FAR_BITS;
+        let shift = NEAR_BITS + FAR_BITS * level;
+        let slot = (tick >> shift) as usize % FAR;
+        (NEAR + level as usize * FAR + slot, tick >> shift << shift)
     }
 
     /// Takes an armed node out of its list; its tick stays readable.
@@ -306,8 +347,7 @@ impl TimerWheel {
         }
         self.heads[list] = node.next;
         if node.next == NONE {
-            let slot = list % SLOTS;
-            self.occupied[list / SLOTS][slot / 64] &= !(1 << (slot % 64));
+            self.occupied[list / 64] &= !(1 << (list % 64));
         }
     }
 
@@ -325,17 +365,14 @@ impl TimerWheel {
 
 /// The first set bit at or after `from`.
 #[inline]
-fn first_set(words: &[u64; WORDS], from: usize) -> Option<usize> {
-    let mut word = words[from / 64] & (!0 << (from % 64));
-    for (index, &next) in words.iter().enumerate().skip(from / 64) {
-        if index > from / 64 {
-            word = next;
-        }
-        if word != 0 {
-            return Some(index * 64 + word.trailing_zeros() as usize);
-        }
+fn first_set(words: &[u64], from: usize) -> Option<usize> {
+    let first = words[from / 64] & (!0 << (from % 64));
+    if first != 0 {
+        return Some(from / 64 * 64 + first.trailing_zeros() as usize);
     }
-    None
+    let after = from / 64 + 1;
+    let (index, word) = words[after..].iter().enumerate().find(|&(_, &word)| word != 0)?;
+    Some((after + index) * 64 + word.trailing_zeros() as usize)
 }
 
 #[cfg(test)]
@@ -365,7 +402,20 @@ mod tests {
     #[test]
     fn fires_at_the_deadline_rounded_up_to_a_tick_and_not_before() {
         let mut wheel = TimerWheel::new(1, SHIFT);
-        for ticks in [1, 255, 256, 257, 65_535, 65_536, 1 << 24, (1 << 32) - 1, 1 << 32, (1 << 40) + 12_345] {
+        for ticks in [
+            1,
+            255,
+            256,
+            4095,
+            4096,
+            4097,
+            65_536,
+            (1 << 20) - 1,
+            1 << 20,
+            (1 << 28) + 1,
+            1 << 36,
+            (1 << 40) + 12_345,
+        ] {
             let mut wheel = TimerWheel::new(1, SHIFT);
             wheel.arm(0, Instant::from_nanos(ticks * TICK - TICK + 1));
             assert_eq!(wheel.deadline(0), Some(at(ticks)));
@@ -451,7 +501,7 @@ mod tests {
     /// most once per level.
     #[test]
     fn sleeping_until_next_deadline_finds_every_timer() {
-        for ticks in [3, 300, 70_000, 20_000_000, 5_000_000_000, 1 << 45] {
+        for ticks in [3, 300, 4095, 4096, 70_000, 20_000_000, 5_000_000_000, 1 << 45] {
             let mut wheel = TimerWheel::new(1, SHIFT);
             wheel.pop_expired(at(77));
             wheel.arm(0, at(77 + ticks));
@@ -459,7 +509,7 @@ mod tests {
             loop {
                 wakes += 1;
                 let now = wheel.next_deadline();
-                assert!(now <= at(77 + ticks) && wakes <= LEVELS);
+                assert!(now <= at(77 + ticks) && wakes <= 1 + FAR_LEVELS);
                 if wheel.pop_expired(now).is_some() {
                     assert_eq!(now, at(77 + ticks));
                     break;

@@ -129,6 +129,12 @@ impl Cubic {
         Self { cwnd, ssthresh, stage, credit: 0, unused_since, hystart, validation, loss_flight: 0, before }
     }
 
+    /// See [`Controller::touch`](super::Controller::touch).
+    #[inline]
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.cwnd) ^ self.validation.touch() ^ self.unused_since.as_nanos()
+    }
+
     /// Slow start (§4.10) by octets acknowledged (RFC 3465, T23), as far as ssthresh. Returns what is left
     /// over for congestion avoidance.
     fn slow_start(&mut self, ack: &AckSample) -> u32 {
