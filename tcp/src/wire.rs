@@ -104,8 +104,8 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
         return Err(DropReason::Martian);
     }
     let (ip, fragment) = match link.ethertype {
-        ethernet::IPV4 => ipv4::parse(frame, link.len())?,
-        ethernet::IPV6 => ipv6::parse(frame, link.len())?,
+        ethernet::IPV4 => ipv4::parse(frame, link.len(), frame.len())?,
+        ethernet::IPV6 => ipv6::parse(frame, link.len(), frame.len())?,
         ethernet::ARP => {
             let body = Body::Arp(arp::Packet::parse(&frame[link.len()..])?);
             return Ok(Packet { link, body });
@@ -136,6 +136,38 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
         _ => return Err(DropReason::Unsupported),
     };
     Ok(Packet { link, body })
+}
+
+/// Reads a TCP segment that begins in `head` and goes on in other frames, for `beyond` octets in all. `sum_beyond` gives
+/// the [`sum`](checksum::sum) over so many of them. The payloads' offsets count in `head`, their lengths over all frames.
+///
+/// # Errors
+/// As [`parse`]; `Scattered` if it is something else than a segment.
+pub(crate) fn parse_scattered(
+    head: &[u8],
+    beyond: usize,
+    sum_beyond: impl FnOnce(usize) -> u64,
+    checksums: Checksums,
+) -> Result<(ethernet::Header, ip::Header, tcp::Segment), DropReason> {
+    let link = ethernet::Header::parse(head)?;
+    if link.src.is_group() {
+        return Err(DropReason::Martian);
+    }
+    let (ip, fragment) = match link.ethertype {
+        ethernet::IPV4 => ipv4::parse(head, link.len(), head.len() + beyond)?,
+        ethernet::IPV6 => ipv6::parse(head, link.len(), head.len() + beyond)?,
+        _ => return Err(DropReason::Scattered),
+    };
+    if fragment.is_some() || ip.protocol != ip::TCP {
+        return Err(DropReason::Scattered);
+    }
+    ip::check_unicast(&link, &ip)?;
+    let (at, len) = ip.payload;
+    let here = head.get(at..).ok_or(DropReason::Truncated)?;
+    let here = &here[..here.len().min(len)];
+    let sum = checksum::combine(checksum::sum(here), here.len(), sum_beyond(len - here.len()));
+    let segment = tcp::Segment::parse_summed(here, len, sum, &ip, checksums)?;
+    Ok((link, ip, segment))
 }
 
 /// The `N` octets at `at`, or `Truncated`.
