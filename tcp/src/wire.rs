@@ -138,17 +138,15 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
     Ok(Packet { link, body })
 }
 
-/// Reads a TCP segment that begins in `head` and goes on in other frames, for `beyond` octets in all. `sum_beyond` gives
-/// the [`sum`](checksum::sum) over so many of them. The payloads' offsets count in `head`, their lengths over all frames.
+/// Reads the headers of a packet that begins in `head` and goes on in other frames, for `beyond` octets in all. The
+/// payload's offset counts in `head`, its length over all frames.
 ///
 /// # Errors
-/// As [`parse`]; `Scattered` if it is something else than a segment.
+/// As [`parse`]; `Scattered` if it is no IP packet, or part of one.
 pub(crate) fn parse_scattered(
     head: &[u8],
     beyond: usize,
-    sum_beyond: impl FnOnce(usize) -> u64,
-    checksums: Checksums,
-) -> Result<(ethernet::Header, ip::Header, tcp::Segment), DropReason> {
+) -> Result<(ethernet::Header, ip::Header), DropReason> {
     let link = ethernet::Header::parse(head)?;
     if link.src.is_group() {
         return Err(DropReason::Martian);
@@ -158,16 +156,11 @@ pub(crate) fn parse_scattered(
         ethernet::IPV6 => ipv6::parse(head, link.len(), head.len() + beyond)?,
         _ => return Err(DropReason::Scattered),
     };
-    if fragment.is_some() || ip.protocol != ip::TCP {
+    if fragment.is_some() {
         return Err(DropReason::Scattered);
     }
     ip::check_unicast(&link, &ip)?;
-    let (at, len) = ip.payload;
-    let here = head.get(at..).ok_or(DropReason::Truncated)?;
-    let here = &here[..here.len().min(len)];
-    let sum = checksum::combine(checksum::sum(here), here.len(), sum_beyond(len - here.len()));
-    let segment = tcp::Segment::parse_summed(here, len, sum, &ip, checksums)?;
-    Ok((link, ip, segment))
+    Ok((link, ip))
 }
 
 /// The `N` octets at `at`, or `Truncated`.

@@ -13,7 +13,7 @@
 use super::Stack;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
-use crate::frame::{FrameSlice, Memory};
+use crate::frame::{FrameSlice, Memory, Owner};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Options, Segment};
 use crate::wire::{self, checksum, ethernet, ip};
@@ -31,14 +31,14 @@ impl<M: Memory> Stack<M> {
         let (frames, others) = frames.split_at(end);
         self.counters.frames_in += frames.len() as u64;
         self.counters.octets_in += frames.iter().map(|slice| u64::from(slice.len)).sum::<u64>();
-        match self.read_scattered(frames) {
-            Ok((link, ip, seg)) => self.take_scattered(&link, &ip, &seg, frames, now),
-            Err(reason) => {
-                self.counters.drop(reason);
-                for &slice in frames {
-                    let chunk = self.pool.received(slice);
-                    self.pool.release(chunk);
-                }
+        if let Err(reason) = self.act_on_scattered(frames, now) {
+            self.counters.drop(reason);
+        }
+        // What hasn't been taken.
+        for &slice in frames {
+            if self.pool.owner(slice.index) == Owner::Fill {
+                let chunk = self.pool.received(slice);
+                self.pool.release(chunk);
             }
         }
         if let Some(verdicts) = &mut self.verdicts {
@@ -47,26 +47,37 @@ impl<M: Memory> Stack<M> {
         others
     }
 
-    fn read_scattered(
-        &self,
-        frames: &[FrameSlice],
-    ) -> Result<(ethernet::Header, ip::Header, Segment), DropReason> {
+    fn act_on_scattered(&mut self, frames: &[FrameSlice], now: Instant) -> Result<(), DropReason> {
         let octets = |&slice: &FrameSlice| self.pool.arrived(slice);
-        let (head, others) = (octets(&frames[0]), &frames[1..]);
-        let beyond = others.iter().map(|slice| usize::from(slice.len)).sum();
-        let sum_beyond = |len: usize| {
-            let (mut sum, mut before) = (0, 0);
-            for octets in others.iter().map(octets) {
-                // What is beyond the packet's end is padding.
-                let octets = &octets[..octets.len().min(len - before)];
-                sum = checksum::combine(sum, before, checksum::sum(octets));
-                before += octets.len();
+        let beyond = frames[1..].iter().map(|slice| usize::from(slice.len)).sum();
+        let head = octets(&frames[0]);
+        let (link, ip) = wire::parse_scattered(head, beyond)?;
+        self.check_link(&link)?;
+        let (at, len) = ip.payload;
+        let here = head.get(at..).ok_or(DropReason::Truncated)?;
+        // What is beyond the packet's end is padding.
+        let parts = core::iter::once(here).chain(frames[1..].iter().map(octets)).scan(len, |left, octets| {
+            let part = &octets[..octets.len().min(*left)];
+            *left -= part.len();
+            Some(part)
+        });
+        match ip.protocol {
+            ip::TCP => {
+                let (sum, _) = parts.fold((0, 0), |(sum, before), part| {
+                    (checksum::combine(sum, before, checksum::sum(part)), before + part.len())
+                });
+                let here = &here[..here.len().min(len)];
+                let seg = Segment::parse_summed(here, len, sum, &ip, self.config.checksums)?;
+                self.take_scattered(&link, &ip, &seg, frames, now);
+                Ok(())
             }
-            sum
-        };
-        let packet = wire::parse_scattered(head, beyond, sum_beyond, self.config.checksums)?;
-        self.check_link(&packet.0)?;
-        Ok(packet)
+            ip::ICMP | ip::ICMPV6 => {
+                self.check_ours(&link, &ip)?;
+                let whole = self.reassembler.hold(&link, &ip, parts, now, &mut self.counters);
+                self.answer_large(&whole, now)
+            }
+            _ => Err(DropReason::Scattered),
+        }
     }
 
     /// The whole is valid: its parts, in order.

@@ -153,7 +153,7 @@ impl Segment {
     /// The same of a segment of `len` octets that begins with `segment`, headers included, and has this
     /// [`sum`](checksum::sum).
     #[inline]
-    pub(super) fn parse_summed(
+    pub(crate) fn parse_summed(
         segment: &[u8],
         len: usize,
         sum: u64,

@@ -5,11 +5,12 @@ use byway_tcp::seq::SeqNumber;
 use byway_tcp::stack::Config;
 use byway_tcp::tcb::state::State;
 use byway_tcp::time::Instant;
-use byway_tcp::wire::Checksums;
 use byway_tcp::wire::tcp::{Flags, Options, SackBlocks};
+use byway_tcp::wire::{Body, Checksums, parse};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
+use crate::fragments::{echo, split};
 use crate::probe::*;
 
 /// What a frame of 2 KiB holds behind the kernel's headroom.
@@ -304,9 +305,9 @@ fn what_is_no_segment_is_discarded_as_one() {
         ("another's MAC", bent(&|f| f[5] = 9), DropReason::WrongMac),
         ("ARP", bent(&|f| f[13] = 6), DropReason::Scattered),
         (
-            "ICMP",
+            "UDP",
             bent(&|f| {
-                f[23] = 1;
+                f[23] = 17;
                 mend(f)
             }),
             DropReason::Scattered,
@@ -338,6 +339,33 @@ fn what_is_no_segment_is_discarded_as_one() {
     assert_eq!(p.stack.verdicts(), [None, Some(DropReason::Duplicate)], "a verdict a packet");
     assert!(p.app.text(peer.id) == text(5000));
     p.stack.pool().assert_conserved();
+}
+
+/// S6.2: an echo request as large as the link takes is answered in packets that fit a frame.
+#[test]
+fn s6_2_a_large_ping_is_answered() {
+    for (src, dst) in [(v4(2), v4(1)), (v6(2), v6(1))] {
+        let mut p = jumbo();
+        let (protocol, request) = echo(src, dst, 8000);
+        let [frame] = &split(src, dst, protocol, &request, 0, 9000)[..] else { panic!("one packet") };
+        p.give_packets(&[scatter(frame)]);
+        let mut got: Vec<u8> = Vec::new();
+        for frame in &p.others {
+            let packet = parse(frame, Checksums::Verify).expect("valid");
+            let Body::Fragment(ip, part) = packet.body else { panic!("{packet:?}") };
+            assert_eq!((ip.src, ip.dst, part.offset), (dst, src, got.len()));
+            got.extend(ip.payload_of(frame));
+        }
+        assert_eq!(got.len(), request.len());
+        assert!(got[4..] == request[4..], "the data come back");
+        let mut bent = scatter(frame);
+        bent[2][7] ^= 1;
+        let answers = p.others.len();
+        p.give_packets(&[bent, scatter(&frame[..8000])]);
+        assert_eq!(p.others.len(), answers, "neither is answered");
+        assert_eq!(p.stack.counters().dropped_total(), 2);
+        p.stack.pool().assert_conserved();
+    }
 }
 
 /// A local kernel's super-frame: the checksum field holds the pseudo-header's sum over all of it.
