@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
 
-use byway_lab::{BYWAY_INTERFACE, Lab};
+use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
 use serde_json::Value;
 use support::*;
 
@@ -44,6 +44,22 @@ fn what_fails_is_mended_by_the_command_that_is_given() {
     let (report, code) = on_interface(&lab, &[]);
     assert_ne!(finding(&report, "link")["verdict"], "FAIL");
     assert_eq!(code, 0, "{report}");
+}
+
+/// S6.1: what the kernel tells of packets in several buffers, and what follows for a large MTU.
+#[test]
+fn a_jumbo_mtu_is_judged_by_what_the_driver_says() {
+    if !is_root() {
+        return;
+    }
+    let veth = VethOptions { mtu: 9000, ..VethOptions::default() };
+    let lab = Lab::new(LabOptions { veth, impair: None }).expect("a lab");
+    let (report, _) = on_interface(&lab, &[]);
+    let mtu = finding(&report, "mtu");
+    assert_eq!(mtu["verdict"], "PASS", "{report}");
+    assert!(mtu["reason"].as_str().is_some_and(|reason| reason.contains("several frames of 4096")), "{mtu}");
+    let several = finding(&report, "multi-buffer");
+    assert!(several["reason"].as_str().is_some_and(|reason| reason.contains("are received")), "{several}");
 }
 
 /// Where all queues but one are to be left out, in the words of a driver whose queues only send or only receive.

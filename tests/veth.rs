@@ -88,13 +88,64 @@ fn s4_5_partial_checksums_need_the_switch() {
     curl_echo(&lab, v4(HTTP), 64 << 20);
     server.stop();
 
-    // Generic attach leaves the peer's segmentation offload on, and its super-frames fit no frame.
-    lab.kernel.run("ethtool -K peer0 tso off gso off").expect("ethtool");
+    // Generic attach leaves the peer's segmentation offload on: its super-frames come in several frames.
     let server = Server::start(&lab, &["--accept-partial-checksums", "--attach", "generic"]);
     for remote in [v4(HTTP), v6(HTTP)] {
         curl_echo(&lab, remote, 64 << 20);
     }
     server.stop();
+}
+
+/// S6.1: jumbo frames in, in several frames each: bodies come back whole, and nothing is copied.
+fn serves_jumbo_frames(attach: &str, offloads: bool) {
+    if !is_root() {
+        return;
+    }
+    let veth = VethOptions { queues: 1, mtu: 9000, offloads };
+    let lab = Lab::new(LabOptions { veth, impair: None }).expect("a lab");
+    let more: &[&str] = if offloads { &["--accept-partial-checksums"] } else { &[] };
+    let server = Server::start(&lab, &[&["--attach", attach], more].concat());
+    assert!(server.ready.contains("9000(received)"), "{}", server.ready);
+    for remote in [v4(HTTP), v6(HTTP)] {
+        curl_echo(&lab, remote, 1 << 20);
+        curl_echo(&lab, remote, 64 << 20);
+        let get = "curl -sSg --fail --max-time 60 -o /dev/null -w %{size_download}";
+        let got = lab.kernel.run(&format!("{get} {}", url(remote, "/bytes/50000000"))).expect("bytes");
+        assert_eq!(got, "50000000");
+        if !offloads {
+            // What an operator does to see that the whole way takes jumbo frames.
+            let size = if remote.is_ipv4() { 8972 } else { 8952 };
+            lab.kernel.run(&format!("ping -M do -c 1 -w 10 -s {size} {}", remote.ip())).expect("an answer");
+        }
+    }
+    let stats = server.ask(&lab, "stats");
+    let number = |name| find_number(&stats, name).unwrap_or_else(|| panic!("no {name} in {stats}"));
+    assert!(number("BywayFramesIn") > 2 * number("TcpInSegs"), "several frames a segment: {stats}");
+    assert_eq!(number("BywayPayloadBytesCopied"), 0);
+    assert_eq!(number("BywayDropScattered"), 0);
+    server.stop();
+}
+
+#[test]
+fn s6_1_jumbo_frames_native() {
+    serves_jumbo_frames("native", false);
+}
+
+#[test]
+fn s6_1_jumbo_frames_generic() {
+    serves_jumbo_frames("generic", false);
+}
+
+/// The peer leaves checksums half done; native XDP takes its segmentation offload away.
+#[test]
+fn s6_1_jumbo_frames_from_a_peer_with_offloads_native() {
+    serves_jumbo_frames("native", true);
+}
+
+/// The same with super-frames of 64 KiB, which generic XDP leaves to it.
+#[test]
+fn s6_1_jumbo_frames_from_a_peer_with_offloads_generic() {
+    serves_jumbo_frames("generic", true);
 }
 
 /// A download of 64 MiB, chunked uploads, Expect: 100-continue, and an unknown path.

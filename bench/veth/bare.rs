@@ -152,7 +152,7 @@ impl Bare {
         let mut chunk = self.pool.alloc(Owner::Control).context("no frame is free")?;
         self.pool.append(&mut chunk, octets);
         let offset = (chunk.headroom() + MAX_HEADERS) as u16;
-        self.tx.push(FrameSlice { index: chunk.index(), offset, len: chunk.len() as u16 });
+        self.tx.push(FrameSlice { index: chunk.index(), offset, len: chunk.len() as u16, more: false });
         self.pool.hand_to(&chunk, Owner::TxRing);
         self.pool.release(chunk);
         Ok(())

@@ -368,9 +368,9 @@ static __always_inline void count(enum verdict v)
  * "xdp.frags": with a plain program the driver caps the interface's MTU at
  * what fits one page (3506 on veth, 3498 on mlx5), for the kernel's traffic
  * beside ours too. The headers lie in the first buffer either way. byway's
- * sockets do not use XDP_USE_SG, so a frame of ours that is larger than one
- * UMEM frame is dropped and counted by the socket (rx_dropped); one that is
- * only scattered is gathered into a single UMEM frame.
+ * sockets use XDP_USE_SG where kernel and driver have it: a packet larger than
+ * one UMEM frame arrives in several. Elsewhere the socket drops and counts it
+ * (rx_dropped); what is only scattered is gathered into a single UMEM frame.
  */
 SEC("xdp.frags")
 int steer(struct xdp_md *ctx)

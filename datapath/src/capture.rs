@@ -46,7 +46,7 @@ pub struct Wish {
     pub discarded: bool,
 }
 
-/// A frame that was seen.
+/// A frame that was seen, whole also if it lay in several of ours.
 #[derive(Debug)]
 pub struct Slot {
     /// When: the beginning of the loop's turn in which it was received, or given to the TX ring.
@@ -56,8 +56,8 @@ pub struct Slot {
     /// Why the stack discarded it, if it did.
     pub reason: Option<DropReason>,
     /// Its length on the wire; what was kept of it may be less.
-    pub len: u16,
-    kept: u16,
+    pub len: u32,
+    kept: u32,
     octets: Box<[u8]>,
 }
 
@@ -76,7 +76,7 @@ impl Slot {
 
     /// What was kept.
     pub fn octets(&self) -> &[u8] {
-        &self.octets[..usize::from(self.kept)]
+        &self.octets[..self.kept as usize]
     }
 
     fn fill(&mut self, octets: &[u8], outbound: bool, at: Instant) {
@@ -85,8 +85,17 @@ impl Slot {
         self.at = at;
         self.outbound = outbound;
         self.reason = None;
-        self.len = octets.len() as u16;
-        self.kept = kept as u16;
+        self.len = octets.len() as u32;
+        self.kept = kept as u32;
+    }
+
+    /// The frame goes on with these.
+    fn extend(&mut self, octets: &[u8]) {
+        let room = &mut self.octets[self.kept as usize..];
+        let kept = octets.len().min(room.len());
+        room[..kept].copy_from_slice(&octets[..kept]);
+        self.len += octets.len() as u32;
+        self.kept += kept as u32;
     }
 }
 
@@ -172,14 +181,15 @@ impl Tap {
 
     /// Before the stack has a burst, which it may answer in place.
     pub fn see_received<M: Memory>(&mut self, pool: &FramePool<M>, burst: &[FrameSlice], now: Instant) {
-        for (place, &slice) in burst.iter().enumerate() {
-            if let Some(slot) = self.copy(pool.arrived(slice), false, now) {
+        for (place, packet) in packets(burst).enumerate() {
+            if let Some(mut slot) = self.copy(pool.arrived(packet[0]), false, now) {
+                packet[1..].iter().for_each(|&slice| slot.extend(pool.arrived(slice)));
                 self.waiting.push((place, slot));
             }
         }
     }
 
-    /// After it: what became of each of its frames.
+    /// After it: what became of each of its packets.
     pub fn see_verdicts(&mut self, verdicts: &[Option<DropReason>]) {
         for (place, mut slot) in self.waiting.drain(..) {
             slot.reason = verdicts.get(place).copied().flatten();
@@ -200,12 +210,18 @@ impl Tap {
         if self.discarded {
             return;
         }
-        for &slice in burst {
-            if let Some(slot) = self.copy(pool.transmitted(slice), true, now) {
+        for packet in packets(burst) {
+            if let Some(mut slot) = self.copy(pool.transmitted(packet[0]), true, now) {
+                packet[1..].iter().for_each(|&slice| slot.extend(pool.transmitted(slice)));
                 let _ = self.ring.full.push(slot);
             }
         }
     }
+}
+
+/// The frames of each packet.
+fn packets(burst: &[FrameSlice]) -> impl Iterator<Item = &[FrameSlice]> {
+    burst.split_inclusive(|slice| !slice.more)
 }
 
 /// One writer: no need for an atomic addition.
@@ -287,8 +303,8 @@ impl Capture {
     }
 
     /// Taps a core, too. False if it takes no order.
-    pub(crate) fn watch(&mut self, core: &Handle, wish: &Wish, frame_size: u32) -> bool {
-        let ring = Ring::new(SLOTS, u32::from(wish.snaplen).min(frame_size) as u16);
+    pub(crate) fn watch(&mut self, core: &Handle, wish: &Wish, packet_max: u32) -> bool {
+        let ring = Ring::new(SLOTS, u32::from(wish.snaplen).min(packet_max) as u16);
         let tap = Tap::new(self.id, wish, Arc::clone(&ring));
         let is_on = core.send(Command::Tap(tap));
         self.watched.push(Watched { core: core.clone(), ring, is_on });

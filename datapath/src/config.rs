@@ -12,7 +12,7 @@ pub const XDP_HEADROOM: u32 = 256;
 const _: () = assert!(XDP_HEADROOM as usize >= byway_tcp::frame::MAX_HEADERS);
 
 /// Ethernet header with two VLAN tags, in front of an IP packet.
-const LINK_HEADER_MAX: u32 = 14 + 2 * 4;
+pub(crate) const LINK_HEADER_MAX: u32 = 14 + 2 * 4;
 
 /// Octets that a driver counts the room of a zero-copy frame in; what is over isn't used, and a packet that needed it
 /// comes in pieces, which are useless.
@@ -113,6 +113,10 @@ pub struct Config {
     pub rings: Rings,
     /// Zero-copy or not.
     pub zero_copy: ZeroCopy,
+    /// Frames that the driver may spread one packet over in zero-copy mode
+    /// ([`Features::zero_copy_segments`](crate::netdev::Features)); 1: it has to be whole. In copy mode the kernel
+    /// spreads a large one over as many as it takes.
+    pub zero_copy_segments: u32,
     /// Preferred busy polling; `None`: interrupts wake the core.
     pub busy_poll: Option<BusyPoll>,
     /// Longest time the loop spins after the last frame before it sleeps. Zero: sleeps at once. `None`: never, the core
@@ -131,6 +135,7 @@ impl Default for Config {
             huge_pages: true,
             rings: Rings::default(),
             zero_copy: ZeroCopy::Auto,
+            zero_copy_segments: 1,
             busy_poll: None,
             // About ten times what it costs to sleep and be woken (a system call, a softirq, a
             // context switch: 3-5 µs); spinning longer than that can't win more than it burns.
@@ -178,6 +183,23 @@ impl Config {
         Ok(())
     }
 
+    /// Largest IP packet that can be sent from one frame: all behind its header of 20 octets fits behind
+    /// [`MAX_HEADERS`](byway_tcp::frame::MAX_HEADERS).
+    pub fn sent_mtu_max(&self) -> u16 {
+        (self.frame_size - byway_tcp::frame::MAX_HEADERS as u32 + 20) as u16
+    }
+
+    /// Largest IP packet that can be received in several frames.
+    pub fn scattered_mtu_max(&self, zero_copy: bool) -> u16 {
+        let room = if zero_copy {
+            (self.frame_size - XDP_HEADROOM) * self.zero_copy_segments - LINK_HEADER_MAX
+        } else {
+            u32::MAX
+        };
+        // No larger one can say its length (RFC 791).
+        u16::try_from(room).unwrap_or(u16::MAX)
+    }
+
     /// Largest IP packet that a NIC with this driver writes into one frame, behind the kernel's headroom.
     pub fn mtu_max(&self, driver: &str) -> u32 {
         let room = self.frame_size - XDP_HEADROOM;
@@ -213,6 +235,18 @@ mod tests {
             assert_eq!(mtu_max(4096, "virtio_net", zero_copy), 3818);
         }
         assert_eq!(mtu_max(2048, "igb", ZeroCopy::Off), 1770);
+    }
+
+    #[test]
+    fn several_frames_hold_what_the_link_takes() {
+        let config =
+            |zero_copy_segments| Config { frame_size: 4096, zero_copy_segments, ..Config::default() };
+        assert_eq!(config(1).scattered_mtu_max(true), 3818);
+        assert_eq!(config(3).scattered_mtu_max(true), 11_498);
+        assert_eq!(config(u8::MAX.into()).scattered_mtu_max(true), u16::MAX);
+        assert_eq!(config(1).scattered_mtu_max(false), u16::MAX);
+        let (mss, room) = (config(1).sent_mtu_max() - 60 - 12, config(1).frame_size - XDP_HEADROOM);
+        assert!(u32::from(mss) >= room, "an echo sends what it got in a frame");
     }
 
     /// D3.

@@ -19,6 +19,7 @@ impl Features {
     const REDIRECT: u64 = 2;
     const ZERO_COPY: u64 = 8;
     const RX_SG: u64 = 32;
+    const TX_SG: u64 = 64;
     const TX_CHECKSUM: u64 = 2;
     const VLAN_TAG: u64 = 4;
 
@@ -32,9 +33,14 @@ impl Features {
         self.xdp & Self::ZERO_COPY != 0
     }
 
-    /// Frames spread over several buffers (`xdp.frags`).
+    /// Frames spread over several buffers are received (`xdp.frags`).
     pub fn fragments(self) -> bool {
         self.xdp & Self::RX_SG != 0
+    }
+
+    /// Such frames are sent, when redirected there (`ndo_xdp_xmit`).
+    pub fn sends_fragments(self) -> bool {
+        self.xdp & Self::TX_SG != 0
     }
 
     /// Checksums of what an AF_XDP socket sends, asked for in the frame's metadata.
@@ -67,6 +73,11 @@ pub fn features(index: u32) -> Option<Features> {
         rx_metadata: u64_of(RX_METADATA).unwrap_or(0),
         zero_copy_segments: value(attributes, ZC_MAX_SEGS).map_or(1, u32::from_ne_bytes),
     })
+}
+
+/// Frames that a driver with these features may spread one packet over in zero-copy mode; 1 if it doesn't say.
+pub fn zero_copy_segments(features: Option<Features>) -> u32 {
+    features.filter(|features| features.zero_copy()).map_or(1, |features| features.zero_copy_segments.max(1))
 }
 
 /// The interrupt of each receive queue, by the queue's number, of the drivers that tell (Linux 6.8 and newer).

@@ -132,6 +132,11 @@ impl Nic {
         self.offloads.get(name).is_some_and(|offload| offload.on && !offload.fixed)
     }
 
+    /// Frames that the driver may spread one packet over in zero-copy mode; 1 if it doesn't say.
+    pub fn zero_copy_segments(&self) -> u32 {
+        netdev::zero_copy_segments(self.features)
+    }
+
     /// Queues that send: the driver's count, or one if it doesn't tell.
     pub fn tx_queues(&self) -> u32 {
         self.channels.map_or(1, |channels| (channels.tx + channels.combined).max(1))

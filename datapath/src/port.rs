@@ -59,7 +59,8 @@ pub struct PortCounters {
 
 /// One queue of one interface, or something that behaves as such.
 pub trait Port {
-    /// Appends up to [`BATCH`] received frames to `out`; each is user space's from now on.
+    /// Appends some [`BATCH`] received frames to `out`, whole packets only: one may lie in several frames. Each is user
+    /// space's from now on.
     fn rx_burst(&mut self, out: &mut Vec<FrameSlice>) -> usize;
 
     /// Moves free frames into the fill ring, as far as there is room and the pool gives any: it keeps
@@ -145,6 +146,19 @@ impl MemPort {
         true
     }
 
+    /// The peer sends a packet that arrives in these frames. False if it was lost, as a whole.
+    pub fn inject_scattered<M: Memory>(&mut self, pool: &mut FramePool<M>, frames: &[&[u8]]) -> bool {
+        let room = self.sizes.rx as usize - self.rx.len();
+        if frames.len() > room.min(self.fill.len()) {
+            return false;
+        }
+        let injected = frames.iter().filter(|octets| self.inject(pool, octets)).count();
+        for slice in self.rx.iter_mut().rev().take(injected).skip(1) {
+            slice.more = true;
+        }
+        true
+    }
+
     /// The peer receives the next frame sent to it, which completes it. `None` if there is none,
     /// or no room in the completion ring.
     pub fn take<M: Memory, R>(
@@ -174,7 +188,10 @@ impl MemPort {
 
 impl Port for MemPort {
     fn rx_burst(&mut self, out: &mut Vec<FrameSlice>) -> usize {
-        let count = self.rx.len().min(BATCH);
+        let mut count = self.rx.len().min(BATCH);
+        while count > 0 && self.rx[count - 1].more {
+            count += 1;
+        }
         out.extend(self.rx.drain(..count));
         count
     }

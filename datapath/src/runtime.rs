@@ -26,7 +26,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::capture::{Capture, Wish};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, LINK_HEADER_MAX};
 use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot, Waker};
 use crate::core_loop::{CoreLoop, Idle, Rest, Turn};
 use crate::error::Error;
@@ -77,6 +77,16 @@ pub struct Ready {
     pub huge_pages: bool,
     /// Octets of a frame, headroom included.
     pub frame_size: u32,
+    /// Largest IP packet that is sent.
+    pub mtu: u16,
+    /// Largest that may arrive, in several frames if it has to.
+    pub receive_mtu: u16,
+}
+
+impl Ready {
+    fn packet_max(&self) -> u32 {
+        self.frame_size.max(u32::from(self.receive_mtu) + LINK_HEADER_MAX)
+    }
 }
 
 /// A running core, from outside.
@@ -220,7 +230,7 @@ impl Runtime {
             cores: self.cores.iter().map(|core| core.handle.clone()).collect(),
             lanes: self.cores.iter().map(|core| (core.queue, core.core)).collect(),
             captures: Arc::clone(&self.captures),
-            frame_size: self.ready().map(|(.., ready)| ready.frame_size).max().unwrap_or(0),
+            packet_max: self.ready().map(|(.., ready)| ready.packet_max()).max().unwrap_or(0),
         }
     }
 
@@ -357,8 +367,8 @@ pub struct Inquirer {
     cores: Vec<Handle>,
     lanes: Vec<(u32, usize)>,
     captures: Arc<AtomicUsize>,
-    /// Octets of the largest frame.
-    frame_size: u32,
+    /// Octets of the largest packet that can be seen, link headers included.
+    packet_max: u32,
 }
 
 impl Inquirer {
@@ -395,7 +405,7 @@ impl Inquirer {
     pub fn capture(&self, wish: &Wish) -> Option<Capture> {
         let mut capture = Capture::begin(&self.captures)?;
         for core in &self.cores {
-            capture.watch(core, wish, self.frame_size).then_some(())?;
+            capture.watch(core, wish, self.packet_max).then_some(())?;
         }
         Some(capture)
     }
@@ -469,9 +479,15 @@ fn open<A: App>(
     let port = unsafe { Xsk::open(&umem, &plan.datapath, &plan.interface, queue) }?;
     let what = "duplicating a socket's descriptor";
     let socket = port.fd().try_clone_to_owned().map_err(|source| Error::System { what, source })?;
-    let ready = Ready { bound: port.bound().clone(), huge_pages, frame_size: plan.datapath.frame_size };
+    let bound = port.bound().clone();
+    let (datapath, mut config) = (&plan.datapath, plan.stack.clone());
+    let most = if bound.scattered { datapath.scattered_mtu_max(bound.zero_copy) } else { config.mtu };
+    config.receive_mtu = config.receive_mtu.min(most).max(config.mtu);
+    // Not limited any more by the headroom of what is received.
+    config.mtu = config.mtu.max(config.receive_mtu.min(datapath.sent_mtu_max()));
+    let (frame_size, mtu, receive_mtu) = (datapath.frame_size, config.mtu, config.receive_mtu);
+    let ready = Ready { bound, huge_pages, frame_size, mtu, receive_mtu };
     let pool = byway_tcp::frame::FramePool::new(umem);
-    let mut config = plan.stack.clone();
     config.rss = config.rss.map(|rss| rss.for_queue(queue));
     let mut stack = Stack::new(config, pool);
     for &listener in &plan.listeners {

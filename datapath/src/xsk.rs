@@ -66,6 +66,8 @@ pub struct Bound {
     pub zero_copy: bool,
     /// Why it doesn't, if zero-copy was wished for.
     pub copy_reason: Option<String>,
+    /// Whether a packet may arrive in several frames.
+    pub scattered: bool,
     /// Whether preferred busy polling is on.
     pub busy_poll: bool,
     /// Why it isn't, if it was wished for.
@@ -83,6 +85,8 @@ pub struct Xsk {
     completion: CompQueue,
     layout: DescLayout,
     scratch: [FrameDesc; BATCH],
+    /// Taken from the RX ring, of a packet whose last frame hasn't been.
+    begun: Vec<FrameSlice>,
     frame_shift: u32,
     frame_count: u32,
     rings: Rings,
@@ -122,6 +126,7 @@ impl Xsk {
             completion,
             layout: umem.layout(),
             scratch: [FrameDesc::default(); BATCH],
+            begun: Vec::with_capacity(BATCH),
             frame_shift: config.frame_size.trailing_zeros(),
             frame_count: config.frame_count,
             rings: config.rings,
@@ -270,13 +275,21 @@ impl Port for Xsk {
         // SAFETY: the RX ring's frames are of the UMEM this socket was opened over.
         let count = unsafe { self.rx.consume(&mut self.scratch) };
         let mask = (1usize << self.frame_shift) - 1;
+        let first = out.len();
+        out.append(&mut self.begun);
         out.extend(self.scratch[..count].iter().map(|desc| FrameSlice {
             index: (desc.addr() >> self.frame_shift) as u32,
             offset: (desc.addr() & mask) as u16,
             len: desc.lengths().data() as u16,
+            more: desc.has_more_frames(),
         }));
-        self.held.fill -= count as u32;
-        count
+        if out.last().is_some_and(|slice| slice.more) {
+            let whole =
+                out[first..].iter().rposition(|slice| !slice.more).map_or(first, |last| first + last + 1);
+            self.begun.extend(out.drain(whole..));
+        }
+        self.held.fill -= (out.len() - first) as u32;
+        out.len() - first
     }
 
     fn refill<M: Memory>(&mut self, pool: &mut FramePool<M>) -> usize {
@@ -439,6 +452,7 @@ fn bind_best(umem: &Umem, config: &Config, interface: &str, queue: u32) -> Resul
     let mut bound = Bound {
         zero_copy: false,
         copy_reason: None,
+        scattered: false,
         busy_poll: false,
         busy_poll_reason: None,
         tx_budget: false,
@@ -446,9 +460,12 @@ fn bind_best(umem: &Umem, config: &Config, interface: &str, queue: u32) -> Resul
     let until = Clock.now() + BUSY_RETRY_LIMIT;
     let bind = |mode| bind_patiently(until, || bind(umem, config, interface, queue, mode));
     if config.zero_copy != ZeroCopy::Off {
-        match bind(BindFlags::XDP_ZEROCOPY) {
+        // Asked in vain, the kernel would remember it for this UMEM: only where the driver says that it can.
+        let scattered = config.zero_copy_segments > 1;
+        let several = if scattered { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
+        match bind(BindFlags::XDP_ZEROCOPY | several) {
             Ok(opened) => {
-                bound.zero_copy = true;
+                (bound.zero_copy, bound.scattered) = (true, scattered);
                 return Ok((opened, bound));
             }
             Err(error) => {
@@ -467,8 +484,16 @@ fn bind_best(umem: &Umem, config: &Config, interface: &str, queue: u32) -> Resul
             }
         }
     }
-    let opened = bind(BindFlags::XDP_COPY).map_err(|error| explain(error, interface, queue))?;
-    Ok((opened, bound))
+    let opened = match bind(BindFlags::XDP_COPY | BindFlags::XDP_USE_SG) {
+        Ok(opened) => {
+            bound.scattered = true;
+            Ok(opened)
+        }
+        // Linux before 6.6 doesn't know the flag.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => bind(BindFlags::XDP_COPY),
+        Err(error) => Err(error),
+    };
+    Ok((opened.map_err(|error| explain(error, interface, queue))?, bound))
 }
 
 fn zero_copy_reason(error: &io::Error) -> String {

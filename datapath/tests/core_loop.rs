@@ -443,7 +443,7 @@ fn d13_a_full_tap_leaves_frames_out_and_holds_nothing_up() {
     let kept = std::iter::from_fn(|| ring.take()).map(|frame| (frame.octets().len(), frame.len));
     let kept: Vec<_> = kept.collect();
     assert_eq!(kept.len(), 8);
-    assert!(kept.iter().all(|&(kept, len)| kept == usize::from(len).min(60)), "{kept:?}");
+    assert!(kept.iter().all(|&(kept, len)| kept == (len as usize).min(60)), "{kept:?}");
 }
 
 /// S4.6: a discarded frame has its reason, its neighbours in the batch have none.
@@ -464,4 +464,25 @@ fn s4_6_a_tap_says_why_a_frame_was_discarded() {
     assert_eq!(reasons.len() as u64, counters.dropped_total());
     assert_eq!(reasons, [Some(DropReason::Martian), Some(DropReason::Truncated)]);
     assert_eq!(ring.counts(), (2, 0));
+}
+
+/// P3, S4.6: a packet in several frames that no segment is: discarded as one, seen as one, and its frames come back.
+#[test]
+fn p3_a_packet_in_several_frames_is_one_to_those_who_watch() {
+    let mut pair = Pair::new(RINGS, 1 << 10);
+    let wish = Wish { filter: None, snaplen: 4000, discarded: true };
+    let ring = Ring::new(16, wish.snaplen);
+    pair.server.add_tap(Tap::new(0, &wish, ring.clone()));
+    (0..4).for_each(|_| pair.step());
+    let (port, stack) = pair.server.split();
+    assert!(port.inject_scattered(stack.pool_mut(), &[&[0xff; 1700], &[0xee; 1700], &[0xdd; 1000]]));
+    assert!(port.inject(stack.pool_mut(), b"short"));
+    pair.finish();
+    pair.assert_idle();
+    let seen: Vec<_> = std::iter::from_fn(|| ring.take()).collect();
+    let [scattered, short] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((scattered.reason, scattered.len), (Some(DropReason::Martian), 4400));
+    assert_eq!(scattered.octets(), [&[0xff; 1700][..], &[0xee; 1700], &[0xdd; 600]].concat());
+    assert_eq!((short.reason, short.len), (Some(DropReason::Truncated), 5));
+    assert_eq!(pair.server.stack().counters().dropped_total(), 2);
 }

@@ -82,7 +82,7 @@ impl Reflector {
             let len = chunk.len() as u16;
             self.pool.hand_to(&chunk, Owner::TxRing);
             self.pool.release(chunk);
-            self.tx.push(FrameSlice { index: slice.index, offset: slice.offset - shift, len });
+            self.tx.push(FrameSlice { index: slice.index, offset: slice.offset - shift, len, more: false });
         }
         let sent = self.port.tx_burst(&self.tx);
         self.tx.drain(..sent);
@@ -233,6 +233,62 @@ fn a_burst_while_the_core_sleeps_is_not_lost() {
         assert_eq!((counters.rx_ring_full, counters.fill_ring_empty, counters.rx_dropped), (0, 0, 0));
         reflector.assert_conserved();
     });
+}
+
+/// P3: packets of every length up to a jumbo frame's, more of them than a burst holds, arrive in one frame or several;
+/// bursts end with a packet, and every frame comes back.
+fn takes_jumbo_frames(attach: AttachMode, frame_size: u32) {
+    for interface in [OURS, PEERS] {
+        run(&format!("ip link set {interface} mtu 9000"));
+    }
+    let peer = RawPeer::new();
+    let mut reflector = Reflector::new(&Config { frame_size, ..small() }, attach);
+    assert!(reflector.port.bound().scattered, "Linux 6.6 and newer");
+    let room = frame_size as usize - 256;
+    let lengths = (0..60).map(|n| [9014, 60, room, room + 1, 2 * room, 5000 + n][n % 6]);
+    let sent: Vec<_> = lengths.enumerate().map(|(mark, len)| tcp_frame(len, mark as u32)).collect();
+    let mut packets = Vec::new();
+    for frames in sent.chunks(20) {
+        frames.iter().for_each(|frame| peer.send(frame));
+        let (mut packet, mut quiet) = (Vec::new(), 0);
+        while quiet < 5 {
+            reflector.port.reclaim(&mut reflector.pool);
+            reflector.port.refill(&mut reflector.pool);
+            if reflector.port.rx_burst(&mut reflector.rx) == 0 {
+                quiet += 1;
+                reflector.port.park(Duration::from_millis(20), &reflector.waker).expect("park");
+            }
+            assert!(reflector.rx.last().is_none_or(|slice| !slice.more), "a burst ends with a packet");
+            for slice in reflector.rx.drain(..) {
+                let chunk = reflector.pool.received(slice);
+                assert!(chunk.len() == room || !slice.more);
+                packet.extend_from_slice(reflector.pool.bytes(&chunk));
+                reflector.pool.release(chunk);
+                if !slice.more {
+                    packets.push(std::mem::take(&mut packet));
+                }
+            }
+            reflector.assert_conserved();
+        }
+    }
+    assert!(packets == sent, "{:?}", packets.iter().map(Vec::len).collect::<Vec<_>>());
+    let counters = reflector.port.counters();
+    assert_eq!((counters.rx_ring_full, counters.fill_ring_empty, counters.rx_dropped), (0, 0, 0));
+}
+
+#[test]
+fn jumbo_frames_arrive_in_several_native() {
+    lab(1, || takes_jumbo_frames(AttachMode::Native, 4096));
+}
+
+#[test]
+fn jumbo_frames_arrive_in_several_small_ones_native() {
+    lab(1, || takes_jumbo_frames(AttachMode::Native, 2048));
+}
+
+#[test]
+fn jumbo_frames_arrive_in_several_generic() {
+    lab(1, || takes_jumbo_frames(AttachMode::Generic, 4096));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use byway_datapath::config::{BusyPoll, Config as Datapath, ZeroCopy as DatapathZ
 use byway_datapath::control::{Event, Waker};
 use byway_datapath::link::{self, Link};
 use byway_datapath::multicast::Groups;
+use byway_datapath::netdev;
 use byway_datapath::pin;
 use byway_datapath::reservation::Reservation;
 use byway_datapath::runtime::{Plan, Ready, Runtime};
@@ -77,7 +78,8 @@ pub(super) struct Facts {
     pub(super) queues: Vec<u32>,
     pub(super) cores: Vec<usize>,
     pub(super) checksums: &'static str,
-    pub(super) mtu: u16,
+    /// Largest packet sent, and taken.
+    pub(super) mtu: (u16, u16),
     pub(super) addresses: Vec<String>,
 }
 
@@ -223,7 +225,8 @@ impl<'a> Running<'a> {
         if let Some(why) = &self.attached.fallback {
             warn(&format!("generic XDP on {name} instead of native, which is slower: {why}"));
         }
-        if self.attached.mode == Mode::Generic && self.nic.accept_partial_checksums {
+        let scattered = self.runtime.ready().all(|(.., ready)| ready.bound.scattered);
+        if self.attached.mode == Mode::Generic && self.nic.accept_partial_checksums && !scattered {
             warn(&format!(
                 "generic XDP leaves segmentation offload on, and what a local peer sends larger than the MTU is \
                  lost before byway sees it: on {name}'s peer, `ethtool -K PEER tso off gso off`"
@@ -237,10 +240,11 @@ impl<'a> Running<'a> {
                 warn(&format!("no busy polling on queue {queue} of {name}: {why}"));
             }
         }
-        if u32::from(self.plan.stack.mtu) < self.link.mtu {
-            let (ours, theirs) = (self.plan.stack.mtu, self.link.mtu);
+        let ((_, received), theirs) = (self.mtu(), self.link.mtu);
+        if u32::from(received) < theirs {
             warn(&format!(
-                "MTU {ours} instead of {name}'s {theirs}: larger packets don't fit byway's frames"
+                "MTU {received} instead of {name}'s {theirs}: larger packets don't fit byway's frames, and neither kernel \
+                 nor driver spreads them over several"
             ));
         }
         if self.link.strips_vlan_tags() {
@@ -259,9 +263,16 @@ impl<'a> Running<'a> {
         }
     }
 
+    /// Largest IP packet that every core sends, and that it takes.
+    fn mtu(&self) -> (u16, u16) {
+        let least = |of: fn(&Ready) -> u16| self.runtime.ready().map(|(.., ready)| of(ready)).min();
+        let ours = self.plan.stack.mtu;
+        (least(|ready| ready.mtu).unwrap_or(ours), least(|ready| ready.receive_mtu).unwrap_or(ours))
+    }
+
     /// For looking after the interface meanwhile.
     pub(super) fn link_watch(&self) -> LinkWatch {
-        LinkWatch::new(self.link, self.plan.lanes.len() as u32, self.plan.stack.mtu)
+        LinkWatch::new(self.link, self.plan.lanes.len() as u32, self.mtu().0)
     }
 
     /// What the interface gave.
@@ -280,7 +291,7 @@ impl<'a> Running<'a> {
                 Checksums::Verify => "verified",
                 _ => "verified-or-partial",
             },
-            mtu: self.plan.stack.mtu,
+            mtu: self.mtu(),
             addresses: {
                 let shared = if self.nic.host_address { "(host)" } else { "" };
                 let all = self.plan.stack.addresses.iter();
@@ -335,14 +346,17 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     link.check_queues(&queues)?;
     let cores = allowed_cores(&nic.cores)?;
     let lanes = pin::assign(&link.name, &queues, &cores)?;
-    let datapath = datapath(nic, link);
+    let mut datapath = datapath(nic, link);
     datapath.check()?;
     let (mtu, mtu_max) = (link.mtu, datapath.mtu_max(&link.driver));
+    if mtu > mtu_max {
+        datapath.zero_copy_segments = netdev::zero_copy_segments(netdev::features(link.index));
+    }
     // The driver would say EINVAL. Otherwise byway takes a smaller MTU, or copy mode, and says so.
-    if nic.zero_copy == ZeroCopy::On && mtu > mtu_max {
+    if nic.zero_copy == ZeroCopy::On && mtu > mtu_max.max(datapath.scattered_mtu_max(true).into()) {
         return Err(Failure::configuration(format!(
-            "{name}'s MTU {mtu} is too large for zero-copy, whose frames hold packets of {mtu_max}: \
-             `ip link set {name} mtu 1500`, or --zero-copy auto",
+            "{name}'s MTU {mtu} is too large for zero-copy, whose frames hold packets of {mtu_max}, and the driver \
+             spreads none over several: `ip link set {name} mtu 1500`, or --zero-copy auto",
             name = link.name
         )));
     }
@@ -350,6 +364,7 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
     getrandom::fill(&mut secret).map_err(|error| Failure::system(format!("no randomness: {error}")))?;
     let mut stack = StackConfig::new(link.mac, secret);
     stack.mtu = mtu.min(mtu_max) as u16;
+    stack.receive_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
     stack.addresses = nic.addresses.clone();
     stack.gateways = nic.gateways.clone();
     if nic.host_address {

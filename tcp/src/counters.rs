@@ -206,6 +206,8 @@ drop_reasons! {
     SourceRoute = "BywayDropSourceRoute",
     /// A datagram that came in fragments and can't be taken: larger than a frame, no frame, or too late.
     Fragment = "IpReasmFails",
+    /// A packet in several frames (jumbo, or merged on the way) that is neither a TCP segment nor an echo request.
+    Scattered = "BywayDropScattered",
     /// A fragment that no sender makes: empty, tiny, not in units of eight octets, beyond 64 KiB (L4).
     FragmentHeader = "BywayDropFragmentHeader",
     /// A fragment that contradicts another, or belongs to a datagram in which one did (RFC 5722).

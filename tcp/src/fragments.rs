@@ -212,6 +212,27 @@ impl Reassembler {
         Ok(Some(Whole { place: at, ..place.whole }))
     }
 
+    /// Takes a datagram that came whole, its payload in these parts. They stay until the next call.
+    pub(crate) fn hold<'a>(
+        &mut self,
+        link: &ethernet::Header,
+        ip: &ip::Header,
+        parts: impl Iterator<Item = &'a [u8]>,
+        now: Instant,
+        counters: &mut Counters,
+    ) -> Whole {
+        let key = Key { src: ip.src, dst: ip.dst, id: 0, protocol: ip.protocol };
+        let at = self.place(key, now, counters);
+        let place = &mut self.places[at];
+        place.begin(key, link, ip, now);
+        place.key = None;
+        for part in parts {
+            place.octets[place.whole.len..place.whole.len + part.len()].copy_from_slice(part);
+            place.whole.len += part.len();
+        }
+        Whole { place: at, ..place.whole }
+    }
+
     /// The payload of a datagram that the last [`take`](Self::take) gave.
     pub(crate) fn octets(&self, whole: &Whole) -> &[u8] {
         &self.places[whole.place].octets[..whole.len]

@@ -210,6 +210,8 @@ pub struct FrameSlice {
     pub offset: u16,
     /// Number of octets.
     pub len: u16,
+    /// The packet goes on in the next slice: it is larger than a frame (`XDP_PKT_CONTD`).
+    pub more: bool,
 }
 
 /// What the stack keeps beside each frame while it sits in one of a connection's queues.
@@ -647,7 +649,7 @@ impl<M: Memory> FramePool<M> {
         let (index, ..) = chunk.into_parts();
         self.pass(index, Owner::TxRing);
         self.meta[index as usize].orphan = true;
-        FrameSlice { index, offset: range.start as u16, len: range.len() as u16 }
+        FrameSlice { index, offset: range.start as u16, len: range.len() as u16, more: false }
     }
 
     /// The whole frame, for writing headers into the headroom.
@@ -695,7 +697,7 @@ impl<M: Memory> FramePool<M> {
     pub fn write_as_nic(&mut self, index: u32, offset: usize, octets: &[u8]) -> FrameSlice {
         assert_eq!(self.owner(index), Owner::Fill, "frame {index} isn't in the fill ring");
         self.memory.frame_mut(index)[offset..offset + octets.len()].copy_from_slice(octets);
-        FrameSlice { index, offset: offset as u16, len: octets.len() as u16 }
+        FrameSlice { index, offset: offset as u16, len: octets.len() as u16, more: false }
     }
 }
 

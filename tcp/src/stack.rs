@@ -26,6 +26,7 @@ mod news;
 mod opener;
 mod pressure;
 mod receive;
+mod scattered;
 mod show;
 mod transmit;
 

@@ -297,7 +297,8 @@ pub(crate) struct Tcb {
 impl Tcb {
     /// A connection in LISTEN's child or CLOSED, to be opened by one of the constructors below.
     fn new(tuple: FourTuple, iss: SeqNumber, hop: Hop, config: &Config, now: Instant) -> Self {
-        let mss = config.mss(&tuple);
+        let mss = config.send_mss(&tuple);
+        let rcv_mss = config.mss(&tuple);
         Self {
             tuple,
             state: State::Closed,
@@ -320,7 +321,7 @@ impl Tcb {
                 irs: SeqNumber(0),
                 up: None,
                 scale: 0,
-                mss,
+                mss: rcv_mss,
                 fin: None,
             },
             send: SendQueue::new(iss + 1),
@@ -454,7 +455,7 @@ impl Tcb {
             recent_at: seconds(ctx.now),
         });
         // Eff.snd.MSS (RFC 9293 §3.7.1, MUST-16), less the options of every segment.
-        let mut mss = peer_mss(options, &self.tuple).min(ctx.config.mss(&self.tuple));
+        let mut mss = peer_mss(options, &self.tuple).min(ctx.config.send_mss(&self.tuple));
         if self.timestamps.is_some() {
             mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
         }
@@ -697,7 +698,8 @@ pub(crate) fn peer_mss(options: &Options, tuple: &FourTuple) -> u16 {
 
 /// Octets that a connection whose peer sends segments of `mss` may buffer: its share of what is free. S5.2
 pub(crate) fn receive_share<M: Memory>(pool: &FramePool<M>, config: &Config, mss: u16) -> u32 {
-    let share = pool.fair_share().saturating_mul(u32::from(mss));
+    // A segment may take several frames.
+    let share = pool.fair_share().saturating_mul(u32::from(mss.min(config.mtu)));
     // RFC 9293 §3.8.6.2.2 needs two segments for any progress beyond stop-and-wait.
     let least = 2 * u32::from(mss);
     share.clamp(least, config.receive_buffer.max(least))

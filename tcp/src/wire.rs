@@ -104,8 +104,8 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
         return Err(DropReason::Martian);
     }
     let (ip, fragment) = match link.ethertype {
-        ethernet::IPV4 => ipv4::parse(frame, link.len())?,
-        ethernet::IPV6 => ipv6::parse(frame, link.len())?,
+        ethernet::IPV4 => ipv4::parse(frame, link.len(), frame.len())?,
+        ethernet::IPV6 => ipv6::parse(frame, link.len(), frame.len())?,
         ethernet::ARP => {
             let body = Body::Arp(arp::Packet::parse(&frame[link.len()..])?);
             return Ok(Packet { link, body });
@@ -136,6 +136,31 @@ pub fn parse(frame: &[u8], checksums: Checksums) -> Result<Packet, DropReason> {
         _ => return Err(DropReason::Unsupported),
     };
     Ok(Packet { link, body })
+}
+
+/// Reads the headers of a packet that begins in `head` and goes on in other frames, for `beyond` octets in all. The
+/// payload's offset counts in `head`, its length over all frames.
+///
+/// # Errors
+/// As [`parse`]; `Scattered` if it is no IP packet, or part of one.
+pub(crate) fn parse_scattered(
+    head: &[u8],
+    beyond: usize,
+) -> Result<(ethernet::Header, ip::Header), DropReason> {
+    let link = ethernet::Header::parse(head)?;
+    if link.src.is_group() {
+        return Err(DropReason::Martian);
+    }
+    let (ip, fragment) = match link.ethertype {
+        ethernet::IPV4 => ipv4::parse(head, link.len(), head.len() + beyond)?,
+        ethernet::IPV6 => ipv6::parse(head, link.len(), head.len() + beyond)?,
+        _ => return Err(DropReason::Scattered),
+    };
+    if fragment.is_some() {
+        return Err(DropReason::Scattered);
+    }
+    ip::check_unicast(&link, &ip)?;
+    Ok((link, ip))
 }
 
 /// The `N` octets at `at`, or `Truncated`.

@@ -49,7 +49,7 @@ impl Shared {
         }
         let index = self.pool.fill()?;
         let len = (FRAME_SIZE - INPUT_OFFSET) as u16;
-        let chunk = self.pool.received(FrameSlice { index, offset: INPUT_OFFSET as u16, len });
+        let chunk = self.pool.received(FrameSlice { index, offset: INPUT_OFFSET as u16, len, more: false });
         self.pool.hand_to(&chunk, Owner::App);
         Some(chunk)
     }

@@ -114,7 +114,7 @@ impl Feed {
             let kind = if slot.outbound { Kind::Sent } else { Kind::Received };
             let reason = slot.reason.map(|reason| reason as u16);
             let at = since_1970 + slot.at.as_nanos();
-            record::put(&mut self.out, kind, at, place, (slot.octets(), slot.len.into()), reason);
+            record::put(&mut self.out, kind, at, place, (slot.octets(), slot.len), reason);
             self.capture.give_back(place, slot);
             if self.out.len() >= CHUNK {
                 self.client.write_all(&self.out)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use byway_bpf::Removal;
 use byway_datapath::config::Config;
+use byway_datapath::netdev::Features;
 use byway_datapath::nic::Nic;
 
 use super::host::{Host, read};
@@ -25,6 +26,7 @@ fn frames_of(nic: &Nic) -> u32 {
 pub(super) fn judge(nic: &Nic, queues: &[u32], host: &Host) -> Vec<Finding> {
     let driver = drivers::judge(&nic.link.driver, &nic.driver_version, host);
     let mut findings = vec![link(nic), driver, native(nic), zero_copy(nic, host), mtu(nic)];
+    findings.extend(multi_buffer(nic));
     findings.extend(offloads(nic));
     findings.push(queue_counts(nic, queues));
     findings.push(rss(nic, queues));
@@ -90,7 +92,7 @@ fn native(nic: &Nic) -> Finding {
 
 fn zero_copy(nic: &Nic, host: &Host) -> Finding {
     const CHECK: &str = "zero-copy";
-    if nic.features.is_some_and(byway_datapath::netdev::Features::zero_copy) {
+    if nic.features.is_some_and(Features::zero_copy) {
         return Finding::pass(CHECK, "the NIC reads and writes byway's frames itself");
     }
     match drivers::zero_copy_later(&nic.link.driver, host) {
@@ -110,22 +112,54 @@ fn zero_copy(nic: &Nic, host: &Host) -> Finding {
 fn mtu(nic: &Nic) -> Finding {
     const CHECK: &str = "mtu";
     let (name, mtu) = (&nic.link.name, nic.link.mtu);
-    let largest = Config { frame_size: 4096, ..Config::default() }.mtu_max(&nic.link.driver);
-    let of_driver = drivers::find(&nic.link.driver).and_then(|driver| driver.mtu_max);
+    let scattered = nic.features.is_some_and(Features::fragments);
+    // What is reported of drivers is of programs that take no packet in several buffers.
+    let of_driver = drivers::find(&nic.link.driver).and_then(|driver| driver.mtu_max).filter(|_| !scattered);
     if let Some(max) = of_driver.filter(|&max| mtu > max) {
         let text =
             format!("{mtu} is more than {}'s XDP takes ({max}): it refuses the program", nic.link.driver);
         return Finding::fail(CHECK, text, format!("ip link set dev {name} mtu 1500"));
     }
-    if mtu > largest {
-        let text = format!("{mtu}: byway's frames hold {largest}, and larger ones sent to it are lost");
-        return Finding::warn(CHECK, text, format!("ip link set dev {name} mtu {largest}"));
+    let frame_size = frames_of(nic);
+    let config = Config { frame_size, zero_copy_segments: nic.zero_copy_segments(), ..Config::default() };
+    let largest = config.mtu_max(&nic.link.driver);
+    let zero_copy = nic.features.is_some_and(Features::zero_copy);
+    if mtu <= largest {
+        let most = of_driver.unwrap_or(Config { frame_size: 4096, ..config }.mtu_max(&nic.link.driver));
+        return Finding::pass(
+            CHECK,
+            format!("{mtu}, in frames of {frame_size} octets ({most} in one at most)"),
+        );
     }
-    let octets = frames_of(nic);
-    Finding::pass(
-        CHECK,
-        format!("{mtu}, in frames of {octets} octets ({} at most)", of_driver.unwrap_or(largest)),
-    )
+    let mend = format!("ip link set dev {name} mtu {largest}");
+    if zero_copy && mtu > config.scattered_mtu_max(true).into() {
+        let text = format!(
+            "{mtu}: with zero-copy byway's frames hold {largest}, the driver spreads no packet over several, and \
+             larger ones sent to byway are lost"
+        );
+        return Finding::warn(CHECK, text, format!("{mend}, or byway serve --zero-copy off"));
+    }
+    if !scattered {
+        let text = format!("{mtu}: no word from the driver that XDP may take more than {largest}");
+        return Finding::warn(CHECK, text, mend);
+    }
+    Finding::pass(CHECK, format!("{mtu}: received in several frames of {frame_size} octets"))
+}
+
+/// Frames spread over several buffers (`xdp.frags`, XDP_USE_SG): only larger MTUs need it.
+fn multi_buffer(nic: &Nic) -> Option<Finding> {
+    const CHECK: &str = "multi-buffer";
+    let features = nic.features?;
+    let received = if features.fragments() { "received" } else { "not received" };
+    let sent = if features.sends_fragments() { "sent" } else { "not sent" };
+    let text = match (features.zero_copy(), nic.zero_copy_segments()) {
+        (false, _) => format!("packets in several buffers are {received}, and {sent}, in copy mode"),
+        (true, 1) => format!("packets in several buffers are {received}, and {sent}, but not with zero-copy"),
+        (true, most) => {
+            format!("packets in several buffers are {received}, and {sent}, {most} with zero-copy")
+        }
+    };
+    Some(Finding::pass(CHECK, text))
 }
 
 /// Offloads that stand between the wire and XDP and are on, though they could be off: `ethtool -K`'s word for each, and

@@ -41,6 +41,8 @@ pub struct HostSpec {
     pub completion: Duration,
     /// Frames that arrive within this time are handled together.
     pub coalesce: Duration,
+    /// Octets of a segment that its NIC writes into one frame, if not all.
+    pub scatter: Option<usize>,
 }
 
 /// What the NIC has seen: to be compared with what the stack says.
@@ -50,6 +52,8 @@ pub struct NicStats {
     pub frames_in: u64,
     /// See `frames_in`.
     pub octets_in: u64,
+    /// Packets in those frames.
+    pub packets_in: u64,
     /// Frames and octets taken from it.
     pub frames_out: u64,
     /// See `frames_out`.
@@ -174,11 +178,14 @@ impl Host {
         let mut must_fall = 0;
         while self.slices.len() < BATCH {
             let Some((frame, corrupted)) = self.rx.pop_front() else { break };
-            let Some(index) = self.fill.pop() else {
+            let parts = self.parts(&frame);
+            if self.fill.len() < parts {
                 self.nic.missed += 1;
                 continue;
-            };
-            self.nic.frames_in += 1;
+            }
+            let index = self.fill.pop().expect("as many as parts");
+            self.nic.packets_in += 1;
+            self.nic.frames_in += parts as u64;
             self.nic.octets_in += frame.len() as u64;
             if self.fault == Some(Fault::UncountedDiscard) {
                 self.fault = None;
@@ -187,7 +194,13 @@ impl Host {
             }
             // An IPv6 header has fields that no checksum covers.
             must_fall += u64::from(corrupted && headers::ethertype(&frame) == headers::IPV4);
-            self.slices.push(self.stack.pool_mut().write_as_nic(index, HEADROOM, &frame));
+            let mut octets = frame.chunks(frame.len().div_ceil(parts));
+            let mut index = Some(index);
+            while let Some(part) = octets.next() {
+                let index = index.take().or_else(|| self.fill.pop()).expect("as many as parts");
+                let slice = self.stack.pool_mut().write_as_nic(index, HEADROOM, part);
+                self.slices.push(FrameSlice { more: octets.len() > 0, ..slice });
+            }
         }
         if self.slices.is_empty() {
             return;
@@ -202,6 +215,12 @@ impl Host {
                 .wrong
                 .push(format!("{must_fall} corrupted frames arrived, {dropped} were counted as dropped"));
         }
+    }
+
+    /// In how many frames a segment arrives.
+    fn parts(&self, frame: &[u8]) -> usize {
+        let is_segment = headers::Segment::of(frame).is_some();
+        self.spec.scatter.filter(|_| is_segment).map_or(1, |most| frame.len().div_ceil(most).max(1))
     }
 
     fn transmit(&mut self, now: Instant, out: &mut Vec<Vec<u8>>) {
@@ -331,10 +350,10 @@ impl Host {
             + counters.icmp6_in_echos
             + counters.icmp_in_dest_unreachs
             + counters.icmp6_in_pkt_too_bigs;
-        if taken + counters.dropped_total() < counters.frames_in {
+        if taken + counters.dropped_total() < nic.packets_in {
             return Err(format!(
-                "{} frames in, {taken} taken, {} dropped: some were discarded uncounted",
-                counters.frames_in,
+                "{} packets in, {taken} taken, {} dropped: some were discarded uncounted",
+                nic.packets_in,
                 counters.dropped_total()
             ));
         }

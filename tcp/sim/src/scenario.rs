@@ -209,7 +209,10 @@ impl Dice {
         config.keepalive = Some(Duration::from_secs([5, 20, 60][self.below(3)]));
         // Enough for all connections to move, and now and then little more.
         let least = 96 + 24 * flows as u64;
+        // Not drawn: it came later than the rest, and seeds stay what they were.
+        let [is_scattered, size, ..] = config.secret;
         HostSpec {
+            scatter: (is_scattered < 32).then(|| 600 + 3 * usize::from(size)),
             config,
             frames: self.log(least, (2 * least).max(1024)) as u32,
             fill_ring: [16, 32, 64][self.below(3)],

@@ -55,6 +55,7 @@ fn transfer(congestion: Algorithm, impairment: Impairment, busy: Duration) -> Ou
         config.addresses.push(Cidr { address: host_ip(Topology::Switch, index, false), prefix: 24 });
         config.congestion = congestion;
         HostSpec {
+            scatter: None,
             config,
             frames: 16_384,
             fill_ring: 2_048,

@@ -198,6 +198,7 @@ fn host(rng: &mut SmallRng) -> Host {
     config.receive_buffer = rng.random_range(8 << 10..256 << 10);
     config.keepalive = Some(Duration::from_secs(20));
     let spec = HostSpec {
+        scatter: None,
         config,
         frames: 512,
         fill_ring: 32,

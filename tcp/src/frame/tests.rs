@@ -57,5 +57,5 @@ fn split_keeps_the_bytes_and_counts_the_shorter_part() {
 #[should_panic(expected = "isn't being sent")]
 fn the_kernel_side_can_only_read_what_is_being_sent() {
     let pool = pool();
-    pool.transmitted(FrameSlice { index: 0, offset: 0, len: 1 });
+    pool.transmitted(FrameSlice { index: 0, offset: 0, len: 1, more: false });
 }

@@ -98,8 +98,10 @@ pub enum Ecn {
 pub struct Config {
     /// Our Ethernet address.
     pub mac: MacAddr,
-    /// Largest IP packet of the link, in octets.
+    /// Largest IP packet that a frame holds and the link takes, in octets: what is sent.
     pub mtu: u16,
+    /// Largest that may arrive, in several frames, if that is more: what peers are told.
+    pub receive_mtu: u16,
     /// Routers that a segment may pass: TTL, hop limit (RFC 9293 §3.9.2, MUST-49).
     pub hop_limit: u8,
     /// Our own addresses.
@@ -164,6 +166,7 @@ impl Config {
         Self {
             mac,
             mtu: 1500,
+            receive_mtu: 0,
             hop_limit: ip::HOP_LIMIT,
             addresses: Vec::new(),
             gateways: Vec::new(),
@@ -236,8 +239,17 @@ impl Config {
     /// The MSS announced on a connection: MTU less the fixed IP and TCP headers (RFC 9293 §3.7.1, MUST-67, RFC 6691).
     /// S6.1
     pub fn mss(&self, tuple: &FourTuple) -> u16 {
-        self.mtu - if tuple.remote_ip.is_ipv4() { 40 } else { 60 }
+        self.receive_mtu.max(self.mtu) - fixed_headers(tuple)
     }
+
+    /// The most that is sent in a segment, the fixed headers taken off likewise.
+    pub(crate) fn send_mss(&self, tuple: &FourTuple) -> u16 {
+        self.mtu - fixed_headers(tuple)
+    }
+}
+
+fn fixed_headers(tuple: &FourTuple) -> u16 {
+    if tuple.remote_ip.is_ipv4() { 40 } else { 60 }
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

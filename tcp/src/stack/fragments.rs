@@ -86,7 +86,7 @@ impl<M: Memory> Stack<M> {
 
     /// Answers an echo request that is larger than a packet: its reply leaves in fragments (RFC 1122 §3.2.2.6,
     /// RFC 4443 §4.2).
-    fn answer_large(&mut self, whole: &Whole, now: Instant) -> Result<(), DropReason> {
+    pub(super) fn answer_large(&mut self, whole: &Whole, now: Instant) -> Result<(), DropReason> {
         let (src, dst, len) = (whole.src, whole.dst, whole.len);
         let message = self.reassembler.octets_mut(whole);
         match whole.protocol {

@@ -33,7 +33,7 @@ pub(super) struct Arrival {
 }
 
 impl<M: Memory> Stack<M> {
-    /// Takes a batch of received frames; all of them are the stack's afterwards. Calls the
+    /// Takes a batch of received frames, whole packets; all of them are the stack's afterwards. Calls the
     /// application once for each connection on which something happened.
     pub fn receive<A: App>(&mut self, app: &mut A, frames: &[FrameSlice], now: Instant) {
         if let Some(verdicts) = &mut self.verdicts {
@@ -41,8 +41,16 @@ impl<M: Memory> Stack<M> {
             // What was discarded since is no frame's of this batch.
             self.counters.take_latest();
         }
-        for frames in frames.chunks(AHEAD) {
-            self.receive_some(frames, now);
+        let mut rest = frames;
+        while !rest.is_empty() {
+            let ahead = &rest[..rest.len().min(AHEAD)];
+            let whole = ahead.iter().position(|slice| slice.more).unwrap_or(ahead.len());
+            if whole > 0 {
+                self.receive_some(&rest[..whole], now);
+                rest = &rest[whole..];
+            } else {
+                rest = self.receive_scattered(rest, now);
+            }
         }
         self.wake_resolved();
         self.serve(app, now);
@@ -53,7 +61,7 @@ impl<M: Memory> Stack<M> {
         self.verdicts = on.then(|| self.verdicts.take().unwrap_or_default());
     }
 
-    /// Why each frame of the batch last received was discarded, in its order; `None` for one that wasn't, as far as
+    /// Why each packet of the batch last received was discarded, in its order; `None` for one that wasn't, as far as
     /// that was known before an application was called. Empty unless [`note_verdicts`](Self::note_verdicts) was.
     pub fn verdicts(&self) -> &[Option<DropReason>] {
         self.verdicts.as_deref().unwrap_or_default()

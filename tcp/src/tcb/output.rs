@@ -555,5 +555,5 @@ fn write_headers(
 
 pub(super) fn push<M>(out: &mut Vec<FrameSlice>, ctx: &mut Ctx<'_, M>, index: u32, from: usize, to: usize) {
     ctx.counters.tcp_out_segs += 1;
-    out.push(FrameSlice { index, offset: from as u16, len: (to - from) as u16 });
+    out.push(FrameSlice { index, offset: from as u16, len: (to - from) as u16, more: false });
 }

@@ -37,9 +37,10 @@ const OPTION_NOP: u8 = 1;
 const OPTION_LSRR: u8 = 131;
 const OPTION_SSRR: u8 = 137;
 
-/// Reads the IPv4 header at `at`, and of which datagram it is a part, if it is one.
+/// Reads the IPv4 header at `at`, and of which datagram it is a part, if it is one. The packet ends within `end` octets
+/// of the frame's beginning, perhaps in other frames.
 #[inline]
-pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>), DropReason> {
+pub(super) fn parse(frame: &[u8], at: usize, end: usize) -> Result<(Header, Option<Fragment>), DropReason> {
     let fixed: &[u8; MIN_LEN] = octets(frame, at)?;
     let header_len = usize::from(fixed[0] & 0x0f) * 4;
     let total_len = usize::from(be16(fixed, TOTAL_LEN));
@@ -47,12 +48,13 @@ pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>
     if fixed[0] >> 4 != 4 || header_len < MIN_LEN || total_len < header_len {
         return Err(DropReason::IpHeader);
     }
-    if frame.len() - at < total_len {
+    if end - at < total_len {
         return Err(DropReason::Truncated);
     }
     // RFC 1122 §3.2.1.2: verify every header, discard silently.
-    let options = &frame[at + MIN_LEN..at + header_len];
-    let sum = (0..MIN_LEN).step_by(4).map(|at| u64::from(be32(fixed, at))).sum::<u64>();
+    let options = frame.get(at + MIN_LEN..at + header_len).ok_or(DropReason::Truncated)?;
+    let words = [be32(fixed, 0), be32(fixed, 4), be32(fixed, 8), be32(fixed, SRC), be32(fixed, DST)];
+    let sum = words.into_iter().map(u64::from).sum::<u64>();
     if !checksum::is_valid(sum + if options.is_empty() { 0 } else { checksum::sum(options) }) {
         return Err(DropReason::IpChecksum);
     }

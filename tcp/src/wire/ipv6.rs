@@ -37,20 +37,21 @@ const MAX_EXTENSIONS: usize = 8;
 const MAX_OPTIONS: usize = 16;
 
 /// Reads the IPv6 header at `at` and walks its extension headers; of which datagram it is a part, if it is one.
+/// The packet ends within `most` octets of the frame's beginning, perhaps in other frames.
 #[inline]
-pub(super) fn parse(frame: &[u8], at: usize) -> Result<(Header, Option<Fragment>), DropReason> {
+pub(super) fn parse(frame: &[u8], at: usize, most: usize) -> Result<(Header, Option<Fragment>), DropReason> {
     let fixed: &[u8; FIXED_LEN] = octets(frame, at)?;
     if fixed[0] >> 4 != 6 {
         return Err(DropReason::IpHeader);
     }
     let start = at + FIXED_LEN;
     let end = start + usize::from(be16(fixed, PAYLOAD_LEN));
-    if frame.len() < end {
+    if most < end {
         return Err(DropReason::Truncated);
     }
     let (protocol, skip, fragment) = match fixed[NEXT_HEADER] {
         next @ (HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) => {
-            walk_extensions(&frame[start..end], next)?
+            walk_extensions(&frame[start..end.min(frame.len())], next)?
         }
         next => (next, 0, None),
     };

@@ -147,13 +147,26 @@ impl Segment {
     #[inline]
     pub fn parse(frame: &[u8], ip: &ip::Header, checksums: Checksums) -> Result<Self, DropReason> {
         let segment = ip.payload_of(frame);
+        Self::parse_summed(segment, segment.len(), checksum::sum(segment), ip, checksums)
+    }
+
+    /// The same of a segment of `len` octets that begins with `segment`, headers included, and has this
+    /// [`sum`](checksum::sum).
+    #[inline]
+    pub(crate) fn parse_summed(
+        segment: &[u8],
+        len: usize,
+        sum: u64,
+        ip: &ip::Header,
+        checksums: Checksums,
+    ) -> Result<Self, DropReason> {
         let fixed: &[u8; MIN_LEN] = octets(segment, 0)?;
         let header_len = usize::from(fixed[DATA_OFFSET] >> 4) * 4;
         if header_len < MIN_LEN || header_len > segment.len() {
             return Err(DropReason::TcpHeader);
         }
-        let pseudo = checksum::pseudo_header(ip.src, ip.dst, ip::TCP, segment.len());
-        if !checksum::is_valid(pseudo + checksum::sum(segment)) {
+        let pseudo = checksum::pseudo_header(ip.src, ip.dst, ip::TCP, len);
+        if !checksum::is_valid(pseudo + sum) {
             let partial = be16(fixed, CHECKSUM) == checksum::fold(pseudo);
             if checksums == Checksums::Verify || !partial {
                 return Err(DropReason::TcpChecksum);
@@ -168,7 +181,7 @@ impl Segment {
             window: be16(fixed, WINDOW),
             urgent: be16(fixed, URGENT),
             options: Options::parse(&segment[MIN_LEN..header_len]),
-            payload: (ip.payload.0 + header_len, segment.len() - header_len),
+            payload: (ip.payload.0 + header_len, len - header_len),
             ecn: ip.ecn,
         })
     }

@@ -21,7 +21,7 @@ fn fragments(frame: &[u8], id: u32, mtu: usize) -> Vec<Vec<u8>> {
     split(src, dst, protocol, &frame[at..], id, mtu)
 }
 
-fn split(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8], id: u32, mtu: usize) -> Vec<Vec<u8>> {
+pub fn split(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8], id: u32, mtu: usize) -> Vec<Vec<u8>> {
     let ethertype = if src.is_ipv4() { ethernet::IPV4 } else { ethernet::IPV6 };
     let link = ethernet::Header { dst: MAC, src: PEER_MAC, vlan: ethernet::VlanTags::NONE, ethertype };
     fragment::split(payload.len(), mtu, dst)
@@ -76,7 +76,7 @@ fn s6_2_a_segment_in_fragments_is_a_segment() {
 }
 
 /// An echo request with `len` octets of data.
-fn echo(src: IpAddr, dst: IpAddr, len: usize) -> (u8, Vec<u8>) {
+pub fn echo(src: IpAddr, dst: IpAddr, len: usize) -> (u8, Vec<u8>) {
     let v4 = src.is_ipv4();
     let mut message = vec![if v4 { 8 } else { 128 }, 0, 0, 0, 0x12, 0x34, 0, 1];
     message.extend((0..len).map(|n| (n % 241) as u8));

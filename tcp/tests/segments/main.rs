@@ -17,6 +17,7 @@ mod limits;
 mod listen;
 mod prediction;
 mod recovery;
+mod scattered;
 mod sender;
 mod strangers;
 mod syn_received;

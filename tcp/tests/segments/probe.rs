@@ -287,7 +287,7 @@ impl Probe {
     // --- frames -------------------------------------------------------------------------------
 
     pub fn frame(&self, peer: &Peer, seg: &Seg) -> Vec<u8> {
-        let mut frame = vec![0; 2048];
+        let mut frame = vec![0; MAX_HEADERS + seg.data.len()];
         let local = if peer.remote.is_ipv4() { v4(1) } else { v6(1) };
         let end = MAX_HEADERS + seg.data.len();
         frame[MAX_HEADERS..end].copy_from_slice(&seg.data);
@@ -311,14 +311,23 @@ impl Probe {
 
     /// One batch of frames, and all TCP segments that come back at once.
     pub fn give_frames(&mut self, frames: &[Vec<u8>]) -> Vec<(u16, Seg)> {
+        let packets: Vec<_> = frames.iter().map(|frame| vec![frame.clone()]).collect();
+        self.give_packets(&packets)
+    }
+
+    /// The same of packets that may each lie in several frames.
+    pub fn give_packets(&mut self, packets: &[Vec<Vec<u8>>]) -> Vec<(u16, Seg)> {
         let mut slices = Vec::new();
-        for octets in frames {
-            let index = match self.stack.pool_mut().fill() {
-                Some(index) => index,
-                None if self.app.lenient => continue,
-                None => panic!("no frame for the fill ring"),
-            };
-            slices.push(self.stack.pool_mut().write_as_nic(index, 256, octets));
+        for packet in packets {
+            let free = self.stack.pool().free_count() as usize;
+            if self.app.lenient && free <= packet.len() + self.stack.pool().total() as usize / 64 {
+                continue;
+            }
+            for (place, octets) in packet.iter().enumerate() {
+                let index = self.stack.pool_mut().fill().expect("a frame for the fill ring");
+                let slice = self.stack.pool_mut().write_as_nic(index, 256, octets);
+                slices.push(FrameSlice { more: place + 1 < packet.len(), ..slice });
+            }
         }
         self.stack.receive(&mut self.app, &slices, self.now);
         self.collect()
