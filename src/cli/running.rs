@@ -29,7 +29,7 @@ use byway_tcp::wire::Checksums;
 
 use super::control::{Answerer, Server};
 use super::failure::Failure;
-use super::host::{self, Host};
+use super::host::{self, Addresses, Host};
 use super::link_watch::LinkWatch;
 use super::options::{Attach, Cores, Idle, Nic, Queues, Switch, ZeroCopy};
 use super::warn;
@@ -87,6 +87,7 @@ impl<'a> Running<'a> {
         nic: &'a Nic,
         link: &'a Link,
         plan: &'a Plan,
+        shared: Addresses,
         make_app: impl Fn(usize, &Waker) -> A + Send + Sync + 'static,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
@@ -95,7 +96,8 @@ impl<'a> Running<'a> {
         // Before the sockets, which would try for a while to get a queue that its owner is to keep.
         steering.check_vacant(link.index as i32)?;
         let (server, listener) = Server::bind(&nic.control_path())?;
-        let reservation = nic.host_address.then(|| host::reserve(link, plan)).transpose()?;
+        let reserve = || Ok::<_, Failure>((host::reserve(link, plan)?, shared));
+        let reservation = nic.host_address.then(reserve).transpose()?;
         let runtime = Runtime::start(plan.clone(), make_app)?;
         let running = Self::attach(server, nic, link, plan, runtime, steering)?;
         running.go(listener, reservation, stop)
@@ -149,13 +151,13 @@ impl<'a> Running<'a> {
     fn go(
         mut self,
         listener: UnixListener,
-        reservation: Option<Reservation>,
+        reservation: Option<(Reservation, Addresses)>,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
         self.runtime.go();
-        if let Some(reservation) = reservation {
-            let steering = &self.steering.0;
-            self.host = Some(Host::follow(self.link, self.plan, reservation, steering, &mut self.runtime)?);
+        if let Some((reservation, shared)) = reservation {
+            let (steering, runtime) = (&self.steering.0, &mut self.runtime);
+            self.host = Some(Host::follow(self.link, self.plan, shared, reservation, steering, runtime)?);
         }
         self.tell_fallbacks();
         if let Some(error) = self.wait_for_carrier(stop) {

@@ -21,6 +21,7 @@ use byway_tcp::app::{App, Keepalive};
 use byway_tcp::stack::Listener;
 
 use super::failure::Failure;
+use super::host::Addresses;
 use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
 use super::running::{self, Facts, Running, joined};
@@ -144,7 +145,7 @@ fn run_xdp<A: App>(
     let count = plan.lanes.len();
     let make_app = move |place, waker: &Waker| make_app(Seat { place, count, waker: waker.clone() });
     let metrics = options.serving.metrics.map(metrics::bind).transpose()?;
-    let running = Running::start(&options.network.nic, &link, &plan, make_app, stop)?;
+    let running = Running::start(&options.network.nic, &link, &plan, Addresses::AsTheyCome, make_app, stop)?;
     if let (Some(listener), Some(answerer)) = (metrics, &running.answerer) {
         metrics::serve(listener, Arc::clone(answerer))?;
     }
