@@ -20,6 +20,7 @@ mod load;
 mod metrics;
 mod notify;
 pub(crate) mod options;
+mod reload;
 mod running;
 pub(crate) mod serve;
 mod sockets;

@@ -11,6 +11,8 @@
 //! now stays where it is, and the next turn tries again. When turns find nothing to do, [`Idle`]
 //! decides between one more and a sleep.
 
+use core::any::Any;
+
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::{FrameSlice, Memory, Owner};
@@ -163,6 +165,11 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
     /// Tells the stack what the other cores have counted and hold.
     pub fn learn_totals(&mut self, elsewhere: Box<Totals>) {
         self.stack.learn_totals(elsewhere);
+    }
+
+    /// Tells the application something of its own.
+    pub fn tell_app(&mut self, message: &(dyn Any + Send + Sync)) {
+        self.app.told(message);
     }
 
     /// Moves what other cores should hear of to `out`.

@@ -24,6 +24,7 @@ use super::failure::Failure;
 use super::host::Addresses;
 use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
+use super::reload::Reload;
 use super::running::{self, Facts, Running, joined};
 use super::{host, metrics, say, sockets, warn};
 use crate::app::{self, WallClock};
@@ -49,13 +50,15 @@ pub(crate) struct Seat {
 
 /// Runs until told to stop by a signal.
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
+    let mut launch = options.launch();
+    let app_config = app_config(options, &launch.clock)?;
     if options.serving.check {
-        let launch = options.launch();
-        app_config(options, &launch.clock)?;
         return check(&launch);
     }
+    launch.check()?;
+    launch.reload = Some(Reload::on_hangup(std::env::args_os().collect())?);
     let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
-    run_until(options, &stop, say_ready)
+    run_app(&launch, &stop, say_ready, move |_| app::Service::new(app_config.clone()))
 }
 
 /// Nobody may be reading; byway serves all the same.
@@ -156,7 +159,7 @@ fn run_xdp<A: App>(
     }
     let mut link = running.link_watch();
     let look = || link.look().iter().for_each(|said| warn(said));
-    let failed = watch(&running.runtime, stop, &options.clock, look);
+    let failed = watch(&running.runtime, stop, options, look);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
@@ -193,7 +196,7 @@ fn tell_time(clock: &WallClock) {
 pub(super) fn watch(
     runtime: &Runtime,
     stop: &AtomicBool,
-    clock: &WallClock,
+    options: &Launch,
     mut look: impl FnMut(),
 ) -> Option<byway_datapath::Error> {
     let mut looks = 0u32;
@@ -204,8 +207,11 @@ pub(super) fn watch(
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_PER_SHARE) {
             runtime.share_totals();
-            tell_time(clock);
+            tell_time(&options.clock);
             look();
+        }
+        if let Some(reload) = &options.reload {
+            reload.look(runtime);
         }
         // A core that doesn't answer is one that serves nobody: then systemd is to start byway anew.
         if per_pat.is_some_and(|per_pat| looks.is_multiple_of(per_pat)) && runtime.answers() {
@@ -275,6 +281,12 @@ fn app_config(options: &Serve, clock: &WallClock) -> Result<app::Config, Failure
         deflaters: options.deflaters,
         ..app::Limits::default()
     };
+    let app::Renewal { allowed_origins, tls } = renewal(options)?;
+    Ok(app::Config { ports, limits, clock: clock.clone(), allowed_origins, tls })
+}
+
+/// What of it may change while byway runs.
+pub(super) fn renewal(options: &Serve) -> Result<app::Renewal, Failure> {
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => {
             Some(app::TlsServer::load(certificate, key).map_err(Failure::configuration)?)
@@ -286,7 +298,7 @@ fn app_config(options: &Serve, clock: &WallClock) -> Result<app::Config, Failure
             "the RSA key of --tls-key signs in milliseconds, and its core does nothing else meanwhile: take ECDSA P-256",
         );
     }
-    Ok(app::Config { ports, limits, clock: clock.clone(), allowed_origins: options.origins.clone(), tls })
+    Ok(app::Renewal { allowed_origins: options.origins.clone(), tls })
 }
 
 /// Set by any of `signals` from now on.

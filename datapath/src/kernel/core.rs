@@ -96,6 +96,7 @@ impl<'a, A: App> Core<'a, A> {
                 let _ = reply.try_send(Page::default());
             }
             Command::LearnTotals(elsewhere) => self.event_loop.learn_totals(elsewhere),
+            Command::TellApp(message) => self.event_loop.tell_app(&*message),
             Command::Drain { limit } => {
                 let until = Clock.now() + limit;
                 self.phase = match self.phase {
