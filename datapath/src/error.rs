@@ -100,13 +100,15 @@ pub enum Error {
     },
     /// Another socket holds the queue.
     #[error(
-        "queue {queue} of {interface} is in use by another AF_XDP socket: stop the program that owns it (`ss --xdp -p` names it)"
+        "queue {queue} of {interface} is in use by an AF_XDP socket of {holder}: stop it, or give byway other --queues"
     )]
     QueueBusy {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
+        /// Who has it.
+        holder: String,
     },
     /// Zero-copy was demanded and isn't to be had.
     #[error("zero-copy on queue {queue} of {interface}: {reason}; use --zero-copy auto or off")]

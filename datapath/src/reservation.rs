@@ -11,7 +11,7 @@
 //! Neither state lets another program bind the port at that address, or at all addresses: EADDRINUSE. A socket that is
 //! only bound would have the kernel answer frames with RST; so does a port that nobody holds (D10).
 
-mod holder;
+pub(crate) mod holder;
 pub mod linger;
 
 use core::net::{IpAddr, SocketAddr, SocketAddrV6};

@@ -168,7 +168,7 @@ fn on_interface(options: &Options, name: &str, host: &Host) -> Result<Report, Fa
     let mut findings =
         host::judge(host, interface::memory_of(&nic, queues.len()), queues.len(), is_served(&nic));
     findings.extend(interface::judge(&nic, &queues, host));
-    findings.extend(interface::ask_kernel(&nic));
+    findings.extend(interface::ask_kernel(&nic, &queues));
     findings.extend(running::judge(name, running.as_ref()));
     Ok(Report { interface: Some(name.to_owned()), kernel: host.release.clone(), findings })
 }

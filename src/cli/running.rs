@@ -254,9 +254,14 @@ impl<'a> Running<'a> {
         let served = self.plan.lanes.len() as u32;
         if served < self.link.rx_queues {
             let total = self.link.rx_queues;
+            // Each is fed by the peer's of the same number, and native XDP wants no fewer of them than of the peer's.
+            let fewer = match self.link.driver.as_str() {
+                "veth" => format!("on its peer, `ethtool -L PEER tx {served}`"),
+                _ => format!("`ethtool -L {name} combined {served}`"),
+            };
             warn(&format!(
-                "{served} of {total} queues of {name} are served: frames for byway on the others are \
-                 dropped; `ethtool -L {name} combined {served}` leaves none"
+                "{served} of {total} queues of {name} are served: frames for byway on the others are dropped; {fewer} \
+                 leaves none"
             ));
         }
     }
