@@ -240,7 +240,7 @@ fn what_the_kernel_would_not_do_is_refused_in_a_line() {
             "2000",
             "http://192.0.2.2/",
             71,
-            "4535 ports at 1 addresses take an open file each, and 2000 may be open",
+            "4535 ports at 1 address take an open file each, and 2000 may be open",
         ),
         ("20000", "http://192.0.2.2/", 71, holder.as_str()),
         ("20000", "--connections 5000 http://192.0.2.2/", 78, "4535 have ports; give more --client-ports"),

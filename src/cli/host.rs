@@ -27,7 +27,7 @@ use crossbeam::channel::Receiver;
 
 use super::failure::Failure;
 use super::options::link_local;
-use super::warn;
+use super::{counted, warn};
 
 /// Questions of the cores that may wait: as many as they ask in some seconds.
 const QUESTIONS_MAX: usize = 1024;
@@ -73,9 +73,10 @@ pub(super) fn reserve(link: &Link, plan: &Plan) -> Result<Reservation, Failure> 
     let (ports, addresses, limit) = (ports(plan), plan.stack.addresses.len(), raise_file_limit());
     if (ports.len() * addresses + OTHER_FILES) as u64 > limit {
         return Err(Failure::system(format!(
-            "{count} ports at {addresses} addresses take an open file each, and {limit} may be open: give fewer \
-             --client-ports, or raise the limit (`ulimit -Hn`, systemd `LimitNOFILE=`)",
-            count = ports.len()
+            "{} at {} take an open file each, and {limit} may be open: give fewer --client-ports, or raise the limit \
+             (`ulimit -Hn`, systemd `LimitNOFILE=`)",
+            counted(ports.len(), "port"),
+            counted(addresses, "address")
         )));
     }
     let mut reservation = Reservation::new(ports, link.index);

@@ -26,7 +26,7 @@ use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
 use super::reload::Reload;
 use super::running::{self, Facts, Running, joined};
-use super::{host, metrics, say, sockets, warn};
+use super::{counted, host, metrics, say, sockets, warn};
 use crate::app::{self, WallClock};
 
 /// Half-open connections of a port: Linux's somaxconn.
@@ -229,8 +229,7 @@ pub(super) fn watch(
 /// Says what a drain had to reset, if anything.
 pub(super) fn end_drained(reset: u32) {
     if reset > 0 {
-        let plural = if reset == 1 { "" } else { "s" };
-        warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
+        warn(&format!("{} reset for not finishing within --drain", counted(reset, "connection")));
     }
 }
 

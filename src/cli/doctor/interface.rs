@@ -9,7 +9,7 @@ use byway_datapath::nic::Nic;
 use byway_datapath::sock_diag::{self, XdpSocket};
 
 use super::host::{Host, read};
-use super::{Finding, drivers};
+use super::{Finding, counted, drivers};
 
 /// Octets of byway's frames for `queues` queues.
 pub(in crate::cli) fn memory_of(nic: &Nic, queues: usize) -> u64 {
@@ -46,7 +46,7 @@ pub(super) fn summary(nic: &Nic) -> Finding {
         Some(_) => "generic XDP only",
         None => "the kernel doesn't tell what it can",
     };
-    let text = format!("{name} ({driver}, {} queues): {can}", nic.link.rx_queues);
+    let text = format!("{name} ({driver}, {}): {can}", counted(nic.link.rx_queues, "queue"));
     let look = format!("byway doctor --interface {name}");
     match nic.features {
         Some(features) if features.native() && nic.link.up => Finding::pass(CHECK, text),

@@ -4,7 +4,7 @@ use serde::Deserialize as _;
 
 use super::super::control::{self, Target};
 use super::super::stats::Stats;
-use super::Finding;
+use super::{Finding, counted};
 
 /// The counters of a byway that runs there.
 pub(super) fn ask(target: &Target) -> Option<Stats> {
@@ -56,7 +56,7 @@ pub(super) fn judge(interface: &str, stats: Option<&Stats>) -> Vec<Finding> {
         let connections = stats.value("ESTAB");
         findings.push(Finding::pass(
             CHECK,
-            format!("a byway serves here, {connections} connections established"),
+            format!("a byway serves here, {} established", counted(connections, "connection")),
         ));
     }
     findings
