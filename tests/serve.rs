@@ -340,6 +340,29 @@ fn readiness_is_told_in_a_line_and_to_systemd() {
     assert_nothing_left(&lab);
 }
 
+/// A queue that only receives couldn't answer: it is refused by name, and served without it; one that only sends is left
+/// out.
+#[test]
+fn receive_and_transmit_queues_that_differ_are_refused_or_served() {
+    let Some(lab) = lab(2) else { return };
+    lab.byway.run(&format!("ethtool -L {BYWAY_INTERFACE} tx 1")).expect("fewer");
+    let arguments = ["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24"];
+    let output = lab.byway.spawn(&mut byway(&arguments)).expect("starts").wait_with_output().expect("ends");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(78), 1), "{said}");
+    assert!(said.contains("queue 1 of byway0 only receives (2 receive, 1 send)"), "{said}");
+    let answers = |more: &[&str]| {
+        let server = Server::start(&lab, more);
+        let sum = lab.kernel.enter(|| echo(v4(ECHO), b"hello"));
+        assert_eq!(sum, sha256(b"hello"), "{more:?}");
+        server.stop();
+    };
+    lab.kernel.run(&format!("ethtool -L {KERNEL_INTERFACE} tx 1")).expect("fewer");
+    answers(&["--queues", "0"]);
+    lab.byway.run(&format!("ethtool -L {BYWAY_INTERFACE} rx 1 tx 2")).expect("otherwise");
+    answers(&[]);
+}
+
 /// A fallback is said loudly.
 #[test]
 fn fallbacks_are_told_on_standard_error() {

@@ -51,6 +51,20 @@ pub enum Error {
         /// How many there are.
         count: u32,
     },
+    /// A queue that only receives.
+    #[error(
+        "queue {queue} of {interface} only receives ({rx} receive, {tx} send), and byway answers where it was asked: `ethtool -L {interface}` with as many of both, or --queues below {tx} if flows are spread to those alone (`ethtool -X`)"
+    )]
+    QueueOnlyReceives {
+        /// The interface.
+        interface: String,
+        /// The queue asked for.
+        queue: u32,
+        /// Receive queues.
+        rx: u32,
+        /// Transmit queues.
+        tx: u32,
+    },
     /// Fewer cores than queues.
     #[error(
         "{queues} queues need a core each, and only {cores} may be used: give fewer with --queues, or `ethtool -L {interface} combined {cores}`"
@@ -237,6 +251,7 @@ impl Error {
             Self::NoInterface(_)
             | Self::NotEthernet(_)
             | Self::NoQueue { .. }
+            | Self::QueueOnlyReceives { .. }
             | Self::TooFewCores { .. }
             | Self::Config(_)
             | Self::NotOurAddress(_)

@@ -131,11 +131,6 @@ impl Nic {
     pub fn could_be_off(&self, name: &str) -> bool {
         self.offloads.get(name).is_some_and(|offload| offload.on && !offload.fixed)
     }
-
-    /// Queues that send: the driver's count, or one if it doesn't tell.
-    pub fn tx_queues(&self) -> u32 {
-        self.channels.map_or(1, |channels| (channels.tx + channels.combined).max(1))
-    }
 }
 
 /// The names of this network namespace's interfaces, loopback too.

@@ -340,6 +340,7 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
         Queues::These(queues) => queues.clone(),
     };
     link.check_queues(&queues)?;
+    link.check_sends(&queues)?;
     let cores = allowed_cores(&nic.cores)?;
     let lanes = pin::assign(&link.name, &queues, &cores)?;
     let datapath = datapath(nic, link);

@@ -169,7 +169,7 @@ fn offloads(nic: &Nic) -> Vec<Finding> {
 
 fn queue_counts(nic: &Nic, queues: &[u32]) -> Finding {
     const CHECK: &str = "queues";
-    let (rx, tx) = (nic.link.rx_queues, nic.tx_queues());
+    let (rx, tx) = (nic.link.rx_queues, nic.link.tx_queues);
     if rx as usize > queues.len() {
         return Finding::warn(
             CHECK,
@@ -451,6 +451,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             rx_queues: 2,
+            tx_queues: 2,
             up: true,
             running: true,
             driver: driver.into(),
@@ -498,8 +499,9 @@ mod tests {
             (|nic| nic.indirection = vec![0; 4], &[0, 1], "rss", Verdict::Warn, "equal 2"),
             (
                 |nic| {
+                    nic.link.tx_queues = 1;
                     nic.channels =
-                        Some(Channels { rx: 2, tx: 1, rx_max: 2, tx_max: 2, ..Channels::default() })
+                        Some(Channels { rx: 2, tx: 1, rx_max: 2, tx_max: 2, ..Channels::default() });
                 },
                 &[0, 1],
                 "queues",
