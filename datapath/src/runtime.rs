@@ -28,11 +28,12 @@ use crate::capture::{Capture, Wish};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Command, Event, Handle, Mailbox, Message, Page, Snapshot, Waker};
-use crate::core_loop::{CoreLoop, Idle, Rest, Turn};
+use crate::core_loop::{CoreLoop, Idle, LoopCounters, Rest, Turn};
 use crate::error::Error;
 use crate::kernel::{self, SocketCounters};
 use crate::pin;
 use crate::port::Port as _;
+use crate::sys;
 use crate::umem::Umem;
 use crate::xsk::{Bound, Xsk};
 
@@ -653,7 +654,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             totals: Totals { counters: stack.counters(), states: stack.states().clone() },
             ledger: control::Ledger::new(stack.pool(), port.held()),
             port: port.counters(),
-            turns: self.core_loop.counters(),
+            turns: LoopCounters { preempted: sys::preemptions(), ..self.core_loop.counters() },
             sockets: SocketCounters::default(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use byway_datapath::clock::Clock;
+use byway_datapath::pin;
 use byway_tcp::time::Instant;
 
 use super::failure::Failure;
@@ -16,15 +17,18 @@ use super::failure::Failure;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Answers those whom `accept` brings until the process ends, up to `most` at a time, each on a thread of its own; who
-/// comes then waits for one of them, in the kernel's backlog.
+/// comes then waits for one of them, in the kernel's backlog. Off the cores of `lanes`, as far as there are others.
 pub(super) fn serve<S: Send + 'static>(
     name: &'static str,
     most: usize,
+    lanes: &[(u32, usize)],
     mut accept: impl FnMut() -> io::Result<S> + Send + 'static,
     answer: impl Fn(S) + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     let (answer, running) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+    let cores: Vec<usize> = lanes.iter().map(|&(_, core)| core).collect();
     let body = move || {
+        pin::leave(&cores);
         loop {
             let Ok(client) = accept() else {
                 std::thread::sleep(AGAIN);
@@ -159,7 +163,7 @@ mod tests {
             begin.send(client).expect("the test goes on");
             let _ = leave.lock().expect("whole").recv();
         };
-        serve("test-clients", MOST, accept, answer).expect("a thread");
+        serve("test-clients", MOST, &[], accept, answer).expect("a thread");
         (0..5).for_each(|client| come.send(client).expect("it listens"));
         let mut served: Vec<usize> = (0..MOST).map(|_| begun.recv().expect("served")).collect();
         served.sort_unstable();

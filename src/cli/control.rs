@@ -125,7 +125,8 @@ impl Server {
     /// Answers on threads of its own until the process ends.
     pub(crate) fn serve(listener: UnixListener, answerer: Arc<Answerer>) -> Result<(), Failure> {
         let accept = move || listener.accept().map(|(client, _)| client);
-        clients::serve("byway-control", ANSWERS_MAX, accept, move |client| {
+        let lanes = answerer.inquirer.lanes().to_vec();
+        clients::serve("byway-control", ANSWERS_MAX, &lanes, accept, move |client| {
             // A client that went away or stood still is no news.
             let _ = answer(&client, &answerer);
         })

@@ -19,6 +19,7 @@ use byway_bpf::{AddressKind, Steering};
 use byway_datapath::control::Waker;
 use byway_datapath::kernel::raise_file_limit;
 use byway_datapath::link::Link;
+use byway_datapath::pin;
 use byway_datapath::reservation::{Reservation, linger};
 use byway_datapath::rtnetlink::{Rtnetlink, Watch};
 use byway_datapath::runtime::{Inquirer, Plan, Runtime};
@@ -142,7 +143,12 @@ impl Host {
             refused: Vec::new(),
         };
         let told = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("byway-host".into()).spawn(move || follower.run(&told));
+        let cores: Vec<usize> = plan.lanes.iter().map(|&(_, core)| core).collect();
+        let body = move || {
+            pin::leave(&cores);
+            follower.run(&told)
+        };
+        let thread = std::thread::Builder::new().name("byway-host".into()).spawn(body);
         let thread =
             thread.map_err(|error| Failure::system(format!("starting the thread byway-host: {error}")))?;
         Ok(Self { stop, waker, thread: Some(thread) })

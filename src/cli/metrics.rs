@@ -65,7 +65,8 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 pub(super) fn serve(listener: TcpListener, answerer: Arc<Answerer>) -> Result<(), Failure> {
     let latest = Mutex::new(Latest::default());
     let accept = move || listener.accept().map(|(client, _)| client);
-    clients::serve("byway-metrics", CLIENTS_MAX, accept, move |client| {
+    let lanes = answerer.inquirer.lanes().to_vec();
+    clients::serve("byway-metrics", CLIENTS_MAX, &lanes, accept, move |client| {
         let metrics = || latest.lock().unwrap_or_else(PoisonError::into_inner).text(&answerer);
         // A client that went away or stood still is no news.
         let _ = answer(Patience::new(client, PATIENCE), metrics);
@@ -193,6 +194,7 @@ fn render(stats: &Stats) -> String {
         ("byway_loop_turns_total", "turns", "Turns of a core's loop."),
         ("byway_loop_busy_turns_total", "busy_turns", "Turns in which something happened."),
         ("byway_loop_stalls_total", "stalls", "Turns that began more than 5 ms late."),
+        ("byway_loop_preemptions_total", "preempted", "Times the kernel gave the core to somebody else."),
         (
             "byway_loop_tx_backlogs_total",
             "tx_backlogs",

@@ -41,7 +41,10 @@ pub(super) fn judge(interface: &str, stats: Option<&Stats>) -> Vec<Finding> {
         ("BywayDropNoNeighbor", "frames had no next hop", "byway serve --gateway"),
         (
             "stalls",
-            "turns came late by more than the wheel's tick: the core is shared",
+            &format!(
+                "turns came late by more than the wheel's tick: the core is shared, and was given to others {} times",
+                stats.value("preempted")
+            ),
             "isolcpus=, and byway serve --cores",
         ),
     ];
