@@ -55,7 +55,6 @@ pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
     if options.serving.check {
         return check(&launch);
     }
-    launch.check()?;
     launch.reload = Some(Reload::on_hangup(std::env::args_os().collect())?);
     let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
     run_app(&launch, &stop, say_ready, move |_| app::Service::new(app_config.clone()))

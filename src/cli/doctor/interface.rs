@@ -375,8 +375,11 @@ fn untold(byway: Option<&str>) -> Finding {
     }
     Finding::warn(
         CHECK,
-        format!("{} has AF_XDP sockets, and this kernel doesn't tell on which queues", others.join(", ")),
-        "stop it if it is on this interface, or byway serve --queues with others",
+        format!(
+            "there are AF_XDP sockets of {}, and this kernel doesn't tell on which queues",
+            others.join(", ")
+        ),
+        "stop who is on this interface, or byway serve --queues with others",
     )
 }
 
