@@ -26,5 +26,5 @@ pub(crate) mod ws;
 
 pub use http::date::WallClock;
 pub use limits::Limits;
-pub use service::{Config, Ports, Service};
+pub use service::{Config, Ports, Renewal, Service};
 pub use tls::Server as TlsServer;

@@ -8,6 +8,7 @@
 //! ```
 
 mod capture;
+mod clients;
 pub(crate) mod config_file;
 mod conns;
 mod control;
@@ -20,6 +21,7 @@ mod load;
 mod metrics;
 mod notify;
 pub(crate) mod options;
+mod reload;
 mod running;
 pub(crate) mod serve;
 mod sockets;
@@ -122,6 +124,15 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Stats(options) => stats::run(&options),
         Verb::Capture(options) => capture::run(&options),
         Verb::Top(options) => top::run(&options),
+    }
+}
+
+/// So many of a thing, whose plural is regular.
+fn counted(count: impl TryInto<u64>, thing: &str) -> String {
+    match count.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {thing}"),
+        count if thing.ends_with('s') => format!("{count} {thing}es"),
+        count => format!("{count} {thing}s"),
     }
 }
 

@@ -223,6 +223,7 @@ where
         serving: serving.map_err(wrong)?,
         services,
         clock: WallClock::default(),
+        reload: None,
     };
     if options.serving.check {
         return serve::check(&options);

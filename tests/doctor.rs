@@ -5,7 +5,10 @@ mod support;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
 
-use byway_lab::{BYWAY_INTERFACE, Lab, LabOptions, VethOptions, is_root};
+use byway_datapath::config::Config;
+use byway_datapath::umem::Umem;
+use byway_datapath::xsk::Xsk;
+use byway_lab::{BYWAY_INTERFACE, KERNEL_INTERFACE, Lab, LabOptions, VethOptions, is_root};
 use serde_json::Value;
 use support::*;
 
@@ -69,9 +72,79 @@ fn queues_nobody_serves_are_given_up_by_the_command_that_is_given() {
     let (report, _) = on_interface(&lab, &["--queues", "0"]);
     let queues = finding(&report, "queues");
     assert_eq!(queues["verdict"], "WARN", "{report}");
-    lab.byway.run(queues["mend"].as_str().expect("a command")).expect("the command works");
+    // The peer's first, or native XDP would be refused.
+    let commands = queues["mend"].as_str().expect("commands");
+    let (there, here) = commands.split_once("; then here: ").expect("two");
+    let there = there.strip_prefix("on the peer: ").expect("the peer's").replace("PEER", KERNEL_INTERFACE);
+    lab.kernel.run(&there).expect("the command works");
+    lab.byway.run(here).expect("the command works");
     let (report, _) = on_interface(&lab, &["--queues", "0"]);
     assert_eq!(finding(&report, "queues")["verdict"], "PASS", "{report}");
+    Server::start(&lab, &["--queues", "0", "--attach", "native"]).stop();
+}
+
+/// What doctor says mends it, and so does what serve says.
+#[test]
+fn a_veth_whose_peer_sends_on_more_queues_than_it_receives_on_is_told() {
+    let Some(lab) = lab(2) else { return };
+    lab.byway.run(&format!("ethtool -L {BYWAY_INTERFACE} rx 1")).expect("fewer");
+    let (report, _) = on_interface(&lab, &[]);
+    let native = finding(&report, "native-xdp");
+    assert_eq!(native["verdict"], "WARN", "{report}");
+    assert!(native["reason"].as_str().expect("text").contains("peer sends on more queues"), "{report}");
+    let arguments = ["--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24", "--attach", "native"];
+    let output = run(&lab, byway(&["serve"]).args(arguments));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(71), "{said}");
+    assert!(said.contains("`ethtool -L PEER tx N`"), "{said}");
+    let (there, _) = native["mend"].as_str().expect("commands").split_once("; ").expect("two");
+    let there = there.strip_prefix("on the peer: ").expect("the peer's").replace("PEER", KERNEL_INTERFACE);
+    lab.kernel.run(&there).expect("the command works");
+    let (report, _) = on_interface(&lab, &[]);
+    assert_eq!(finding(&report, "native-xdp")["verdict"], "PASS", "{report}");
+    Server::start(&lab, &["--attach", "native"]).stop();
+}
+
+/// Somebody else's AF_XDP socket on a queue, without an XDP program: who it is, and that byway can't have the queue; or who
+/// it might be, of a kernel that doesn't tell.
+#[test]
+fn a_foreign_socket_on_a_queue_is_named_with_its_owner() {
+    let Some(lab) = lab(2) else { return };
+    let index = lab.byway.ifindex(BYWAY_INTERFACE).expect("an index");
+    let told = lab.byway.enter(|| byway_datapath::sock_diag::xdp_sockets(index)).is_some();
+    let config = Config { frame_count: 20_480, ..Config::default() };
+    let open = || {
+        // SAFETY: it goes to the one socket, and no further.
+        let umem = unsafe { Umem::new(&config) }.expect("UMEM");
+        // SAFETY: it isn't used any further.
+        let socket = unsafe { Xsk::open(&umem, &config, BYWAY_INTERFACE, 1) }.expect("free");
+        (socket, umem)
+    };
+    let socket = lab.byway.enter(open);
+    let me = format!("pid {} (", std::process::id());
+    let (report, code) = on_interface(&lab, &[]);
+    let found = finding(&report, "queue-sockets");
+    let (expected, verdict) = if told { (71, "FAIL") } else { (0, "WARN") };
+    assert_eq!((code, found["verdict"].as_str()), (expected, Some(verdict)), "{report}");
+    let reason = found["reason"].as_str().expect("text");
+    assert!(reason.contains(&me) && reason.starts_with("queue 1 has ") == told, "{reason}");
+    assert_eq!(finding(&report, "xdp-hook")["verdict"], "PASS");
+    if told {
+        // It is in nobody's way who doesn't want the queue.
+        let (report, _) = on_interface(&lab, &["--queues", "0"]);
+        assert_eq!(finding(&report, "queue-sockets")["verdict"], "PASS", "{report}");
+    }
+    let output =
+        run(&lab, &mut byway(&["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24"]));
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(71), 1), "{said}");
+    assert!(
+        said.contains("queue 1 of byway0 is in use by an AF_XDP socket of ") && said.contains(&me),
+        "{said}"
+    );
+    drop(socket);
+    let (report, _) = on_interface(&lab, &[]);
+    assert!(!finding(&report, "queue-sockets")["reason"].as_str().expect("text").contains(&me), "{report}");
 }
 
 /// A program that somebody else attached, in either mode, is gone after the command.
@@ -80,12 +153,14 @@ fn a_foreign_program_is_taken_off_by_the_command_that_is_given() {
     let Some(lab) = lab(1) else { return };
     let object = std::env::temp_dir().join(format!("byway-doctor-{}.o", std::process::id()));
     let source = object.with_extension("c");
-    std::fs::write(&source, "__attribute__((section(\"xdp\"), used)) int pass(void *c) { return 2; }\n")
-        .expect("C");
-    let mut clang = Command::new("clang");
-    clang.args(["-O2", "-target", "bpf", "-c"]).arg(&source).arg("-o").arg(&object);
-    assert!(clang.status().expect("clang, as for byway itself").success());
-    for mode in ["xdpdrv", "xdpgeneric"] {
+    // The second has the very name of byway's.
+    for (mode, name) in [("xdpdrv", "pass"), ("xdpgeneric", "steer")] {
+        let program =
+            format!("__attribute__((section(\"xdp\"), used)) int {name}(void *c) {{ return 2; }}\n");
+        std::fs::write(&source, program).expect("C");
+        let mut clang = Command::new("clang");
+        clang.args(["-O2", "-target", "bpf", "-c"]).arg(&source).arg("-o").arg(&object);
+        assert!(clang.status().expect("clang, as for byway itself").success());
         let attach = format!("ip link set dev {BYWAY_INTERFACE} {mode} obj {} sec xdp", object.display());
         lab.byway.run(&attach).expect("attached");
         let (report, code) = on_interface(&lab, &[]);
@@ -128,6 +203,12 @@ fn a_running_byway_is_seen() {
     assert_eq!(code, 0, "{report}");
     let hook = finding(&report, "xdp-hook")["reason"].as_str().expect("text");
     assert!(hook.contains("byway's own") && hook.contains(&server.pid().to_string()), "{hook}");
+    let sockets = finding(&report, "queue-sockets");
+    let reason = sockets["reason"].as_str().expect("text");
+    // Or, of a kernel that doesn't tell on which queues they are, other tests' byways.
+    let own =
+        sockets["verdict"] == "PASS" && reason.contains(&format!("byway's own, pid {} (", server.pid()));
+    assert!(own || reason.contains("doesn't tell"), "{sockets}");
     assert!(
         finding(&report, "running")["reason"].as_str().expect("text").contains("serves here"),
         "{report}"

@@ -1,7 +1,4 @@
 //! `--host-address`: byway at the addresses that its host's kernel has, and everything else of the kernel's beside it.
-//!
-//! The kernel of byway's host sends with a TTL (hop limit) of its own here: so a frame from one of byway's ports tells
-//! by its TTL who sent it.
 
 mod support;
 
@@ -11,33 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use byway_lab::{
-    BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, KERNEL_INTERFACE, Lab, LabOptions, Namespace, VethEnd,
-    VethOptions, Watch, is_root, veth_pair,
+    BYWAY_INTERFACE, BYWAY_IPV4, BYWAY_IPV6, KERNEL_INTERFACE, Lab, Namespace, VethEnd, VethOptions, Watch,
+    veth_pair,
 };
+use support::shared::{KERNEL_TTL, Segment, shared_lab};
 use support::*;
 
-/// What the kernel of byway's host has as TTL. byway's is 64.
-const KERNEL_TTL: u8 = 77;
 const SSH: u16 = 22;
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-
-fn lab() -> Option<Lab> {
-    if !is_root() {
-        return None;
-    }
-    let lab = Lab::new(LabOptions::default()).expect("a lab");
-    for command in [
-        format!("ip addr add {BYWAY_IPV4}/24 dev {BYWAY_INTERFACE}"),
-        format!("ip addr add {BYWAY_IPV6}/64 dev {BYWAY_INTERFACE} nodad"),
-        // In its name Linux asks for the IPv6 neighbours of others' packets; every interface but the lab's has one.
-        format!("ip addr add fe80::1/64 dev {BYWAY_INTERFACE} nodad"),
-        format!("sysctl -qw net.ipv4.ip_default_ttl={KERNEL_TTL}"),
-        format!("sysctl -qw net.ipv6.conf.{BYWAY_INTERFACE}.hop_limit={KERNEL_TTL}"),
-    ] {
-        lab.byway.run(&command).expect(&command);
-    }
-    Some(lab)
-}
 
 fn serve(lab: &Lab, more: &[&str]) -> Server {
     Server::start_at(lab, &["--host-address"], more)
@@ -50,22 +28,6 @@ fn get(namespace: &Namespace, remote: SocketAddr) -> Result<String, String> {
 
 fn serves(namespace: &Namespace, remote: SocketAddr) -> bool {
     eventually(PATIENCE, || get(namespace, remote).ok()).is_some_and(|hello| hello == "hello\n")
-}
-
-/// A TCP segment in a captured frame: sender's address and port, TTL, whether it is a reset.
-fn segment(frame: &[u8]) -> Option<(IpAddr, u16, u8, bool)> {
-    let (source, ttl, segment): (IpAddr, _, _) = match frame.get(12..14)? {
-        [0x08, 0x00] if *frame.get(23)? == 6 => {
-            let header = usize::from(frame[14] & 15) * 4;
-            (<[u8; 4]>::try_from(frame.get(26..30)?).ok()?.into(), frame[22], frame.get(14 + header..)?)
-        }
-        [0x86, 0xdd] if *frame.get(20)? == 6 => {
-            (<[u8; 16]>::try_from(frame.get(22..38)?).ok()?.into(), frame[21], frame.get(54..)?)
-        }
-        _ => return None,
-    };
-    let port = u16::from_be_bytes([*segment.first()?, *segment.get(1)?]);
-    Some((source, port, ttl, segment.get(13)? & 4 != 0))
 }
 
 fn any(address: IpAddr) -> IpAddr {
@@ -99,7 +61,7 @@ fn kernel_services(lab: &Lab, address: IpAddr, stop: &AtomicBool) {
 /// ssh-like TCP, UDP and ping to the same address while byway serves it; nobody disturbs anybody.
 #[test]
 fn the_kernels_traffic_runs_beside_byways() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let server = serve(&lab, &[]);
     for own in ["192.0.2.1/24(host)", "2001:db8::1/64(host)"] {
         assert!(server.ready.contains(own), "{}", server.ready);
@@ -141,7 +103,7 @@ fn the_kernels_traffic_runs_beside_byways() {
 /// A port of nobody's is refused by the kernel; byway's ports are nobody else's; who is on the same host is refused.
 #[test]
 fn ports_belong_to_one_of_both() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let server = serve(&lab, &[]);
     let watch = Watch::start(&lab.kernel, KERNEL_INTERFACE).expect("captures");
     let refused = |namespace: &Namespace, remote: SocketAddr| {
@@ -153,8 +115,14 @@ fn ports_belong_to_one_of_both() {
         refused(&lab.kernel, remote);
     }
     let frames = watch.stop();
-    let resets: Vec<_> = frames.iter().filter_map(|frame| segment(frame)).filter(|found| found.3).collect();
-    let kernels = [v4(81), v6(81)].map(|remote| (remote.ip(), 81, KERNEL_TTL, true));
+    let resets: Vec<_> =
+        frames.iter().filter_map(|frame| Segment::of(frame)).filter(|segment| segment.is_reset).collect();
+    let kernels = [v4(81), v6(81)].map(|remote| Segment {
+        source: remote.ip(),
+        port: 81,
+        ttl: KERNEL_TTL,
+        is_reset: true,
+    });
     assert_eq!(resets, kernels, "the kernel's resets, known by their TTL");
     for own in [v4(HTTP), v6(HTTP), v4(ECHO)] {
         refused(&lab.byway, own);
@@ -170,7 +138,7 @@ fn ports_belong_to_one_of_both() {
 
 #[test]
 fn a_port_in_use_is_refused_with_who_has_it() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let other = lab.byway.enter(|| TcpListener::bind("0.0.0.0:80")).expect("binds");
     let scratch = Scratch::new();
     let control = scratch.0.join("control.sock");
@@ -199,7 +167,7 @@ fn a_port_in_use_is_refused_with_who_has_it() {
 /// Addresses that come are served, those that go aren't, and their connections end; the others' go on.
 #[test]
 fn addresses_are_followed() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let server = serve(&lab, &[]);
     let talk = |mut stream: &TcpStream| {
         stream.write_all(b"hello").and_then(|()| {
@@ -232,7 +200,7 @@ fn addresses_are_followed() {
 /// The kernel's routes lead the way, as they change; and errors from that way reach byway (RFC 1191, RFC 8201).
 #[test]
 fn routes_are_followed_to_a_host_behind_a_router() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let far = Namespace::new().expect("a namespace");
     let router = VethEnd { namespace: &lab.kernel, name: "inner" };
     veth_pair(router, VethEnd { namespace: &far, name: "outer" }, VethOptions::default()).expect("a pair");
@@ -283,7 +251,7 @@ fn routes_are_followed_to_a_host_behind_a_router() {
 /// Who moves to another MAC address is found there as soon as the kernel knows; and byway never asks by itself.
 #[test]
 fn neighbours_are_the_kernels() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let server = serve(&lab, &[]);
     assert!(serves(&lab.kernel, v4(HTTP)) && serves(&lab.kernel, v6(HTTP)));
     lab.kernel.run(&format!("ip link set {KERNEL_INTERFACE} address 02:00:00:00:00:77")).expect("moves");
@@ -307,7 +275,7 @@ fn neighbours_are_the_kernels() {
 /// nor anything else. `BYWAY_STARTS=100` for as many; 20 take some ten seconds.
 #[test]
 fn d10_the_kernel_answers_nothing_at_byways_ports_through_starts_and_stops() {
-    let Some(lab) = lab() else { return };
+    let Some(lab) = shared_lab() else { return };
     let rounds = std::env::var("BYWAY_STARTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let start = || serve(&lab, &["--drain", "100ms", "--frames", "20480"]);
     let mut server = start();
@@ -349,13 +317,13 @@ fn d10_the_kernel_answers_nothing_at_byways_ports_through_starts_and_stops() {
     let frames = watch.stop();
     let from_ports: Vec<_> = frames
         .iter()
-        .filter_map(|frame| segment(frame))
-        .filter(|&(from, port, ..)| is_byways(from) && [HTTP, ECHO].contains(&port))
+        .filter_map(|frame| Segment::of(frame))
+        .filter(|segment| is_byways(segment.source) && [HTTP, ECHO].contains(&segment.port))
         .collect();
-    let resets = from_ports.iter().filter(|found| found.3).count();
+    let resets = from_ports.iter().filter(|segment| segment.is_reset).count();
     println!("{rounds} starts: {} segments from byway's ports, {resets} resets", from_ports.len());
     assert!(from_ports.len() > rounds, "byway's answers are seen");
-    let kernels: Vec<_> = from_ports.iter().filter(|found| found.2 == KERNEL_TTL).collect();
+    let kernels: Vec<_> = from_ports.iter().filter(|segment| segment.is_the_kernels()).collect();
     assert!(kernels.is_empty(), "the kernel's: {kernels:?}");
     // In the end the ports are the kernel's, and free.
     let refused = eventually(PATIENCE, || {

@@ -517,7 +517,7 @@ fn mistakes_end_with_their_exit_code() {
     let on = |more: &str| format!("load --interface {BYWAY_INTERFACE} {more}");
     for (arguments, code, word) in [
         (on("http://192.0.2.2/"), 2, "--address"),
-        (on("--host-address http://192.0.2.2/"), 78, "instead of --host-address"),
+        (on("--host-address http://192.0.2.2/"), 78, "no address that --host-address could share"),
         (on(own), 2, "<URL>"),
         (on(&format!("{own} 192.0.2.2")), 2, "http://192.0.2.1/hello"),
         (on(&format!("{own} https://192.0.2.2/")), 2, "TLS"),

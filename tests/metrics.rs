@@ -5,9 +5,11 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::Child;
+use std::time::Duration;
 
-use byway_lab::{Lab, LabOptions, VethOptions, is_root};
+use byway_lab::{Lab, LabOptions, Namespace, VethOptions, is_root};
 use support::*;
 
 /// A port of loopback that is free, in the namespace of the caller.
@@ -107,7 +109,7 @@ fn metrics_are_those_of_stats() {
     let server = Server::start(&lab, &["--metrics", &address.to_string()]);
     lab.kernel.run("curl -sS http://192.0.2.1/hello").expect("curl");
     // Its own are a moment old.
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    std::thread::sleep(Duration::from_millis(150));
     let metrics = lab.byway.enter(|| scrape(address));
     let stats = server.ask(&lab, "stats");
     for (name, sample) in [
@@ -153,6 +155,60 @@ fn d13_metrics_take_abuse() {
         scrape(address);
     }
     stop(server);
+}
+
+/// D13: who is slow holds nobody up: a scrape is answered while another's request isn't even whole.
+#[test]
+fn d13_a_slow_scraper_holds_nobody_out() {
+    let (scratch, address) = (Scratch::new(), free());
+    let mut server = serve_on_kernel(&scratch, &address.to_string());
+    await_ready(&mut server);
+    // It has a second, which a busy machine may take for itself.
+    let overtaken = || {
+        let mut slow = connect(address);
+        slow.write_all(b"GET /metrics HTTP/1.1\r\n").ok()?;
+        scrape(address);
+        slow.write_all(b"\r\n").ok()?;
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 200 ").then_some(())
+    };
+    assert!(eventually(PATIENCE, overtaken).is_some());
+    stop(server);
+}
+
+/// D13: who asks by the octet is cut off, however long it would go on.
+#[test]
+fn d13_a_question_that_drips_ends() {
+    let scratch = Scratch::new();
+    let mut server = serve_on_kernel(&scratch, &free().to_string());
+    await_ready(&mut server);
+    let mut slow = UnixStream::connect(scratch.0.join("control.sock")).expect("connects");
+    let drip = || {
+        std::thread::sleep(Duration::from_millis(50));
+        slow.write_all(b"s").err()
+    };
+    let error = eventually(PATIENCE, drip).expect("an end");
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    stop(server);
+}
+
+/// Where lo has no IPv6 address, what is wrong isn't the port.
+#[test]
+fn an_address_that_loopback_does_not_have_is_told_so() {
+    if !is_root() {
+        return;
+    }
+    let namespace = Namespace::new().expect("a namespace");
+    namespace.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1").expect("sysctl");
+    let scratch = Scratch::new();
+    let mut child = namespace.enter(|| serve_on_kernel(&scratch, "[::1]:9100"));
+    let status = wait(&mut child, PATIENCE).expect("ends by itself");
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("reads");
+    assert_eq!((status.code(), said.lines().count()), (Some(71), 1), "{said}");
+    assert!(said.contains("no such address") && said.contains("ip addr show dev lo"), "{said}");
+    assert!(!said.contains("another port"), "{said}");
 }
 
 #[test]

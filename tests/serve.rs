@@ -5,8 +5,10 @@ mod support;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use byway_datapath::pin;
 use byway_lab::{BYWAY_INTERFACE, KERNEL_INTERFACE, Lab};
 use support::*;
 
@@ -338,6 +340,63 @@ fn readiness_is_told_in_a_line_and_to_systemd() {
     }
     assert!(!control.exists(), "the control socket goes with the process");
     assert_nothing_left(&lab);
+}
+
+/// D12: who takes the core away shows, as something else than byway's own doing; and byway's other threads don't.
+#[test]
+fn d12_a_core_that_is_shared_is_told_from_one_that_is_slow() {
+    let Some(lab) = lab(1) else { return };
+    let cores = pin::allowed();
+    let server = Server::start(&lab, &["--idle", "spin", "--cores", &cores[0].to_string()]);
+    let preempted = || find_number(&server.ask(&lab, "stats"), "preempted").expect("told");
+    let (before, stop) = (preempted(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            pin::pin(cores[0]).expect("allowed");
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        // Both are never done: each is put off for the other.
+        let shared = eventually(PATIENCE, || (preempted() >= before + 10).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+        assert!(shared.is_some(), "{} before, {} now", before, preempted());
+    });
+    for task in std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("threads").flatten() {
+        let of = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let status = of("status");
+        let list =
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("?").trim();
+        match of("comm").trim() {
+            "byway-q0" => assert_eq!(list, cores[0].to_string()),
+            "byway-control" if cores.len() == 2 => assert_eq!(list, cores[1].to_string()),
+            _ => {}
+        }
+    }
+    server.stop();
+}
+
+/// A queue that only receives couldn't answer: it is refused by name, and served without it; one that only sends is left
+/// out.
+#[test]
+fn receive_and_transmit_queues_that_differ_are_refused_or_served() {
+    let Some(lab) = lab(2) else { return };
+    lab.byway.run(&format!("ethtool -L {BYWAY_INTERFACE} tx 1")).expect("fewer");
+    let arguments = ["serve", "--interface", BYWAY_INTERFACE, "--address", "192.0.2.1/24"];
+    let output = lab.byway.spawn(&mut byway(&arguments)).expect("starts").wait_with_output().expect("ends");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(78), 1), "{said}");
+    assert!(said.contains("queue 1 of byway0 only receives (2 receive, 1 send)"), "{said}");
+    let answers = |more: &[&str]| {
+        let server = Server::start(&lab, more);
+        let sum = lab.kernel.enter(|| echo(v4(ECHO), b"hello"));
+        assert_eq!(sum, sha256(b"hello"), "{more:?}");
+        server.stop();
+    };
+    lab.kernel.run(&format!("ethtool -L {KERNEL_INTERFACE} tx 1")).expect("fewer");
+    answers(&["--queues", "0"]);
+    lab.byway.run(&format!("ethtool -L {BYWAY_INTERFACE} rx 1 tx 2")).expect("otherwise");
+    answers(&[]);
 }
 
 /// A fallback is said loudly.

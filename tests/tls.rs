@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use byway_lab::{Lab, LabOptions, VethOptions, is_root};
 use rustls::crypto::ring::default_provider;
@@ -134,6 +135,54 @@ impl Site<'_> {
         assert!(matches!(socket.read(), Ok(Message::Close(_))));
     }
 
+    /// Whether a client that trusts the certificate as it lies in the file is content.
+    fn is_trusted(&self) -> bool {
+        let SocketAddr::V4(https) = self.https else { panic!("IPv4 here") };
+        let port = https.port();
+        let output = Command::new("curl")
+            .args(["--silent", "--fail", "--max-time", "20", "--cacert", &self.identity.certificate()])
+            .args(["--resolve", &format!("localhost:{port}:{}", https.ip())])
+            .arg(format!("https://localhost:{port}/hello"))
+            .output()
+            .expect("curl");
+        output.status.success() && output.stdout == b"hello\n"
+    }
+
+    /// D11, P8: certificates come and go by `told`, a signal; connections stay, and a broken file changes nothing.
+    fn renew(&self, told: impl Fn()) {
+        let mut first = self.websocket();
+        let mut talk = |len: usize| {
+            let message = Message::binary(random_octets(len));
+            first.send(message.clone()).expect("sends");
+            assert!(first.read().expect("an echo") == message, "{len} octets differ");
+        };
+        talk(100);
+        let ticket = self.identity.0.0.join("ticket").display().to_string();
+        self.s_client(&["-sess_out", &ticket]);
+        for round in 0..3 {
+            byway_lab::Identity::make(&self.identity.0.0, byway_lab::ECDSA).expect("openssl");
+            assert!(!self.is_trusted(), "the new certificate isn't byway's before it is told");
+            (0..=round * 50).for_each(|_| told());
+            assert!(eventually(PATIENCE, || self.is_trusted().then_some(())).is_some(), "round {round}");
+            talk(100_000);
+        }
+        let said = self.s_client(&["-sess_in", &ticket]);
+        assert!(said.contains("New, TLSv1"), "a ticket of the old certificate is none any more: {said}");
+        // Not the certificate's key: as when one of both was written already.
+        let certificate = std::fs::read(self.identity.certificate()).expect("reads");
+        byway_lab::Identity::make(&self.identity.0.0, byway_lab::ECDSA).expect("openssl");
+        std::fs::write(self.identity.certificate(), certificate).expect("writes");
+        for broken in [None, Some("rubbish")] {
+            if let Some(broken) = broken {
+                std::fs::write(self.identity.key(), broken).expect("writes");
+            }
+            told();
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(self.is_trusted(), "what was in force is in force");
+            talk(1000);
+        }
+    }
+
     /// Eight clients at once.
     fn crowd(&self) {
         // Threads begin in the namespace of the one that starts them.
@@ -173,11 +222,15 @@ struct Sockets {
 
 impl Sockets {
     fn start(identity: &Identity) -> Self {
-        // Somebody may take a port before byway does: then with others.
-        (0..20).find_map(|_| Self::try_start(identity)).expect("ports")
+        Self::start_as(identity, |command| command.stderr(Stdio::inherit()))
     }
 
-    fn try_start(identity: &Identity) -> Option<Self> {
+    fn start_as(identity: &Identity, prepare: impl Fn(&mut Command) -> &mut Command) -> Self {
+        // Somebody may take a port before byway does: then with others.
+        (0..20).find_map(|_| Self::try_start(identity, &prepare)).expect("ports")
+    }
+
+    fn try_start(identity: &Identity, prepare: &impl Fn(&mut Command) -> &mut Command) -> Option<Self> {
         let (http, https) = (free_port(), free_port());
         let control = identity.0.0.join("control.sock").display().to_string();
         let (port, tls_port) = (http.to_string(), https.to_string());
@@ -185,8 +238,8 @@ impl Sockets {
         let mut command =
             byway(&["serve", "--backend", "kernel", "--address", "127.0.0.1/8", "--port", &port]);
         command.args(["--tls-port", &tls_port, "--tls-cert", &certificate, "--tls-key", &key]);
-        command.args(["--max-connections", "100", "--control", &control]).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("byway starts");
+        command.args(["--max-connections", "100", "--control", &control]);
+        let mut child = prepare(&mut command).spawn().expect("byway starts");
         let mut ready = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("reads");
         if ready.is_empty() {
@@ -222,6 +275,113 @@ fn s9_4_https_and_wss_over_kernel_sockets() {
     assert_eq!(server.counter("BywayTlsHandshakesFailed") + server.counter("BywayTlsBroken"), 0);
     signal(server.child.id(), libc::SIGTERM);
     assert!(wait(&mut server.child, PATIENCE).expect("ends").success());
+}
+
+/// D11, P8: and what byway says of it, on standard error and to systemd.
+#[test]
+fn d11_a_new_certificate_without_a_restart_over_kernel_sockets() {
+    let identity = Identity::ecdsa();
+    let (stderr, notify) = (identity.0.0.join("stderr"), identity.0.0.join("notify"));
+    let systemd = std::os::unix::net::UnixDatagram::bind(&notify).expect("binds");
+    // A queue that nobody reads is full at ten, and then who writes waits.
+    let reader = std::thread::spawn(move || {
+        let mut told: Vec<String> = Vec::new();
+        while told.last().is_none_or(|last| last != "STOPPING=1") {
+            let mut datagram = [0; 256];
+            let length = systemd.recv(&mut datagram).expect("receives");
+            told.push(String::from_utf8_lossy(&datagram[..length]).into_owned());
+        }
+        told
+    });
+    let mut server = Sockets::start_as(&identity, |command| {
+        command.env("NOTIFY_SOCKET", &notify).stderr(std::fs::File::create(&stderr).expect("creates"))
+    });
+    Site { https: server.https, identity: &identity }.renew(|| signal(server.child.id(), libc::SIGHUP));
+    signal(server.child.id(), libc::SIGTERM);
+    assert!(wait(&mut server.child, PATIENCE).expect("ends").success());
+    let said = std::fs::read_to_string(stderr).expect("reads");
+    let (done, refused): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| *line == "byway: reloaded");
+    assert!(done.len() >= 3, "{said}");
+    let all_as_it_was = "byway: not reloaded, all is as it was: --tls-key ";
+    assert!(refused.len() == 2 && refused.iter().all(|line| line.starts_with(all_as_it_was)), "{said}");
+    assert!(
+        refused[0].contains("isn't the key of the certificate") && refused[1].contains("no private key"),
+        "{said}"
+    );
+    let told = reader.join().expect("no panic");
+    assert_eq!(told[0], "READY=1");
+    let reloads = &told[1..told.len() - 1];
+    assert_eq!(reloads.len(), 2 * (done.len() + refused.len()), "{told:?}");
+    for pair in reloads.chunks(2) {
+        assert!(pair[0].starts_with("RELOADING=1\nMONOTONIC_USEC=") && pair[1] == "READY=1", "{pair:?}");
+    }
+}
+
+#[test]
+fn d11_a_new_certificate_without_a_restart_over_xdp() {
+    if !is_root() {
+        return;
+    }
+    let identity = Identity::ecdsa();
+    let (lab, server) = over_xdp(&identity);
+    let site = Site { https: v4(443), identity: &identity };
+    lab.kernel.enter(|| site.renew(|| signal(server.pid(), libc::SIGHUP)));
+    server.stop();
+}
+
+/// What may not change is named, and nothing changes.
+#[test]
+fn d11_what_takes_a_restart_is_refused_by_name() {
+    let scratch = Scratch::new();
+    let (config, stderr) = (scratch.0.join("byway.toml"), scratch.0.join("stderr"));
+    let port = free_port();
+    let write = |more: &str| {
+        let text = format!("backend = \"kernel\"\naddress = \"127.0.0.1/8\"\nport = {port}\n{more}");
+        std::fs::write(&config, text).expect("writes");
+    };
+    write("");
+    let mut command =
+        byway(&["serve", "--max-connections", "100", "--config", config.to_str().expect("UTF-8")]);
+    let mut child = command.stderr(std::fs::File::create(&stderr).expect("creates")).spawn().expect("starts");
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("reads");
+    let upgrade = |origin: &str| {
+        let mut stream = connect((Ipv4Addr::LOCALHOST, port).into());
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: {origin}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("writes");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("reads");
+        line.split(' ').nth(1).map(str::to_owned)
+    };
+    let mut lines = 0;
+    let mut reload = || {
+        signal(child.id(), libc::SIGHUP);
+        lines += 1;
+        let said =
+            || std::fs::read_to_string(&stderr).expect("reads").lines().nth(lines - 1).map(str::to_owned);
+        eventually(PATIENCE, said).expect("says something")
+    };
+    assert_eq!(upgrade("https://a.example").as_deref(), Some("101"));
+    write("origin = [\"https://b.example\"]\ndrain = \"1s\"\n");
+    let said = reload();
+    assert!(
+        said.contains("not reloaded") && said.contains("--drain can't change while byway runs"),
+        "{said}"
+    );
+    assert_eq!(upgrade("https://a.example").as_deref(), Some("101"), "nothing of it");
+    write("origin = [\"https://b.example\"]\nport 7\n");
+    let said = reload();
+    assert!(said.contains("not reloaded") && said.contains("line 5"), "{said}");
+    write("origin = [\"https://b.example\"]\n");
+    assert_eq!(reload(), "byway: reloaded");
+    let changed = || (upgrade("https://a.example").as_deref() == Some("403")).then_some(());
+    assert!(eventually(PATIENCE, changed).is_some());
+    assert_eq!(upgrade("https://b.example").as_deref(), Some("101"));
+    signal(child.id(), libc::SIGTERM);
+    assert!(wait(&mut child, PATIENCE).expect("ends").success());
 }
 
 /// An RSA key signs slowly, and a core one at a time: all of many at once are served in turn.

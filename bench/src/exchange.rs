@@ -99,6 +99,17 @@ impl<A: App> Exchanges<A> {
         scaled(total, shown, connections)
     }
 
+    /// The time that it takes to give so many snapshots, as `byway stats` and `byway top` have them.
+    pub fn snapshots(&self, count: u64) -> Duration {
+        let (give, taken) = std::sync::mpsc::sync_channel(1);
+        timed(|| {
+            for _ in 0..count {
+                give.try_send(self.server.snapshot()).expect("taken");
+                drop(taken.try_recv());
+            }
+        })
+    }
+
     /// The time that `requests` take in batches of `batch`.
     ///
     /// # Panics

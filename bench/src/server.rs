@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use byway_datapath::capture::{Ring, SLOTS, Tap, Wish};
-use byway_datapath::control::PAGE_MAX;
+use byway_datapath::control::{Ledger, PAGE_MAX, Snapshot};
+use byway_datapath::core_loop::LoopCounters;
+use byway_datapath::kernel::SocketCounters;
+use byway_datapath::port::PortCounters;
 use byway_tcp::app::{App, Closed, Conn, Ready};
-use byway_tcp::counters::DropReason;
+use byway_tcp::counters::{DropReason, Totals};
 use byway_tcp::frame::{FramePool, FrameSlice, HeapMemory};
 use byway_tcp::stack::{Cidr, Config, ConnInfo, Listener, Stack};
 use byway_tcp::tcb::state::State;
@@ -176,6 +179,20 @@ impl<A: App> Server<A> {
     pub fn show(&self, from: u32, page: &mut Vec<ConnInfo>) -> Option<u32> {
         page.clear();
         self.stack.connections(from, PAGE_MAX, self.now, &mut |info| page.push(info))
+    }
+
+    /// What a core gives who asks for its counters.
+    pub fn snapshot(&self) -> Snapshot {
+        let totals = Totals { counters: self.stack.counters(), states: self.stack.states().clone() };
+        Snapshot {
+            core: 0,
+            queue: 0,
+            totals,
+            ledger: Ledger::default(),
+            port: PortCounters::default(),
+            turns: LoopCounters::default(),
+            sockets: SocketCounters::default(),
+        }
     }
 
     /// The frames that the last turn sent.

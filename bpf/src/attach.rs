@@ -7,10 +7,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::XdpFlags;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
+use libbpf_rs::query::{
+    LinkInfoIter, LinkTypeInfo, MapInfo, MapInfoIter, ProgInfoIter, ProgInfoQueryOptions, ProgramInfo,
+};
 
 use crate::error::{Error, Occupant, denied};
 use crate::{Result, interface};
+
+/// Maps of every version of steer.bpf.c.
+const OUR_MAPS: [&str; 4] = ["sockets", "own_ipv4", "own_ipv6", "verdicts"];
 
 /// Where the program should hook in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -179,16 +184,24 @@ pub fn occupant(ifindex: i32) -> Option<Occupant> {
     if program_id == 0 {
         return None;
     }
-    let name = ProgInfoIter::default()
-        .find(|info| info.id == program_id)
-        .map(|info| info.name.to_string_lossy().into_owned());
+    let wanted = ProgInfoQueryOptions::default().include_map_ids(true);
+    let program = ProgInfoIter::with_query_opts(wanted).find(|info| info.id == program_id);
+    let is_ours = program.as_ref().is_some_and(has_our_maps);
+    let name = program.map(|program| program.name.to_string_lossy().into_owned());
     let link = LinkInfoIter::default()
         .find(|link| {
             link.prog_id == program_id
                 && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == ifindex as u32)
         })
         .map(|link| (link.id, holder(link.id)));
-    Some(Occupant { program_id, name, mode, link, interface })
+    Some(Occupant { program_id, name, mode, link, is_ours, interface })
+}
+
+/// Its name is one word, which others may well use; its maps' names all together nobody else has.
+fn has_our_maps(program: &ProgramInfo) -> bool {
+    let of_program = |map: &MapInfo| program.map_ids.contains(&map.id);
+    let names: Vec<_> = MapInfoIter::default().filter(of_program).map(|map| map.name).collect();
+    OUR_MAPS.iter().all(|ours| names.iter().any(|name| name.as_bytes() == ours.as_bytes()))
 }
 
 /// The process that has the link open, as `pid N (name)`.

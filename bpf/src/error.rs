@@ -60,7 +60,8 @@ pub enum Error {
     },
     /// The driver wants more queues for XDP than there are.
     #[error(
-        "{interface} has too few queues for native XDP ({source}): see `ethtool -l {interface}` and `ethtool -L`"
+        "{interface} has too few queues for native XDP ({source}): see `ethtool -l {interface}`; a veth needs as many to \
+         receive as its peer has to send: there, `ethtool -L PEER tx N`"
     )]
     TooFewQueues {
         /// The interface's name.
@@ -121,13 +122,14 @@ pub struct Occupant {
     pub mode: Option<Mode>,
     /// The link that holds it, if one does, and then the process that holds the link, if it can be seen.
     pub link: Option<(u32, Option<String>)>,
+    pub(crate) is_ours: bool,
     pub(crate) interface: String,
 }
 
 impl Occupant {
-    /// Whether it is a program of this crate, as far as its name tells.
+    /// Whether it is a program of this crate, of whatever version, as far as that may be seen.
     pub fn is_ours(&self) -> bool {
-        self.name.as_deref() == Some("steer")
+        self.is_ours
     }
 
     /// The process that holds it, as `pid N (name)`, if it can be seen.

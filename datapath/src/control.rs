@@ -37,6 +37,9 @@ const NEWS_MAX: usize = EVENTS_MAX / 2;
 /// some cache misses away, 200 ns: 50 µs of a core's turn.
 pub const PAGE_MAX: u32 = 256;
 
+/// Something for an application that only it and who sends it know: [`App::told`](byway_tcp::app::App::told).
+pub type Message = Arc<dyn core::any::Any + Send + Sync>;
+
 /// An order or a question to a core.
 #[derive(Debug)]
 pub enum Command {
@@ -57,6 +60,8 @@ pub enum Command {
     LearnTotals(Box<Totals>),
     /// What another core says.
     Hear(Vec<News>),
+    /// What the program tells its applications.
+    TellApp(Message),
     /// Accept no more connections; reset those still open after `limit`, then report
     /// [`Event::Drained`].
     Drain {

@@ -11,6 +11,8 @@
 //! now stays where it is, and the next turn tries again. When turns find nothing to do, [`Idle`]
 //! decides between one more and a sleep.
 
+use core::any::Any;
+
 use byway_tcp::app::App;
 use byway_tcp::counters::Totals;
 use byway_tcp::frame::{FrameSlice, Memory, Owner};
@@ -66,6 +68,9 @@ pub struct LoopCounters {
     pub busy_turns: u64,
     /// Longest time between two turns in which the loop didn't mean to sleep, in ns (D12).
     pub gap_max_ns: u64,
+    /// How often the kernel gave the core to another thread, though the loop had more to do: whoever asks a core fills it in.
+    /// Where it grows with `stalls`, the core isn't the loop's own.
+    pub preempted: u64,
     /// Turns that began late by more than 5 ms.
     pub stalls: u64,
     /// Turns that left frames for the next one because the TX ring was full.
@@ -163,6 +168,11 @@ impl<P: Port, M: Memory, A: App> CoreLoop<P, M, A> {
     /// Tells the stack what the other cores have counted and hold.
     pub fn learn_totals(&mut self, elsewhere: Box<Totals>) {
         self.stack.learn_totals(elsewhere);
+    }
+
+    /// Tells the application something of its own.
+    pub fn tell_app(&mut self, message: &(dyn Any + Send + Sync)) {
+        self.app.told(message);
     }
 
     /// Moves what other cores should hear of to `out`.

@@ -51,6 +51,20 @@ pub enum Error {
         /// How many there are.
         count: u32,
     },
+    /// A queue that only receives.
+    #[error(
+        "queue {queue} of {interface} only receives ({rx} receive, {tx} send), and byway answers where it was asked: `ethtool -L {interface}` with as many of both, or --queues below {tx} if flows are spread to those alone (`ethtool -X`)"
+    )]
+    QueueOnlyReceives {
+        /// The interface.
+        interface: String,
+        /// The queue asked for.
+        queue: u32,
+        /// Receive queues.
+        rx: u32,
+        /// Transmit queues.
+        tx: u32,
+    },
     /// Fewer cores than queues.
     #[error(
         "{queues} queues need a core each, and only {cores} may be used: give fewer with --queues, or `ethtool -L {interface} combined {cores}`"
@@ -100,13 +114,15 @@ pub enum Error {
     },
     /// Another socket holds the queue.
     #[error(
-        "queue {queue} of {interface} is in use by another AF_XDP socket: stop the program that owns it (`ss --xdp -p` names it)"
+        "queue {queue} of {interface} is in use by an AF_XDP socket of {holder}: stop it, or give byway other --queues"
     )]
     QueueBusy {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
+        /// Who has it.
+        holder: String,
     },
     /// Zero-copy was demanded and isn't to be had.
     #[error("zero-copy on queue {queue} of {interface}: {reason}; use --zero-copy auto or off")]
@@ -235,6 +251,7 @@ impl Error {
             Self::NoInterface(_)
             | Self::NotEthernet(_)
             | Self::NoQueue { .. }
+            | Self::QueueOnlyReceives { .. }
             | Self::TooFewCores { .. }
             | Self::Config(_)
             | Self::NotOurAddress(_)

@@ -40,6 +40,7 @@ pub mod port;
 pub mod reservation;
 pub mod rtnetlink;
 pub mod runtime;
+pub mod sock_diag;
 mod sys;
 pub mod umem;
 pub mod xsk;

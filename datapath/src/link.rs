@@ -42,6 +42,8 @@ pub struct Link {
     pub mtu: u32,
     /// Receive queues in use.
     pub rx_queues: u32,
+    /// Transmit queues in use.
+    pub tx_queues: u32,
     /// Administratively up.
     pub up: bool,
     /// Carrier present.
@@ -61,13 +63,14 @@ impl Link {
     pub fn query(name: &str) -> Result<Self, Error> {
         let asker = Asker::new(name)?;
         let flags = asker.flags()?;
-        let rx_queues = asker.rx_queues();
+        let (rx_queues, tx_queues) = asker.queues();
         Ok(Self {
             name: name.to_owned(),
             index: asker.index()?,
             mac: asker.mac()?,
             mtu: asker.mtu()?,
             rx_queues,
+            tx_queues,
             up: flags & libc::IFF_UP != 0,
             running: flags & libc::IFF_RUNNING != 0,
             driver: asker.driver(),
@@ -82,9 +85,11 @@ impl Link {
     pub fn again(&self) -> Result<Self, Error> {
         let asker = Asker::new(&self.name)?;
         let flags = asker.flags()?;
+        let (rx_queues, tx_queues) = asker.queues();
         Ok(Self {
             mtu: asker.mtu()?,
-            rx_queues: asker.rx_queues(),
+            rx_queues,
+            tx_queues,
             up: flags & libc::IFF_UP != 0,
             running: flags & libc::IFF_RUNNING != 0,
             ..self.clone()
@@ -109,6 +114,23 @@ impl Link {
             .filter(|(name, _)| *name == self.name)
             .map(|(_, cidr)| cidr)
             .collect())
+    }
+
+    /// Checks that every one of `queues` also sends: an AF_XDP socket has the queues of one number, both ways, and the
+    /// kernel binds it to one that only receives, too.
+    ///
+    /// # Errors
+    /// [`Error::QueueOnlyReceives`].
+    pub fn check_sends(&self, queues: &[u32]) -> Result<(), Error> {
+        match queues.iter().find(|&&queue| queue >= self.tx_queues) {
+            None => Ok(()),
+            Some(&queue) => Err(Error::QueueOnlyReceives {
+                interface: self.name.clone(),
+                queue,
+                rx: self.rx_queues,
+                tx: self.tx_queues,
+            }),
+        }
     }
 
     /// Checks that every one of `queues` exists.
@@ -264,11 +286,14 @@ impl Asker {
         result == 0
     }
 
-    /// Queues that receive: the driver's count, or one if it doesn't tell.
-    fn rx_queues(&self) -> u32 {
+    /// Queues that receive, and that send: the driver's counts, or one of each if it doesn't tell.
+    fn queues(&self) -> (u32, u32) {
         let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
-        let told = self.ethtool(&mut channels);
-        if told { (channels.rx + channels.combined).max(1) } else { 1 }
+        if !self.ethtool(&mut channels) {
+            return (1, 1);
+        }
+        let Channels { rx, tx, combined, .. } = channels;
+        ((rx + combined).max(1), (tx + combined).max(1))
     }
 
     /// The queue in each place of the indirection table; empty if the driver doesn't tell.
@@ -430,6 +455,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             rx_queues: 2,
+            tx_queues: 1,
             up: true,
             running: true,
             driver: "veth".into(),
@@ -438,5 +464,8 @@ mod tests {
         link.check_queues(&[0, 1]).expect("both exist");
         let error = link.check_queues(&[0, 2]).expect_err("two queues only");
         assert!(error.to_string().contains("no RX queue 2: it has 2"), "{error}");
+        link.check_sends(&[0]).expect("it does both");
+        let error = link.check_sends(&[0, 1]).expect_err("one sends");
+        assert!(error.to_string().contains("queue 1 of eth0 only receives (2 receive, 1 send)"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use rustix::net::{
     sockopt,
 };
 
-pub(crate) use rustix::net::netlink::GENERIC;
+pub(crate) use rustix::net::netlink::{GENERIC, SOCK_DIAG};
 
 /// NETLINK_ROUTE, which is no protocol at all.
 pub(crate) const ROUTE: Option<Protocol> = None;

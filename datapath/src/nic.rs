@@ -136,11 +136,6 @@ impl Nic {
     pub fn zero_copy_segments(&self) -> u32 {
         netdev::zero_copy_segments(self.features)
     }
-
-    /// Queues that send: the driver's count, or one if it doesn't tell.
-    pub fn tx_queues(&self) -> u32 {
-        self.channels.map_or(1, |channels| (channels.tx + channels.combined).max(1))
-    }
 }
 
 /// The names of this network namespace's interfaces, loopback too.

@@ -27,6 +27,18 @@ pub fn pin(core: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// Keeps the calling thread, and those it starts, off `cores`, which are others' own; without effect if there are no more.
+pub fn leave(cores: &[usize]) {
+    // SAFETY: a set of bits, of which all zero is a value.
+    let mut others: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    for core in allowed().into_iter().filter(|core| !cores.contains(core)) {
+        // SAFETY: the set is as large as the macro expects; the kernel gave the number.
+        unsafe { libc::CPU_SET(core, &mut others) };
+    }
+    // SAFETY: a readable set of the size that is given. It fails if the set is empty, and then nothing changes.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const others) };
+}
+
 /// Lets the calling thread's sleeps end when they should: within 1 µs instead of 50 µs.
 pub(crate) fn sharpen_sleeps() {
     // SAFETY: PR_SET_TIMERSLACK takes one number, of nanoseconds. It can't fail with one above 0.
@@ -58,6 +70,20 @@ mod tests {
         })
         .join()
         .expect("pinned");
+    }
+
+    #[test]
+    fn who_leaves_a_core_runs_on_the_others() {
+        std::thread::spawn(|| {
+            let all = allowed();
+            let (first, others) = all.split_first().expect("a core");
+            leave(&[*first]);
+            assert_eq!(allowed(), if others.is_empty() { &all } else { others });
+            leave(&all);
+            assert!(!allowed().is_empty(), "there are no more");
+        })
+        .join()
+        .expect("still runs");
     }
 
     #[test]

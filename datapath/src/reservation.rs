@@ -11,10 +11,11 @@
 //! Neither state lets another program bind the port at that address, or at all addresses: EADDRINUSE. A socket that is
 //! only bound would have the kernel answer frames with RST; so does a port that nobody holds (D10).
 
-mod holder;
+pub(crate) mod holder;
 pub mod linger;
 
 use core::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -30,8 +31,8 @@ pub struct Reservation {
     /// The interface's index: what link-local addresses mean.
     scope: u32,
     held: Vec<(SocketAddr, OwnedFd)>,
-    /// A predecessor's, until they are taken or [`settle`](Self::settle)d.
-    inherited: Vec<(SocketAddr, OwnedFd)>,
+    /// A predecessor's, until they are taken or [`settle`](Self::settle)d. By address and port: thousands, for clients.
+    inherited: HashMap<(IpAddr, u16), OwnedFd>,
     quiet: bool,
 }
 
@@ -40,7 +41,10 @@ impl Reservation {
     pub fn new(ports: Vec<u16>, index: u32) -> Self {
         let inherited = linger::take_over(index)
             .into_iter()
-            .filter_map(|socket| Some((net::getsockname(&socket).ok()?.try_into().ok()?, socket)))
+            .filter_map(|socket| {
+                let endpoint: SocketAddr = net::getsockname(&socket).ok()?.try_into().ok()?;
+                Some(((endpoint.ip(), endpoint.port()), socket))
+            })
             .collect();
         Self { ports, scope: index, held: Vec::new(), inherited, quiet: true }
     }
@@ -52,8 +56,8 @@ impl Reservation {
     pub fn take(&mut self, address: IpAddr) -> Result<(), Error> {
         let result = self.ports.clone().into_iter().try_for_each(|port| {
             let endpoint = self.endpoint(address, port);
-            let socket = match self.inherited.iter().position(|(other, _)| same(other, &endpoint)) {
-                Some(place) => self.inherited.swap_remove(place).1,
+            let socket = match self.inherited.remove(&(address, port)) {
+                Some(socket) => socket,
                 None => bound(endpoint)?,
             };
             hush(&socket, endpoint)?;
@@ -101,10 +105,6 @@ impl Reservation {
             _ => SocketAddr::new(address, port),
         }
     }
-}
-
-fn same(one: &SocketAddr, other: &SocketAddr) -> bool {
-    (one.ip(), one.port()) == (other.ip(), other.port())
 }
 
 /// A socket bound to `endpoint` for itself alone.

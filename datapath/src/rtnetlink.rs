@@ -45,6 +45,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
@@ -123,6 +124,27 @@ impl Rtnetlink {
         // Stable: of the same prefix and priority the kernel's order stays.
         found.sort_by_key(|&(priority, route): &(u32, Route)| (u8::MAX - route.to.prefix, priority));
         Ok(found.into_iter().map(|(_, route)| route).collect())
+    }
+
+    /// The address from which the kernel would open a connection to `remote`, if that went over the interface: not if
+    /// it has no route, a better one over another interface, or `remote` itself.
+    pub fn source(&mut self, remote: IpAddr) -> Option<IpAddr> {
+        let destination = octets(remote);
+        let mut body = vec![0; 12];
+        body[..2].copy_from_slice(&[family(remote), (destination.len() * 8) as u8]);
+        body.extend(attribute(RTA_DST, &destination));
+        let (mut source, mut out) = (None, None);
+        // An error says that it is unreachable.
+        let _ = self.asker.exchange(RTM_GETROUTE, 0, &body, |_, body| {
+            for (kind, value) in Attributes(body.get(12..).unwrap_or_default()) {
+                match kind {
+                    RTA_PREFSRC => source = ip(value),
+                    RTA_OIF => out = field(value, 0).map(u32::from_ne_bytes),
+                    _ => {}
+                }
+            }
+        });
+        source.filter(|_| out == Some(self.index))
     }
 
     /// The neighbours that the kernel would send to.
@@ -246,12 +268,15 @@ fn neighbor_message(ip: IpAddr, index: u32, flags: u8) -> Vec<u8> {
     let mut body = vec![family(ip), 0, 0, 0];
     body.extend(index.to_ne_bytes());
     body.extend([0, 0, flags, 0]);
-    let octets = match ip {
+    body.extend(attribute(NDA_DST, &octets(ip)));
+    body
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    body.extend(attribute(NDA_DST, &octets));
-    body
+    }
 }
 
 fn family(ip: IpAddr) -> u8 {
@@ -355,5 +380,41 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
         4 => field::<4>(octets, 0).map(IpAddr::from),
         16 => field::<16>(octets, 0).map(IpAddr::from),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use byway_lab::{KERNEL_INTERFACE, Lab, LabOptions, is_root};
+
+    #[test]
+    fn the_kernel_says_from_where_it_would_go() {
+        if !is_root() {
+            return;
+        }
+        let lab = Lab::new(LabOptions::default()).expect("a lab");
+        let kernel = &lab.kernel;
+        let on_interface = |what: &str| format!("{what} dev {KERNEL_INTERFACE}");
+        for command in [
+            on_interface("ip addr add 10.9.8.7/24"),
+            "ip route add 198.51.100.0/24 via 10.9.8.1".to_owned(),
+            on_interface("ip route add 203.0.113.0/24 src 10.9.8.7"),
+            "ip route add unreachable 198.51.100.128/25".to_owned(),
+        ] {
+            kernel.run(&command).expect(&command);
+        }
+        let index = kernel.ifindex(KERNEL_INTERFACE).expect("an index");
+        let mut asked = kernel.enter(|| Rtnetlink::new(index).expect("a socket"));
+        let mut from = |to: &str| asked.source(to.parse().expect("an address")).map(|ip| ip.to_string());
+        assert_eq!(from("192.0.2.9").as_deref(), Some("192.0.2.2"));
+        assert_eq!(from("198.51.100.1").as_deref(), Some("10.9.8.7"), "by the gateway's link");
+        assert_eq!(from("203.0.113.1").as_deref(), Some("10.9.8.7"), "by the route's word");
+        assert_eq!(from("2001:db8::9").as_deref(), Some("2001:db8::2"));
+        assert_eq!(from("198.51.100.129"), None, "unreachable");
+        assert_eq!(from("192.0.2.2"), None, "its own");
+        assert_eq!(from("127.0.0.1"), None);
+        assert_eq!(from("2001:db8:9::9"), None, "no route");
     }
 }

@@ -27,12 +27,13 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use crate::capture::{Capture, Wish};
 use crate::clock::Clock;
 use crate::config::{Config, LINK_HEADER_MAX};
-use crate::control::{self, Command, Event, Handle, Mailbox, Page, Snapshot, Waker};
-use crate::core_loop::{CoreLoop, Idle, Rest, Turn};
+use crate::control::{self, Command, Event, Handle, Mailbox, Message, Page, Snapshot, Waker};
+use crate::core_loop::{CoreLoop, Idle, LoopCounters, Rest, Turn};
 use crate::error::Error;
 use crate::kernel::{self, SocketCounters};
 use crate::pin;
 use crate::port::Port as _;
+use crate::sys;
 use crate::umem::Umem;
 use crate::xsk::{Bound, Xsk};
 
@@ -262,6 +263,11 @@ impl Runtime {
         }
     }
 
+    /// Tells every core's application. False if one of them hasn't heard: its core doesn't keep up, or has ended.
+    pub fn tell_apps(&self, message: &Message) -> bool {
+        self.inquirer().send_all(|| Command::TellApp(Arc::clone(message)))
+    }
+
     /// Whether every core answers, within the time a snapshot may take.
     pub fn answers(&self) -> bool {
         self.inquirer().snapshots().len() == self.cores.len()
@@ -379,12 +385,16 @@ impl Inquirer {
 
     /// Tells every core. One that doesn't keep up is waited for, but not for ever: false if one hasn't heard.
     pub fn tell(&self, news: &[News]) -> bool {
+        self.send_all(|| Command::Hear(news.to_vec()))
+    }
+
+    fn send_all(&self, command: impl Fn() -> Command) -> bool {
         let told = |core: &Handle| {
             (0..TELL_TRIES).any(|attempt| {
                 if attempt > 0 {
                     std::thread::sleep(TELL_AGAIN);
                 }
-                core.send(Command::Hear(news.to_vec()))
+                core.send(command())
             })
         };
         self.cores.iter().filter(|core| !told(core)).count() == 0
@@ -596,6 +606,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             }
             Command::LearnTotals(elsewhere) => self.core_loop.learn_totals(elsewhere),
             Command::Hear(news) => self.core_loop.hear(&news, now),
+            Command::TellApp(message) => self.core_loop.tell_app(&*message),
             Command::Tap(tap) => self.core_loop.add_tap(tap),
             Command::Untap { id, reply } => {
                 let _ = reply.try_send(self.core_loop.remove_tap(id));
@@ -659,7 +670,7 @@ impl<'a, A: App> CoreThread<'a, A> {
             totals: Totals { counters: stack.counters(), states: stack.states().clone() },
             ledger: control::Ledger::new(stack.pool(), port.held()),
             port: port.counters(),
-            turns: self.core_loop.counters(),
+            turns: LoopCounters { preempted: sys::preemptions(), ..self.core_loop.counters() },
             sockets: SocketCounters::default(),
         }
     }

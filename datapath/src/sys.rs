@@ -134,6 +134,16 @@ pub(crate) fn drop_all(fd: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How often the kernel gave the calling thread's core to another one, though it would have gone on (getrusage's
+/// involuntary context switches).
+pub(crate) fn preemptions() -> u64 {
+    // SAFETY: integers only, of which zero is a value.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    // SAFETY: a writable rusage, which outlives the call. It can't fail for the calling thread.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nivcsw as u64
+}
+
 /// Runs `body` in a child process, which ends with it. It must neither allocate nor take a lock: another thread of the
 /// parent may have held that, and is not there to let go.
 pub(crate) fn fork(body: impl FnOnce()) -> io::Result<()> {

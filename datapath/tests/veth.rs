@@ -331,7 +331,7 @@ fn a_second_socket_on_a_queue_is_told_that_it_is_busy() {
         };
         let first = open(0).expect("free");
         let error = open(0).expect_err("taken");
-        assert!(error.to_string().contains("queue 0 of bwd0 is in use"), "{error}");
+        assert!(error.to_string().contains("queue 0 of bwd0 is in use by an AF_XDP socket of "), "{error}");
         let _other = open(1).expect("another queue is free");
         drop(first);
         let _again = open(0).expect("free again");

@@ -5,11 +5,16 @@
 #
 # Nothing of it is installed: QEMU comes with all its libraries and runs beside the system's. QEMU from
 # bookworm-backports, since the emulated igb came with 8.1; the kernel from trixie-backports, since igb can do
-# zero-copy from 6.14 on (virtio-net from 6.11). Which versions those are today is written to DIRECTORY/versions.
+# zero-copy from 6.14 on (virtio-net from 6.11). Both as they were on the day that the file `tested` names, from
+# snapshot.debian.org; where that can't be reached, today's. Which versions came is written to DIRECTORY/versions.
+#
+#   DEBIAN_SNAPSHOT=http://…/debian  where the day's archive is; DEBIAN_MIRROR=http://…/debian for today's
 set -euo pipefail
 
 cache=${1:?a directory}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+day=$(sed -n 's/^snapshot //p' "$(dirname "$0")/tested")
+mirror=${DEBIAN_SNAPSHOT:-http://snapshot.debian.org/archive/debian/$day}
+today=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 fail() {
@@ -28,9 +33,11 @@ chmod 755 "$scratch"
 # An apt of our own, which believes that nothing is installed: so it names all that QEMU needs.
 mkdir -p "$scratch"/{lists/partial,archives/partial,qemu,kernel}
 : >"$scratch/status"
-for suite in bookworm bookworm-backports trixie-backports; do
-	echo "deb [signed-by=$keyring] $mirror $suite main"
-done >"$scratch/sources.list"
+sources() {
+	for suite in bookworm bookworm-backports trixie-backports; do
+		echo "deb [signed-by=$keyring] $1 $suite main"
+	done >"$scratch/sources.list"
+}
 cat >"$scratch/apt.conf" <<-END
 	Dir::State "$scratch";
 	Dir::State::status "$scratch/status";
@@ -43,7 +50,10 @@ cat >"$scratch/apt.conf" <<-END
 	APT::Sandbox::User "root";
 	Acquire::Languages "none";
 	Acquire::Retries "3";
+	Acquire::http::Timeout "20";
 END
+# What a snapshot says of how long it is good for has passed; its signature is as good as ever.
+snapshot='Acquire::Check-Valid-Until "false"; Acquire::Retries "0";'
 export APT_CONFIG=$scratch/apt.conf
 
 # Downloads the packages named, which are of suite $1, and unpacks all that come into directory $2.
@@ -68,7 +78,15 @@ depends() {
 }
 
 echo "test-nic: fetching QEMU and a kernel into $cache (some 160 MB, once)"
-apt-get -qq update >"$scratch/log" 2>&1 || fail "$(cat "$scratch/log")"
+sources "$mirror"
+cp "$scratch/apt.conf" "$scratch/apt.today"
+echo "$snapshot" >>"$scratch/apt.conf"
+if ! apt-get -qq --error-on=any update >"$scratch/log" 2>&1; then
+	echo "test-nic: $mirror can't be had ($(grep -m1 -o 'Could not.*\|Err:.*\|E: .*' "$scratch/log")): today's instead" >&2
+	cp "$scratch/apt.today" "$scratch/apt.conf"
+	sources "$today"
+	apt-get -qq update >"$scratch/log" 2>&1 || fail "$(cat "$scratch/log")"
+fi
 unpack bookworm-backports "$scratch/qemu" install qemu-system-x86 busybox-static
 # The kernel's own dependencies are for installing it.
 image=$(depends trixie-backports linux-image-amd64 'linux-image-[^ ]*')

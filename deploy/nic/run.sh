@@ -22,5 +22,10 @@ fail() {
 mkdir -p "$cache"
 deploy/nic/fetch.sh "$cache"
 echo "test-nic: $(paste -sd, "$cache/versions" | sed 's/,/, /') (from $cache; remove it to fetch anew)"
+# Others may do as well, and a failure may be theirs.
+if ! diff -q <(grep -v '^snapshot' deploy/nic/tested) "$cache/versions" >/dev/null; then
+	tested=$(grep -v '^snapshot' deploy/nic/tested | paste -sd, | sed 's/,/, /')
+	echo "test-nic: WARNING: not the versions that byway was last tested with ($tested)" >&2
+fi
 # shellcheck disable=SC2086 # words
 exec deploy/nic/test.py "$cache" "$byway" ${ONLY-}

@@ -1,5 +1,6 @@
 //! `Service`: the application of one core; which port speaks what.
 
+use core::any::Any;
 use std::collections::VecDeque;
 
 use byway_tcp::app::{App, Closed, Conn, ConnId, Opener, Ready};
@@ -44,6 +45,15 @@ pub struct Config {
     /// listed means all may.
     pub allowed_origins: Vec<String>,
     /// Certificate and key of [`Ports::https`].
+    pub tls: Option<Server>,
+}
+
+/// What of a [`Config`] changes while the application runs: told to it by [`App::told`].
+#[derive(Clone, Debug, Default)]
+pub struct Renewal {
+    /// See [`Config::allowed_origins`].
+    pub allowed_origins: Vec<String>,
+    /// See [`Config::tls`]: for handshakes that begin from now on. There is one if there was one at the start.
     pub tls: Option<Server>,
 }
 
@@ -245,6 +255,14 @@ impl App for Service {
             if let Some(slot) = &self.slots[index as usize] {
                 opener.wake(ConnId { index, generation: slot.generation });
             }
+        }
+    }
+
+    fn told(&mut self, message: &(dyn Any + Send + Sync)) {
+        let Some(Renewal { allowed_origins, tls }) = message.downcast_ref() else { return };
+        self.core.config.allowed_origins.clone_from(allowed_origins);
+        if let (Some(core), Some(server)) = (&mut self.tls, tls) {
+            core.renew(server.clone());
         }
     }
 

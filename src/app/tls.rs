@@ -57,6 +57,11 @@ impl Core {
         Self { server, left, waiting: VecDeque::new(), buffers: Buffers::default() }
     }
 
+    /// Handshakes that begin from now on are made with `server`'s certificate.
+    pub(super) fn renew(&mut self, server: Server) {
+        self.server = server;
+    }
+
     /// A turn of the loop: those that waited longest are woken.
     pub(super) fn turn<O: Opener>(&mut self, opener: &mut O) {
         self.left = self.server.per_turn;

@@ -24,7 +24,7 @@ use clap::Args;
 
 use super::control::{self, Refusal, Target};
 use super::failure::Failure;
-use super::warn;
+use super::{counted, warn};
 use record::{Hello, Kind, Record, Wish};
 
 /// How often a look is taken whether it is to end.
@@ -237,7 +237,8 @@ impl Capture {
         if counts.1 > before.1 {
             let (missed, queue) = (counts.1 - before.1, self.hello.lanes[usize::from(record.place)].0);
             warn(&format!(
-                "{missed} frames of queue {queue} left out: this reader is too slow; a filter or --snaplen helps"
+                "{} of queue {queue} left out: this reader is too slow; a filter or --snaplen helps",
+                counted(missed, "frame")
             ));
         }
         *before = counts;
@@ -272,8 +273,8 @@ impl Capture {
         // A byway that ended gave no last account.
         let taken = self.counts.iter().map(|counts| counts.0).sum::<u64>().max(self.shown + left_out);
         warn(&format!(
-            "{} frames captured, {taken} taken by the filter, {left_out} left out because this reader was too slow",
-            self.shown
+            "{} captured, {taken} taken by the filter, {left_out} left out because this reader was too slow",
+            counted(self.shown, "frame")
         ));
         match (ended, written) {
             (Err(Trouble::Read(error)), _) => Err(Failure::system(format!("the capture broke off: {error}"))),

@@ -8,7 +8,7 @@
 //!   byway capture ─ "capture …" ─→ a thread of its own, capture/feed.rs
 //! ```
 //!
-//! The socket is mode 0600. Four clients at a time, and one that doesn't read or write is cut off, so that a stuck
+//! The socket is mode 0600. Four clients at a time (clients.rs), and one that doesn't read or write is cut off, so that a stuck
 //! client costs nothing but the next one's patience (D13).
 
 use std::fs;
@@ -16,7 +16,6 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::capture::feed;
+use super::clients::{self, Patience};
 use super::conns::Connection;
 use super::failure::Failure;
 use super::stats::Stats;
@@ -47,7 +47,7 @@ const DIRECTORY: &str = "/run/byway";
 /// A capture's, whose filter is in it as JSON: some of its octets take two there.
 const QUESTION_MAX: u64 = 2 * TEXT_MAX as u64 + 128;
 
-/// How long a client may take to ask: it is here because it has a question.
+/// How long a client may take to ask, all in all: it is here because it has a question.
 const QUESTION_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a client may keep the thread waiting to go on with an answer.
@@ -122,35 +122,14 @@ impl Server {
         Ok((Self { path: path.to_owned(), identity: identity(path) }, listener))
     }
 
-    /// Answers on a thread of its own until the process ends.
+    /// Answers on threads of its own until the process ends.
     pub(crate) fn serve(listener: UnixListener, answerer: Arc<Answerer>) -> Result<(), Failure> {
-        let answers = Arc::new(AtomicUsize::new(0));
-        let body = move || {
-            for client in listener.incoming() {
-                // Out of descriptors, most likely: not a reason to spin.
-                let Ok(client) = client else {
-                    std::thread::sleep(Duration::from_millis(100));
-                    continue;
-                };
-                let (answerer, running) = (Arc::clone(&answerer), Arc::clone(&answers));
-                let before = running.fetch_add(1, Ordering::Relaxed);
-                let body = move || {
-                    // A client that went away or stood still is no news.
-                    let _ = answer(&client, &answerer);
-                    running.fetch_sub(1, Ordering::Relaxed);
-                };
-                if before + 1 < ANSWERS_MAX {
-                    let thread = std::thread::Builder::new().name("byway-answer".into()).spawn(body);
-                    if thread.is_err() {
-                        answers.fetch_sub(1, Ordering::Relaxed);
-                    }
-                } else {
-                    body();
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("byway-control".into()).spawn(body);
-        thread.map(drop).map_err(|error| Failure::system(format!("starting the control thread: {error}")))
+        let accept = move || listener.accept().map(|(client, _)| client);
+        let lanes = answerer.inquirer.lanes().to_vec();
+        clients::serve("byway-control", ANSWERS_MAX, &lanes, accept, move |client| {
+            // A client that went away or stood still is no news.
+            let _ = answer(&client, &answerer);
+        })
     }
 }
 
@@ -185,10 +164,11 @@ fn make_room(path: &Path) -> Result<(), Failure> {
 }
 
 fn answer(client: &UnixStream, answerer: &Answerer) -> io::Result<()> {
+    let mut question = String::new();
+    let patient = Patience::new(client, QUESTION_TIMEOUT);
+    BufReader::new(patient.take(QUESTION_MAX)).read_line(&mut question)?;
     client.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
-    let mut question = String::new();
-    BufReader::new(client.take(QUESTION_MAX)).read_line(&mut question)?;
     let mut out = io::BufWriter::new(client);
     match question.trim_end() {
         "stats" => {

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::control::Target;
 use super::failure::Failure;
-use super::options;
+use super::{counted, options};
 
 pub(super) use host::{HUGE_PAGE, Host, read};
 pub(super) use interface::{Sysfs, halved_queues, memory_of, offloads_in_the_way, ring_wanted};
@@ -142,8 +142,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     match report.count(Verdict::Fail) {
         0 => Ok(()),
         fails => Err(Failure::system(format!(
-            "{fails} of {} checks failed: mend what says FAIL above, and look again",
-            report.findings.len()
+            "{fails} of {} failed: mend what says FAIL above, and look again",
+            counted(report.findings.len(), "check")
         ))),
     }
 }
@@ -168,7 +168,7 @@ fn on_interface(options: &Options, name: &str, host: &Host) -> Result<Report, Fa
     let mut findings =
         host::judge(host, interface::memory_of(&nic, queues.len()), queues.len(), is_served(&nic));
     findings.extend(interface::judge(&nic, &queues, host));
-    findings.extend(interface::ask_kernel(&nic));
+    findings.extend(interface::ask_kernel(&nic, &queues));
     findings.extend(running::judge(name, running.as_ref()));
     Ok(Report { interface: Some(name.to_owned()), kernel: host.release.clone(), findings })
 }

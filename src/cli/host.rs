@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use byway_bpf::{AddressKind, Steering};
 use byway_datapath::control::Waker;
+use byway_datapath::kernel::raise_file_limit;
 use byway_datapath::link::Link;
+use byway_datapath::pin;
 use byway_datapath::reservation::{Reservation, linger};
 use byway_datapath::rtnetlink::{Rtnetlink, Watch};
 use byway_datapath::runtime::{Inquirer, Plan, Runtime};
@@ -26,10 +28,13 @@ use crossbeam::channel::Receiver;
 
 use super::failure::Failure;
 use super::options::link_local;
-use super::warn;
+use super::{counted, warn};
 
 /// Questions of the cores that may wait: as many as they ask in some seconds.
 const QUESTIONS_MAX: usize = 1024;
+
+/// Files that byway has open beside the ports it holds: some dozens, and a few for each core.
+const OTHER_FILES: usize = 256;
 
 /// How often what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -40,6 +45,15 @@ const COLLECT: Duration = Duration::from_millis(10);
 /// How long the ports stay quiet after byway's end. A SYN that found nobody comes again after a second (RFC 6298): it
 /// meets a byway that was started again, however slowly a busy host does that, or else a refusal.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Which of the kernel's addresses byway's ports are taken at, in the course of time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Addresses {
+    /// All that the interface has, as they come and go.
+    AsTheyCome,
+    /// Those of the plan, as long as the kernel has them.
+    Planned,
+}
 
 /// The kernel's addresses on the interface and its routes over it.
 pub(super) fn look(link: &Link) -> Result<(Vec<Cidr>, Vec<Route>), Failure> {
@@ -57,7 +71,16 @@ pub(super) fn look(link: &Link) -> Result<(Vec<Cidr>, Vec<Route>), Failure> {
 
 /// Takes the plan's ports at the plan's addresses from everybody else; the kernel answers nothing there.
 pub(super) fn reserve(link: &Link, plan: &Plan) -> Result<Reservation, Failure> {
-    let mut reservation = Reservation::new(ports(plan), link.index);
+    let (ports, addresses, limit) = (ports(plan), plan.stack.addresses.len(), raise_file_limit());
+    if (ports.len() * addresses + OTHER_FILES) as u64 > limit {
+        return Err(Failure::system(format!(
+            "{} at {} take an open file each, and {limit} may be open: give fewer --client-ports, or raise the limit \
+             (`ulimit -Hn`, systemd `LimitNOFILE=`)",
+            counted(ports.len(), "port"),
+            counted(addresses, "address")
+        )));
+    }
+    let mut reservation = Reservation::new(ports, link.index);
     for own in &plan.stack.addresses {
         reservation.take(own.address)?;
     }
@@ -92,6 +115,7 @@ impl Host {
     pub(super) fn follow(
         link: &Link,
         plan: &Plan,
+        shared: Addresses,
         mut reservation: Reservation,
         steering: &Arc<Mutex<Steering>>,
         runtime: &mut Runtime,
@@ -100,24 +124,31 @@ impl Host {
         let waker = Waker::new()?;
         runtime.ask_host(sender, waker.clone());
         reservation.settle();
-        warn_without_link_local(link, &plan.stack.addresses);
+        let mut kernel = Rtnetlink::new(link.index)?;
+        warn_without_link_local(link, &plan.stack.addresses, &kernel.addresses()?);
         let stop = Arc::new(AtomicBool::new(false));
         let follower = Follower {
             interface: link.name.clone(),
             // Before anything is asked for, so that no change is missed.
             watch: Watch::new(link.index)?,
-            kernel: Rtnetlink::new(link.index)?,
+            kernel,
             reservation,
             steering: Arc::clone(steering),
             cores: runtime.inquirer(),
             questions,
             waker: waker.clone(),
+            only: (shared == Addresses::Planned).then(|| plan.stack.addresses.clone()),
             addresses: plan.stack.addresses.clone(),
             routes: plan.stack.host_routes.iter().flat_map(|routes| routes.iter().copied()).collect(),
             refused: Vec::new(),
         };
         let told = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("byway-host".into()).spawn(move || follower.run(&told));
+        let cores: Vec<usize> = plan.lanes.iter().map(|&(_, core)| core).collect();
+        let body = move || {
+            pin::leave(&cores);
+            follower.run(&told)
+        };
+        let thread = std::thread::Builder::new().name("byway-host".into()).spawn(body);
         let thread =
             thread.map_err(|error| Failure::system(format!("starting the thread byway-host: {error}")))?;
         Ok(Self { stop, waker, thread: Some(thread) })
@@ -157,9 +188,9 @@ pub(super) fn leave(reservation: Reservation) {
 
 /// Linux asks for a neighbour in the name of whoever has a packet for it, and of the link-local address if nobody has:
 /// byway's packets aren't the kernel's.
-fn warn_without_link_local(link: &Link, addresses: &[Cidr]) {
-    let mut v6 = addresses.iter().filter(|own| own.address.is_ipv6()).peekable();
-    if v6.peek().is_some() && !v6.any(|own| link_local(own.address)) {
+fn warn_without_link_local(link: &Link, ours: &[Cidr], kernels: &[Cidr]) {
+    let is_v6 = |own: &Cidr| own.address.is_ipv6();
+    if ours.iter().any(is_v6) && !kernels.iter().any(|own| is_v6(own) && link_local(own.address)) {
         warn(&format!(
             "{0} has no IPv6 link-local address, and until it has one the kernel asks for no IPv6 neighbour of byway's: \
              `ip addr add fe80::1/64 dev {0}`",
@@ -177,6 +208,8 @@ struct Follower {
     cores: Inquirer,
     questions: Receiver<IpAddr>,
     waker: Waker,
+    /// Others aren't taken, if so.
+    only: Option<Vec<Cidr>>,
     /// What the cores know.
     addresses: Vec<Cidr>,
     routes: Vec<Route>,
@@ -256,6 +289,8 @@ impl Follower {
         };
         let known = |all: &[Cidr], one: &Cidr| all.iter().any(|other| other.address == one.address);
         self.refused.retain(|address| addresses.iter().any(|own| own.address == *address));
+        let ours = |own: &Cidr| self.only.as_ref().is_none_or(|only| known(only, own));
+        addresses.retain(ours);
         addresses.retain(|own| known(&self.addresses, own) || self.reserved(own.address));
         let gone: Vec<_> = self.addresses.iter().copied().filter(|own| !known(&addresses, own)).collect();
         let come: Vec<_> = addresses.iter().copied().filter(|own| !known(&self.addresses, own)).collect();
@@ -268,8 +303,8 @@ impl Follower {
         let steering = self.steering.lock().unwrap_or_else(PoisonError::into_inner);
         for own in come {
             match steering.add_address_as(own.address, AddressKind::Host) {
-                Ok(()) => warn(&format!("serving at {}/{}, too", own.address, own.prefix)),
-                Err(error) => warn(&format!("not serving at {}: {error}", own.address)),
+                Ok(()) => warn(&format!("at {}/{} now, too", own.address, own.prefix)),
+                Err(error) => warn(&format!("not at {}: {error}", own.address)),
             }
         }
         for own in gone {
@@ -277,7 +312,7 @@ impl Follower {
                 warn(&format!("{} is gone, and still steered to byway: {error}", own.address));
             }
             self.reservation.give_up(own.address);
-            warn(&format!("no longer serving at {}: the kernel has it no more", own.address));
+            warn(&format!("no longer at {}: the kernel has it no more", own.address));
         }
     }
 
@@ -291,7 +326,7 @@ impl Follower {
             Err(error) => {
                 if !self.refused.contains(&address) {
                     self.refused.push(address);
-                    warn(&format!("not serving at {address} as long as {error}"));
+                    warn(&format!("not at {address} as long as {error}"));
                 }
                 false
             }

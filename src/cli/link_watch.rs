@@ -67,6 +67,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             rx_queues: 2,
+            tx_queues: 2,
             up: true,
             running: true,
             driver: "igb".into(),

@@ -1,11 +1,12 @@
 //! `byway load`: requests from byway's own client side, for a while; then what became of them.
 //!
 //! ```text
-//!   check options → resolve the name → running.rs: frames flow ─── a crate::load::Load on each core ───
-//!     → drain → detach → table, --json, --plot, --hdr
+//!   check options → resolve the name → place.rs: from where → running.rs: frames flow
+//!     ─── a crate::load::Load on each core ─── → drain → detach → table, --json, --plot, --hdr
 //! ```
 
 mod hdr;
+mod place;
 mod plot;
 mod result;
 mod target;
@@ -29,7 +30,8 @@ use clap::Args;
 use sha1::{Digest as _, Sha1};
 
 use super::failure::Failure;
-use super::options::{Nic, duration, link_local, on_link};
+use super::host::Addresses;
+use super::options::{Nic, duration};
 use super::running::{self, Running};
 use super::serve::stop_flag;
 use target::Target;
@@ -38,8 +40,6 @@ use target::Target;
 const PAYLOAD: u32 = 64;
 /// Longest payload: what byway's own server takes as one WebSocket message.
 const PAYLOAD_MAX: i64 = 16 << 20;
-/// Ports of active opens (`tcp`'s range): connections at once from one address to one server.
-const PORTS: usize = 28_232;
 /// Connections of a core that may be closing while their places have new ones: 1 s at 4,096 a second for those
 /// whose server doesn't close by itself.
 const PARTING: u32 = 4096;
@@ -55,9 +55,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// go: whoever interrupts doesn't want to wait.
 const HEAR: Duration = Duration::from_secs(2);
 
+/// Help of `--client-ports`, with [`place::SHARED_PORTS`].
+const CLIENT_PORTS: &str = "Ports of connections from a shared address, which nobody else then has, an open file each \
+    [default: 61000-65534]";
+
 /// Options of `byway load`.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, mut_arg("client_ports", |arg| arg.help(CLIENT_PORTS)))]
 pub(crate) struct Options {
     #[command(flatten)]
     nic: Nic,
@@ -138,53 +142,22 @@ impl Options {
     /// What contradicts itself, whatever the host.
     fn check(&self) -> Result<(), Failure> {
         self.nic.check()?;
-        if self.nic.host_address {
-            let text = "byway load opens connections from addresses of its own: give --address instead of --host-address";
-            return Err(Failure::configuration(text));
-        }
         if self.url.protocol == Protocol::Raw && self.payload() == 0 {
             let text = "--payload 0 with tcp://: an echo of nothing can't be awaited: give 1 or more";
             return Err(Failure::configuration(text));
         }
         Ok(())
     }
-
-    /// Own addresses of the family of `remote`, which can be reached from them.
-    fn locals(&self, remote: IpAddr) -> Result<Vec<IpAddr>, Failure> {
-        let nic = &self.nic;
-        let own = nic.addresses.iter().map(|own| own.address);
-        let locals: Vec<IpAddr> = own.filter(|own| own.is_ipv4() == remote.is_ipv4()).collect();
-        let family = if remote.is_ipv4() { "IPv4" } else { "IPv6" };
-        let text = if remote.is_unspecified() || remote.is_multicast() || remote.is_loopback() {
-            format!("{remote} isn't another host's address: name the server's in the URL")
-        } else if locals.contains(&remote) {
-            format!("{remote} is byway's own address: name the server's in the URL")
-        } else if locals.is_empty() {
-            format!("the server {remote} is {family}: give an {family} --address, too")
-        } else if !link_local(remote)
-            && !nic.addresses.iter().any(|own| on_link(own, remote))
-            && !nic.gateways.iter().any(|gateway| gateway.is_ipv4() == remote.is_ipv4())
-        {
-            format!("the server {remote} isn't within any --address's prefix: give a --gateway")
-        } else if self.connections as usize > PORTS * locals.len() {
-            let (wished, most) = (self.connections, PORTS * locals.len());
-            let more = (wished as usize).div_ceil(PORTS) - locals.len();
-            format!("{wished} connections to one server: {most} have ports; give {more} more --address")
-        } else {
-            return Ok(locals);
-        };
-        Err(Failure::configuration(text))
-    }
 }
 
 /// Runs for as long as it was told, or until a signal.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     options.check()?;
-    let remote = options.url.resolve(&options.nic.addresses)?;
-    let locals = options.locals(remote.ip())?;
-    let files = Files::create(options)?;
     let link = running::look_at(&options.nic)?;
-    let plan = plan(options, &link)?;
+    let mut plan = plan(options, &link)?;
+    let remote = options.url.resolve(&plan.stack.addresses)?;
+    let locals = locals(options, &link, &mut plan, remote.ip())?;
+    let files = Files::create(options)?;
     let jobs = jobs(options, &plan, remote, &locals)?;
     let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
 
@@ -194,7 +167,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let make_app = move |place: usize, _: &Waker| {
         Load::new(jobs[place].clone(), Arc::clone(&cores[place]), results.clone())
     };
-    let running = Running::start(&options.nic, &link, &plan, make_app, &stop)?;
+    let running = Running::start(&options.nic, &link, &plan, Addresses::Planned, make_app, &stop)?;
     let facts = running.facts();
     let (interrupted, failed) = watch(&running, &progress, &stop);
     let ended = match failed {
@@ -240,6 +213,17 @@ fn watch(
     }
 }
 
+/// Own addresses to open connections from. Of shared ones the plan keeps the one: ports are held there alone.
+fn locals(options: &Options, link: &Link, plan: &mut Plan, remote: IpAddr) -> Result<Vec<IpAddr>, Failure> {
+    let stack = &mut plan.stack;
+    if !options.nic.host_address {
+        return place::locals(stack, remote, options.connections);
+    }
+    let local = place::shared_local(link, stack, remote, options.connections)?;
+    stack.addresses.retain(|own| own.address == local);
+    Ok(vec![local])
+}
+
 fn plan(options: &Options, link: &Link) -> Result<Plan, Failure> {
     if link.rx_queues > 1 && link.rss.is_none() {
         return Err(Failure::configuration(format!(
@@ -254,6 +238,9 @@ fn plan(options: &Options, link: &Link) -> Result<Plan, Failure> {
     let each = options.connections.div_ceil(plan.lanes.len() as u32);
     plan.stack.max_connections = each * 2 + PARTING;
     plan.stack.time_wait = TIME_WAIT.into();
+    if options.nic.host_address && options.nic.client_ports.is_none() {
+        plan.stack.client_ports = place::SHARED_PORTS;
+    }
     if let Some(secret) = secret(&link.name) {
         plan.stack.secret = secret;
     }
@@ -429,23 +416,5 @@ mod tests {
         assert_eq!(secret("eth0"), Some(first));
         assert_ne!(secret("eth1"), Some(first));
         assert_ne!(first[..16], first[16..]);
-    }
-
-    #[test]
-    fn servers_that_cannot_be_reached_are_named() {
-        let refused = |arguments: &str, ip: &str| {
-            let options = load(&format!("{arguments} http://192.0.2.1/")).expect("parses");
-            options.locals(ip.parse().expect("address")).map_err(|failure| failure.message)
-        };
-        let own = "--address 192.0.2.7/24";
-        assert!(refused(own, "2001:db8::1").expect_err("family").contains("IPv6 --address"));
-        assert!(refused(own, "192.0.2.7").expect_err("own").contains("own address"));
-        assert!(refused(own, "127.0.0.1").expect_err("loopback").contains("another host"));
-        assert!(refused(own, "198.51.100.1").expect_err("far").contains("--gateway"));
-        let far = refused(&format!("{own} --gateway 192.0.2.1"), "198.51.100.1");
-        assert_eq!(far.expect("reachable").len(), 1);
-        let many = format!("{own} --connections 40000");
-        assert!(refused(&many, "192.0.2.1").expect_err("ports").contains("give 1 more --address"));
-        assert_eq!(refused(&format!("{many} --address 192.0.2.8/24"), "192.0.2.1").expect("ports").len(), 2);
     }
 }

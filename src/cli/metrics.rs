@@ -1,25 +1,29 @@
 //! `--metrics ADDR:PORT`: what `byway stats` says, in Prometheus's text format, over HTTP on a loopback address.
 //!
-//! A thread of its own with one client at a time; the cores are asked ten times a second at most, however often
-//! somebody comes (D13).
+//! Threads of its own, for some clients at a time, so that one that is slow holds nobody up; the cores are asked ten times a
+//! second at most, however often somebody comes (D13).
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use byway_datapath::clock::Clock;
 use byway_tcp::counters::DropReason;
+use byway_tcp::time::Instant;
 
+use super::clients::{self, Patience};
 use super::control::Answerer;
 use super::failure::Failure;
 use super::stats::{Named, Stats};
 
 /// Longest head of a request; scrapers send some 300 octets.
 const HEAD_MAX: usize = 4096;
-/// How long a client may take for a read or a write, and for its request as a whole: it is on this host.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a client may take for its request and to read the answer, all in all: it is on this host.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Clients at a time: a scraper or two, a person, and as many that stand still.
+const CLIENTS_MAX: usize = 8;
 /// How long an answer is good for others who ask.
 const FRESH: Duration = Duration::from_millis(100);
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
@@ -40,7 +44,16 @@ pub(super) fn check(address: SocketAddr) -> Result<(), Failure> {
 pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     check(address)?;
     TcpListener::bind(address).map_err(|error| {
-        let text = format!("--metrics {address}: {error}: give another port");
+        let mend = match error.kind() {
+            io::ErrorKind::AddrNotAvailable => {
+                "this network namespace has no such address: give one that `ip addr show dev lo` lists"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "a port below 1024 takes CAP_NET_BIND_SERVICE: give another port"
+            }
+            _ => "give another port",
+        };
+        let text = format!("--metrics {address}: {error}: {mend}");
         match error.kind() {
             io::ErrorKind::PermissionDenied => Failure { code: Failure::PERMISSION, message: text },
             _ => Failure::system(text),
@@ -48,42 +61,45 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Answers on a thread of its own until the process ends.
+/// Answers on threads of its own until the process ends.
 pub(super) fn serve(listener: TcpListener, answerer: Arc<Answerer>) -> Result<(), Failure> {
-    let body = move || {
-        let (mut text, mut asked) = (String::new(), None);
-        for client in listener.incoming() {
-            // Out of descriptors, most likely: not a reason to spin.
-            let Ok(mut client) = client else {
-                std::thread::sleep(FRESH);
-                continue;
-            };
-            // A client that went away or stood still is no news.
-            let _ = answer(&mut client, || {
-                let now = Clock.now();
-                if asked.is_none_or(|asked| now.since(asked) >= FRESH.into()) {
-                    text = render(&answerer.stats());
-                    asked = Some(now);
-                }
-                text.as_str()
-            });
-        }
-    };
-    let thread = std::thread::Builder::new().name("byway-metrics".into()).spawn(body);
-    thread.map(drop).map_err(|error| Failure::system(format!("starting the metrics thread: {error}")))
+    let latest = Mutex::new(Latest::default());
+    let accept = move || listener.accept().map(|(client, _)| client);
+    let lanes = answerer.inquirer.lanes().to_vec();
+    clients::serve("byway-metrics", CLIENTS_MAX, &lanes, accept, move |client| {
+        let metrics = || latest.lock().unwrap_or_else(PoisonError::into_inner).text(&answerer);
+        // A client that went away or stood still is no news.
+        let _ = answer(Patience::new(client, PATIENCE), metrics);
+    })
 }
 
-fn answer<'a>(client: &mut TcpStream, metrics: impl FnOnce() -> &'a str) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
-    let head = read_head(client)?;
+/// What was answered last, and when the cores were asked for it.
+#[derive(Default)]
+struct Latest {
+    text: Arc<str>,
+    asked: Option<Instant>,
+}
+
+impl Latest {
+    fn text(&mut self, answerer: &Answerer) -> Arc<str> {
+        let now = Clock.now();
+        if self.asked.is_none_or(|asked| now.since(asked) >= FRESH.into()) {
+            self.text = render(&answerer.stats()).into();
+            self.asked = Some(now);
+        }
+        Arc::clone(&self.text)
+    }
+}
+
+fn answer(mut client: impl Read + Write, metrics: impl FnOnce() -> Arc<str>) -> io::Result<()> {
+    let head = read_head(&mut client)?;
     let mut words = head.lines().next().unwrap_or_default().split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let (status, body) = match (method, path) {
         ("GET" | "HEAD", "/metrics") => ("200 OK", metrics()),
-        ("GET" | "HEAD", _) => ("404 Not Found", "metrics are at /metrics\n"),
-        _ => ("405 Method Not Allowed", "GET /metrics\n"),
+        ("GET" | "HEAD", _) => ("404 Not Found", "metrics are at /metrics\n".into()),
+        _ => ("405 Method Not Allowed", "GET /metrics\n".into()),
     };
     let length = body.len();
     let head = format!(
@@ -98,14 +114,13 @@ fn answer<'a>(client: &mut TcpStream, metrics: impl FnOnce() -> &'a str) -> io::
 }
 
 /// A request's head; what comes behind it isn't read.
-fn read_head(client: &mut TcpStream) -> io::Result<String> {
-    let until = Clock.now() + PATIENCE;
+fn read_head(client: &mut impl Read) -> io::Result<String> {
     let mut head = vec![0; HEAD_MAX];
     let mut len = 0;
     while !head[..len].windows(4).any(|octets| octets == b"\r\n\r\n") {
         let count = client.read(&mut head[len..])?;
         len += count;
-        if count == 0 || len == HEAD_MAX || Clock.now() >= until {
+        if count == 0 || len == HEAD_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
@@ -179,6 +194,7 @@ fn render(stats: &Stats) -> String {
         ("byway_loop_turns_total", "turns", "Turns of a core's loop."),
         ("byway_loop_busy_turns_total", "busy_turns", "Turns in which something happened."),
         ("byway_loop_stalls_total", "stalls", "Turns that began more than 5 ms late."),
+        ("byway_loop_preemptions_total", "preempted", "Times the kernel gave the core to somebody else."),
         (
             "byway_loop_tx_backlogs_total",
             "tx_backlogs",

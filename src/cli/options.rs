@@ -13,6 +13,7 @@ use byway_tcp::tcb::congestion::Algorithm;
 use clap::{ArgGroup, Args};
 
 use super::failure::Failure;
+use super::reload::Reload;
 pub(super) use values::duration;
 pub(crate) use values::{Attach, Backend, Cores, Idle, Ports, Queues, Switch, ZeroCopy, interface};
 use values::{algorithm, cidr, origin, port};
@@ -121,7 +122,7 @@ pub(crate) struct Serving {
 
 /// Options of `byway serve`.
 #[derive(Args, Debug)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, after_help = super::reload::HELP)]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) network: Network,
@@ -183,6 +184,8 @@ pub(crate) struct Launch {
     pub(crate) services: Vec<(String, u16)>,
     /// The time of day, kept right as long as the applications run.
     pub(crate) clock: WallClock,
+    /// If it can.
+    pub(crate) reload: Option<Reload>,
 }
 
 fn unless_on_kernel(arg: clap::Arg) -> clap::Arg {
@@ -281,6 +284,7 @@ impl Serve {
             network: self.network.clone(),
             serving: self.serving.clone(),
             clock: WallClock::default(),
+            reload: None,
             services: services
                 .into_iter()
                 .filter_map(|(name, port)| Some((name.to_owned(), port?)))

@@ -30,7 +30,7 @@ use byway_tcp::wire::Checksums;
 
 use super::control::{Answerer, Server};
 use super::failure::Failure;
-use super::host::{self, Host};
+use super::host::{self, Addresses, Host};
 use super::link_watch::LinkWatch;
 use super::options::{Attach, Cores, Idle, Nic, Queues, Switch, ZeroCopy};
 use super::warn;
@@ -89,6 +89,7 @@ impl<'a> Running<'a> {
         nic: &'a Nic,
         link: &'a Link,
         plan: &'a Plan,
+        shared: Addresses,
         make_app: impl Fn(usize, &Waker) -> A + Send + Sync + 'static,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
@@ -97,7 +98,8 @@ impl<'a> Running<'a> {
         // Before the sockets, which would try for a while to get a queue that its owner is to keep.
         steering.check_vacant(link.index as i32)?;
         let (server, listener) = Server::bind(&nic.control_path())?;
-        let reservation = nic.host_address.then(|| host::reserve(link, plan)).transpose()?;
+        let reserve = || Ok::<_, Failure>((host::reserve(link, plan)?, shared));
+        let reservation = nic.host_address.then(reserve).transpose()?;
         let runtime = Runtime::start(plan.clone(), make_app)?;
         let running = Self::attach(server, nic, link, plan, runtime, steering)?;
         running.go(listener, reservation, stop)
@@ -151,13 +153,13 @@ impl<'a> Running<'a> {
     fn go(
         mut self,
         listener: UnixListener,
-        reservation: Option<Reservation>,
+        reservation: Option<(Reservation, Addresses)>,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
         self.runtime.go();
-        if let Some(reservation) = reservation {
-            let steering = &self.steering.0;
-            self.host = Some(Host::follow(self.link, self.plan, reservation, steering, &mut self.runtime)?);
+        if let Some((reservation, shared)) = reservation {
+            let (steering, runtime) = (&self.steering.0, &mut self.runtime);
+            self.host = Some(Host::follow(self.link, self.plan, shared, reservation, steering, runtime)?);
         }
         self.tell_fallbacks();
         if let Some(error) = self.wait_for_carrier(stop) {
@@ -256,9 +258,14 @@ impl<'a> Running<'a> {
         let served = self.plan.lanes.len() as u32;
         if served < self.link.rx_queues {
             let total = self.link.rx_queues;
+            // Each is fed by the peer's of the same number, and native XDP wants no fewer of them than of the peer's.
+            let fewer = match self.link.driver.as_str() {
+                "veth" => format!("on its peer, `ethtool -L PEER tx {served}`"),
+                _ => format!("`ethtool -L {name} combined {served}`"),
+            };
             warn(&format!(
-                "{served} of {total} queues of {name} are served: frames for byway on the others are \
-                 dropped; `ethtool -L {name} combined {served}` leaves none"
+                "{served} of {total} queues of {name} are served: frames for byway on the others are dropped; {fewer} \
+                 leaves none"
             ));
         }
     }
@@ -344,6 +351,7 @@ pub(super) fn plan(nic: &Nic, link: &Link) -> Result<Plan, Failure> {
         Queues::These(queues) => queues.clone(),
     };
     link.check_queues(&queues)?;
+    link.check_sends(&queues)?;
     let cores = allowed_cores(&nic.cores)?;
     let lanes = pin::assign(&link.name, &queues, &cores)?;
     let mut datapath = datapath(nic, link);

@@ -21,10 +21,12 @@ use byway_tcp::app::{App, Keepalive};
 use byway_tcp::stack::Listener;
 
 use super::failure::Failure;
+use super::host::Addresses;
 use super::notify::{notify, watchdog};
 use super::options::{Backend, Launch, Serve};
+use super::reload::Reload;
 use super::running::{self, Facts, Running, joined};
-use super::{host, metrics, say, sockets, warn};
+use super::{counted, host, metrics, say, sockets, warn};
 use crate::app::{self, WallClock};
 
 /// Half-open connections of a port: Linux's somaxconn.
@@ -48,13 +50,14 @@ pub(crate) struct Seat {
 
 /// Runs until told to stop by a signal.
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
+    let mut launch = options.launch();
+    let app_config = app_config(options, &launch.clock)?;
     if options.serving.check {
-        let launch = options.launch();
-        app_config(options, &launch.clock)?;
         return check(&launch);
     }
+    launch.reload = Some(Reload::on_hangup(std::env::args_os().collect())?);
     let stop = stop_flag(&[libc::SIGTERM, libc::SIGINT])?;
-    run_until(options, &stop, say_ready)
+    run_app(&launch, &stop, say_ready, move |_| app::Service::new(app_config.clone()))
 }
 
 /// Nobody may be reading; byway serves all the same.
@@ -144,7 +147,7 @@ fn run_xdp<A: App>(
     let count = plan.lanes.len();
     let make_app = move |place, waker: &Waker| make_app(Seat { place, count, waker: waker.clone() });
     let metrics = options.serving.metrics.map(metrics::bind).transpose()?;
-    let running = Running::start(&options.network.nic, &link, &plan, make_app, stop)?;
+    let running = Running::start(&options.network.nic, &link, &plan, Addresses::AsTheyCome, make_app, stop)?;
     if let (Some(listener), Some(answerer)) = (metrics, &running.answerer) {
         metrics::serve(listener, Arc::clone(answerer))?;
     }
@@ -155,7 +158,7 @@ fn run_xdp<A: App>(
     }
     let mut link = running.link_watch();
     let look = || link.look().iter().for_each(|said| warn(said));
-    let failed = watch(&running.runtime, stop, &options.clock, look);
+    let failed = watch(&running.runtime, stop, options, look);
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         return Err(running.fail(error));
@@ -192,7 +195,7 @@ fn tell_time(clock: &WallClock) {
 pub(super) fn watch(
     runtime: &Runtime,
     stop: &AtomicBool,
-    clock: &WallClock,
+    options: &Launch,
     mut look: impl FnMut(),
 ) -> Option<byway_datapath::Error> {
     let mut looks = 0u32;
@@ -203,8 +206,11 @@ pub(super) fn watch(
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_PER_SHARE) {
             runtime.share_totals();
-            tell_time(clock);
+            tell_time(&options.clock);
             look();
+        }
+        if let Some(reload) = &options.reload {
+            reload.look(runtime);
         }
         // A core that doesn't answer is one that serves nobody: then systemd is to start byway anew.
         if per_pat.is_some_and(|per_pat| looks.is_multiple_of(per_pat)) && runtime.answers() {
@@ -222,8 +228,7 @@ pub(super) fn watch(
 /// Says what a drain had to reset, if anything.
 pub(super) fn end_drained(reset: u32) {
     if reset > 0 {
-        let plural = if reset == 1 { "" } else { "s" };
-        warn(&format!("{reset} connection{plural} reset for not finishing within --drain"));
+        warn(&format!("{} reset for not finishing within --drain", counted(reset, "connection")));
     }
 }
 
@@ -279,6 +284,12 @@ fn app_config(options: &Serve, clock: &WallClock) -> Result<app::Config, Failure
         deflaters: options.deflaters,
         ..app::Limits::default()
     };
+    let app::Renewal { allowed_origins, tls } = renewal(options)?;
+    Ok(app::Config { ports, limits, clock: clock.clone(), allowed_origins, tls })
+}
+
+/// What of it may change while byway runs.
+pub(super) fn renewal(options: &Serve) -> Result<app::Renewal, Failure> {
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(certificate), Some(key)) => {
             Some(app::TlsServer::load(certificate, key).map_err(Failure::configuration)?)
@@ -290,7 +301,7 @@ fn app_config(options: &Serve, clock: &WallClock) -> Result<app::Config, Failure
             "the RSA key of --tls-key signs in milliseconds, and its core does nothing else meanwhile: take ECDSA P-256",
         );
     }
-    Ok(app::Config { ports, limits, clock: clock.clone(), allowed_origins: options.origins.clone(), tls })
+    Ok(app::Renewal { allowed_origins: options.origins.clone(), tls })
 }
 
 /// Set by any of `signals` from now on.

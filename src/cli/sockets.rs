@@ -67,7 +67,7 @@ pub(super) fn run<A: App>(
     };
     ready(&ready_line(options, &plan, &shown));
     tell_systemd("READY=1");
-    let failed = watch(&runtime, stop, &options.clock, || {});
+    let failed = watch(&runtime, stop, options, || {});
     tell_systemd("STOPPING=1");
     if let Some(error) = failed {
         // What the other cores still serve is reset.

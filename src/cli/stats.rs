@@ -202,6 +202,7 @@ fn named_turns(turns: &LoopCounters) -> Named {
         ("turns", turns.turns),
         ("busy_turns", turns.busy_turns),
         ("gap_max_ns", turns.gap_max_ns),
+        ("preempted", turns.preempted),
         ("stalls", turns.stalls),
         ("tx_backlogs", turns.tx_backlogs),
     ])

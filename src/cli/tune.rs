@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::doctor::{Host, Sysfs, is_served};
 use super::failure::Failure;
-use super::{options, running, say, warn};
+use super::{counted, options, running, say, warn};
 
 /// Where notes lie: until the next boot, as the settings do.
 const NOTES: &str = "/run/byway-tune";
@@ -174,7 +174,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     match (steps.len(), options.apply) {
         (0, _) => say(&format!("{name} is as byway would have it")),
         (count, false) => {
-            say(&format!("# {count} changes for {name}; --apply makes them, and --undo takes them back"));
+            let (changes, them) = (counted(count, "change"), if count == 1 { "it" } else { "them" });
+            say(&format!("# {changes} for {name}; --apply makes {them}, and --undo takes {them} back"));
             print(&steps);
         }
         (_, true) => apply(name, &steps, &note)?,
@@ -213,8 +214,8 @@ fn apply(name: &str, steps: &[Step], note: &Path) -> Result<(), Failure> {
     undo.store(note)?;
     if failed > 0 {
         let text = format!(
-            "{failed} of {} changes to {name} could not be made; --undo takes the others back",
-            steps.len()
+            "{failed} of {} to {name} could not be made; --undo takes what was made back",
+            counted(steps.len(), "change")
         );
         return Err(Failure::system(text));
     }
@@ -241,7 +242,8 @@ fn undo(name: &str, note: &Path) -> Result<(), Failure> {
     Undo { back: left }.store(note)?;
     if failed > 0 {
         return Err(Failure::system(format!(
-            "{failed} changes to {name} could not be taken back; they are still noted in {}",
+            "{} to {name} could not be taken back, and stays noted in {}",
+            counted(failed, "change"),
             note.display()
         )));
     }

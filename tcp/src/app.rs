@@ -13,6 +13,7 @@
 //! Back-pressure: an application that can't send (`send_room() == 0`) stops calling `recv`; the
 //! receive window closes, and `ready` comes with `writable` once there is room again.
 
+use core::any::Any;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::counters::{Counters, Totals};
@@ -126,6 +127,9 @@ pub trait App {
     /// Once in each turn of the loop, before the connections that have news are served, and not any more once
     /// the stack drains: a client opens its connections here, and wakes those on which it wants to begin something.
     fn turn<O: Opener>(&mut self, _opener: &mut O) {}
+    /// What the program tells its applications while they run, between two turns: an application looks whether it is of
+    /// a type it knows. Every core's has the same one.
+    fn told(&mut self, _message: &(dyn Any + Send + Sync)) {}
     /// When [`turn`](Self::turn) is wanted at the latest, whether or not frames arrive. A time that has passed keeps
     /// the loop from sleeping: an application that can do nothing until a frame arrives says [`Instant::NEVER`].
     fn deadline(&self) -> Instant {

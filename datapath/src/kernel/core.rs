@@ -14,6 +14,7 @@ use crate::core_loop::LoopCounters;
 use crate::error::Error;
 use crate::pin;
 use crate::port::{Held, PortCounters};
+use crate::sys;
 
 /// How soon a core that waits for the order to go, or to stop, looks again by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -96,6 +97,7 @@ impl<'a, A: App> Core<'a, A> {
                 let _ = reply.try_send(Page::default());
             }
             Command::LearnTotals(elsewhere) => self.event_loop.learn_totals(elsewhere),
+            Command::TellApp(message) => self.event_loop.tell_app(&*message),
             Command::Drain { limit } => {
                 let until = Clock.now() + limit;
                 self.phase = match self.phase {
@@ -131,7 +133,12 @@ impl<'a, A: App> Core<'a, A> {
             totals: Totals { counters, states: shared.states.clone() },
             ledger: Ledger::new(&shared.pool, Held::default()),
             port: PortCounters::default(),
-            turns: LoopCounters { turns, busy_turns, ..LoopCounters::default() },
+            turns: LoopCounters {
+                turns,
+                busy_turns,
+                preempted: sys::preemptions(),
+                ..LoopCounters::default()
+            },
             sockets,
         }
     }

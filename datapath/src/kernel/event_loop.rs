@@ -10,6 +10,7 @@
 //! A connection is served to its share of octets and then waits for the others: `again` holds those that could go on
 //! at once, and keeps the loop from sleeping; `starved` those that wait for frames.
 
+use core::any::Any;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -280,6 +281,11 @@ impl<A: App> EventLoop<A> {
             }
         }
         self.shared.pool.assert_conserved();
+    }
+
+    /// Tells the application something of its own.
+    pub(super) fn tell_app(&mut self, message: &(dyn Any + Send + Sync)) {
+        self.app.told(message);
     }
 
     /// Takes note of what the other cores have counted and hold.

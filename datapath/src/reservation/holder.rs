@@ -46,19 +46,27 @@ fn address_of(hex: &str) -> Option<IpAddr> {
     }
 }
 
-fn process(inode: &str) -> Option<String> {
+/// The process that has a socket of this inode open.
+pub(crate) fn process(inode: &str) -> Option<String> {
     let socket = format!("socket:[{inode}]");
-    let holds = |pid: &str| {
+    let holds = |pid: &String| {
         let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         open.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(&socket)))
     };
-    let pid = fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .find(|name| name.bytes().all(|octet| octet.is_ascii_digit()) && holds(name))?;
+    pids().find(holds).map(|pid| named(&pid))
+}
+
+/// All processes that /proc shows.
+pub(crate) fn pids() -> impl Iterator<Item = String> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|octet| octet.is_ascii_digit()))
+}
+
+/// `pid N (name)`.
+pub(crate) fn named(pid: &str) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(format!("pid {pid} ({})", name.trim()))
+    format!("pid {pid} ({})", name.trim())
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use byway_bpf::Removal;
+use byway_bpf::{Occupant, Removal};
 use byway_datapath::config::Config;
 use byway_datapath::netdev::Features;
 use byway_datapath::nic::Nic;
+use byway_datapath::sock_diag::{self, XdpSocket};
 
 use super::host::{Host, read};
-use super::{Finding, drivers};
+use super::{Finding, counted, drivers};
 
 /// Octets of byway's frames for `queues` queues.
 pub(in crate::cli) fn memory_of(nic: &Nic, queues: usize) -> u64 {
@@ -46,7 +47,7 @@ pub(super) fn summary(nic: &Nic) -> Finding {
         Some(_) => "generic XDP only",
         None => "the kernel doesn't tell what it can",
     };
-    let text = format!("{name} ({driver}, {} queues): {can}", nic.link.rx_queues);
+    let text = format!("{name} ({driver}, {}): {can}", counted(nic.link.rx_queues, "queue"));
     let look = format!("byway doctor --interface {name}");
     match nic.features {
         Some(features) if features.native() && nic.link.up => Finding::pass(CHECK, text),
@@ -73,10 +74,19 @@ fn link(nic: &Nic) -> Finding {
 
 fn native(nic: &Nic) -> Finding {
     const CHECK: &str = "native-xdp";
+    let (name, rx) = (&nic.link.name, nic.link.rx_queues);
     match nic.features {
         Some(features) if features.native() => {
             Finding::pass(CHECK, "the driver runs XDP programs and redirects")
         }
+        // veth says so as soon as either end's queues change.
+        Some(_) if nic.link.driver == "veth" => Finding::warn(
+            CHECK,
+            format!(
+                "its peer sends on more queues than {name} receives on ({rx}): generic, or none of either"
+            ),
+            format!("on the peer: ethtool -L PEER tx {rx}; or more here: ethtool -L {name} rx N"),
+        ),
         Some(_) => Finding::warn(
             CHECK,
             "the driver has no XDP (or not with these settings): generic, behind the kernel's own receive path",
@@ -192,7 +202,7 @@ fn offloads(nic: &Nic) -> Vec<Finding> {
 
 fn queue_counts(nic: &Nic, queues: &[u32]) -> Finding {
     const CHECK: &str = "queues";
-    let (rx, tx) = (nic.link.rx_queues, nic.tx_queues());
+    let (rx, tx) = (nic.link.rx_queues, nic.link.tx_queues);
     if rx as usize > queues.len() {
         return Finding::warn(
             CHECK,
@@ -220,10 +230,16 @@ fn queue_counts(nic: &Nic, queues: &[u32]) -> Finding {
     Finding::pass(CHECK, format!("{rx} receive, {tx} send, {} to be served", queues.len()))
 }
 
-/// The command for so many queues, in the words that the driver knows: veth and others have none that do both.
+/// The command for so many queues, in the words that the driver knows: veth and others have none that do both. Each of a
+/// veth's is fed by the peer's of the same number, and native XDP wants no fewer of them than of the peer's: those go first.
 fn set_queues(nic: &Nic, count: u32) -> String {
     let name = &nic.link.name;
     match nic.channels {
+        _ if nic.link.driver == "veth" => {
+            format!(
+                "on the peer: ethtool -L PEER tx {count}; then here: ethtool -L {name} rx {count} tx {count}"
+            )
+        }
         Some(channels) if channels.combined_max == 0 => format!("ethtool -L {name} rx {count} tx {count}"),
         _ => format!("ethtool -L {name} combined {count}"),
     }
@@ -328,8 +344,10 @@ fn checksums(nic: &Nic) -> Finding {
 }
 
 /// What isn't the driver's to tell.
-pub(super) fn ask_kernel(nic: &Nic) -> Vec<Finding> {
-    let mut findings = vec![occupant(nic)];
+pub(super) fn ask_kernel(nic: &Nic, queues: &[u32]) -> Vec<Finding> {
+    let occupant = byway_bpf::occupant(nic.link.index as i32);
+    let mut findings = vec![hook(occupant.as_ref())];
+    findings.extend(sockets(nic, queues, occupant.as_ref()));
     findings.push(addresses(nic));
     if let Some(sysfs) = Sysfs::of(nic) {
         findings.push(busy_polling(nic, &sysfs));
@@ -338,9 +356,9 @@ pub(super) fn ask_kernel(nic: &Nic) -> Vec<Finding> {
     findings
 }
 
-fn occupant(nic: &Nic) -> Finding {
+fn hook(occupant: Option<&Occupant>) -> Finding {
     const CHECK: &str = "xdp-hook";
-    match byway_bpf::occupant(nic.link.index as i32) {
+    match occupant {
         None => Finding::pass(CHECK, "no XDP program is attached"),
         Some(occupant) if occupant.is_ours() => {
             let holder = occupant.holder().unwrap_or("a process that can't be seen");
@@ -356,6 +374,46 @@ fn occupant(nic: &Nic) -> Finding {
             )
         }
     }
+}
+
+/// A queue has one AF_XDP socket at a time, whosever program is attached.
+fn sockets(nic: &Nic, queues: &[u32], occupant: Option<&Occupant>) -> Vec<Finding> {
+    const CHECK: &str = "queue-sockets";
+    let byway = occupant.filter(|occupant| occupant.is_ours()).and_then(Occupant::holder);
+    let Some(mut sockets) = sock_diag::xdp_sockets(nic.link.index) else { return vec![untold(byway)] };
+    sockets.retain(|socket| queues.contains(&socket.queue));
+    let count = sockets.len();
+    sockets.retain(|socket| byway.is_none() || socket.holder.as_deref() != byway);
+    let foreign = |socket: &XdpSocket| {
+        let holder = socket.holder.as_deref().unwrap_or("a process that can't be seen from here");
+        let text =
+            format!("queue {} has an AF_XDP socket of {holder}: byway can't have it as well", socket.queue);
+        Finding::fail(CHECK, text, format!("stop {holder}, or byway serve --queues with others"))
+    };
+    match (count, sockets.as_slice()) {
+        (0, _) => vec![Finding::pass(CHECK, "no queue has an AF_XDP socket")],
+        (_, []) => vec![Finding::pass(CHECK, format!("only byway's own, {}", byway.unwrap_or_default()))],
+        (_, others) => others.iter().map(foreign).collect(),
+    }
+}
+
+/// The same of a kernel that doesn't tell who has which queue.
+fn untold(byway: Option<&str>) -> Finding {
+    const CHECK: &str = "queue-sockets";
+    let mut others = sock_diag::xdp_processes();
+    others.retain(|process| Some(process.as_str()) != byway);
+    if others.is_empty() {
+        let but = byway.map(|byway| format!(" but byway's own, {byway}")).unwrap_or_default();
+        return Finding::pass(CHECK, format!("there are no AF_XDP sockets to be seen{but}"));
+    }
+    Finding::warn(
+        CHECK,
+        format!(
+            "there are AF_XDP sockets of {}, and this kernel doesn't tell on which queues",
+            others.join(", ")
+        ),
+        "stop who is on this interface, or byway serve --queues with others",
+    )
 }
 
 fn addresses(nic: &Nic) -> Finding {
@@ -429,6 +487,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             rx_queues: 2,
+            tx_queues: 2,
             up: true,
             running: true,
             driver: driver.into(),
@@ -476,8 +535,9 @@ mod tests {
             (|nic| nic.indirection = vec![0; 4], &[0, 1], "rss", Verdict::Warn, "equal 2"),
             (
                 |nic| {
+                    nic.link.tx_queues = 1;
                     nic.channels =
-                        Some(Channels { rx: 2, tx: 1, rx_max: 2, tx_max: 2, ..Channels::default() })
+                        Some(Channels { rx: 2, tx: 1, rx_max: 2, tx_max: 2, ..Channels::default() });
                 },
                 &[0, 1],
                 "queues",

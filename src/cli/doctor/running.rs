@@ -4,7 +4,7 @@ use serde::Deserialize as _;
 
 use super::super::control::{self, Target};
 use super::super::stats::Stats;
-use super::Finding;
+use super::{Finding, counted};
 
 /// The counters of a byway that runs there.
 pub(super) fn ask(target: &Target) -> Option<Stats> {
@@ -41,7 +41,10 @@ pub(super) fn judge(interface: &str, stats: Option<&Stats>) -> Vec<Finding> {
         ("BywayDropNoNeighbor", "frames had no next hop", "byway serve --gateway"),
         (
             "stalls",
-            "turns came late by more than the wheel's tick: the core is shared",
+            &format!(
+                "turns came late by more than the wheel's tick: the core is shared, and was given to others {} times",
+                stats.value("preempted")
+            ),
             "isolcpus=, and byway serve --cores",
         ),
     ];
@@ -56,7 +59,7 @@ pub(super) fn judge(interface: &str, stats: Option<&Stats>) -> Vec<Finding> {
         let connections = stats.value("ESTAB");
         findings.push(Finding::pass(
             CHECK,
-            format!("a byway serves here, {connections} connections established"),
+            format!("a byway serves here, {} established", counted(connections, "connection")),
         ));
     }
     findings

@@ -229,6 +229,7 @@ mod tests {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             rx_queues: 4,
+            tx_queues: 4,
             up: true,
             running: true,
             driver: "i40e".into(),
