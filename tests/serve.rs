@@ -376,8 +376,8 @@ fn d12_a_core_that_is_shared_is_told_from_one_that_is_slow() {
     server.stop();
 }
 
-/// A queue that only receives couldn't answer: it is refused by name, and served without it; one that only sends is left
-/// out.
+/// A queue that only receives couldn't answer: it is refused by name, and served without it; one that only sends is
+/// left out.
 #[test]
 fn receive_and_transmit_queues_that_differ_are_refused_or_served() {
     let Some(lab) = lab(2) else { return };
