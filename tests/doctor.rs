@@ -105,8 +105,8 @@ fn a_veth_whose_peer_sends_on_more_queues_than_it_receives_on_is_told() {
     Server::start(&lab, &["--attach", "native"]).stop();
 }
 
-/// Somebody else's AF_XDP socket on a queue, without an XDP program: who it is, and that byway can't have the queue; or who
-/// it might be, of a kernel that doesn't tell.
+/// Somebody else's AF_XDP socket on a queue, without an XDP program: who it is, and that byway can't have the queue; or
+/// who it might be, of a kernel that doesn't tell.
 #[test]
 fn a_foreign_socket_on_a_queue_is_named_with_its_owner() {
     let Some(lab) = lab(2) else { return };

@@ -376,8 +376,8 @@ fn d12_a_core_that_is_shared_is_told_from_one_that_is_slow() {
     server.stop();
 }
 
-/// A queue that only receives couldn't answer: it is refused by name, and served without it; one that only sends is left
-/// out.
+/// A queue that only receives couldn't answer: it is refused by name, and served without it; one that only sends is
+/// left out.
 #[test]
 fn receive_and_transmit_queues_that_differ_are_refused_or_served() {
     let Some(lab) = lab(2) else { return };
@@ -435,9 +435,11 @@ fn d9_stopping_under_load_is_orderly() {
         let server = Server::start(&lab, &["--drain", "200ms"]);
         std::thread::scope(|scope| {
             let kernel = &lab.kernel;
+            let (connected, begun) = std::sync::mpsc::channel();
             let load = scope.spawn(move || {
                 kernel.enter(|| {
                     let mut streams: Vec<_> = (0..8).map(|_| connect(v4(ECHO))).collect();
+                    connected.send(()).expect("somebody waits");
                     let mut octets = vec![1; 32_768];
                     let mut turn = |stream: &mut std::net::TcpStream| {
                         stream.write_all(&octets).is_ok() && stream.read(&mut octets).is_ok_and(|n| n > 0)
@@ -446,7 +448,8 @@ fn d9_stopping_under_load_is_orderly() {
                     while streams.iter_mut().all(&mut turn) {}
                 });
             });
-            std::thread::sleep(Duration::from_millis(100 + 20 * round));
+            begun.recv().expect("connected");
+            std::thread::sleep(Duration::from_millis(20 * round));
             let before = now();
             server.stop();
             assert!(now() - before < Duration::from_secs(2), "within the drain and a little");

@@ -68,8 +68,8 @@ pub struct LoopCounters {
     pub busy_turns: u64,
     /// Longest time between two turns in which the loop didn't mean to sleep, in ns (D12).
     pub gap_max_ns: u64,
-    /// How often the kernel gave the core to another thread, though the loop had more to do: whoever asks a core fills it in.
-    /// Where it grows with `stalls`, the core isn't the loop's own.
+    /// How often the kernel gave the core to another thread, though the loop had more to do: whoever asks a core fills
+    /// it in. Where it grows with `stalls`, the core isn't the loop's own.
     pub preempted: u64,
     /// Turns that began late by more than 5 ms.
     pub stalls: u64,

@@ -27,7 +27,8 @@ pub fn pin(core: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps the calling thread, and those it starts, off `cores`, which are others' own; without effect if there are no more.
+/// Keeps the calling thread, and those it starts, off `cores`, which are others' own; without effect if there are no
+/// more.
 pub fn leave(cores: &[usize]) {
     // SAFETY: a set of bits, of which all zero is a value.
     let mut others: libc::cpu_set_t = unsafe { core::mem::zeroed() };

@@ -22,8 +22,8 @@ pub struct XdpSocket {
     pub holder: Option<String>,
 }
 
-/// The sockets on interface `index` of this thread's network namespace, by queue. `None`: the kernel doesn't tell, it was
-/// built without CONFIG_XDP_SOCKETS_DIAG.
+/// The sockets on interface `index` of this thread's network namespace, by queue. `None`: the kernel doesn't tell, it
+/// was built without CONFIG_XDP_SOCKETS_DIAG.
 pub fn xdp_sockets(index: u32) -> Option<Vec<XdpSocket>> {
     let mut found: Vec<(u32, u32)> = Vec::new();
     let mut asker = Asker::new(Some(netlink::SOCK_DIAG)).ok()?;
@@ -37,8 +37,8 @@ pub fn xdp_sockets(index: u32) -> Option<Vec<XdpSocket>> {
     Some(found.into_iter().map(named).collect())
 }
 
-/// The processes that have AF_XDP sockets, on whatever queue, of any network namespace: as far as they may be seen, each as
-/// `pid N (name)`.
+/// The processes that have AF_XDP sockets, on whatever queue, of any network namespace: as far as they may be seen,
+/// each as `pid N (name)`.
 pub fn xdp_processes() -> Vec<String> {
     let has_rings = |pid: &str| {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();

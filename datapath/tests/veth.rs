@@ -374,9 +374,13 @@ fn a_link_that_flaps_loses_nothing_that_was_queued() {
         let peer = RawPeer::new();
         let mut reflector = Reflector::new(&small(), AttachMode::Native);
         for flap in 0..10 {
+            // Until the kernel has noticed the carrier, what the peer sends is dropped there.
+            let is_running = || Link::query(PEERS).is_ok_and(|link| link.running);
+            let tries = (0..1000).map(|_| std::thread::sleep(Duration::from_millis(5)));
+            assert!(is_running() || tries.into_iter().any(|()| is_running()), "a carrier");
             peer.send(&tcp_frame(100, flap));
-            // The frame has to be here before the link goes, also on a loaded machine.
-            std::thread::sleep(Duration::from_millis(50));
+            // The frame has to be here before the link goes.
+            reflector.port.park(SECOND, &reflector.waker).expect("park");
             run(&format!("ip link set {OURS} down"));
             reflector.turn(0);
             assert!(reflector.port.held().tx > 0, "the frame waits");

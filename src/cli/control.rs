@@ -8,8 +8,8 @@
 //!   byway capture ─ "capture …" ─→ a thread of its own, capture/feed.rs
 //! ```
 //!
-//! The socket is mode 0600. Four clients at a time (clients.rs), and one that doesn't read or write is cut off, so that a stuck
-//! client costs nothing but the next one's patience (D13).
+//! The socket is mode 0600. Four clients at a time (clients.rs), and one that doesn't read or write is cut off, so that
+//! a stuck client costs nothing but the next one's patience (D13).
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};

@@ -1,7 +1,7 @@
 //! `--metrics ADDR:PORT`: what `byway stats` says, in Prometheus's text format, over HTTP on a loopback address.
 //!
-//! Threads of its own, for some clients at a time, so that one that is slow holds nobody up; the cores are asked ten times a
-//! second at most, however often somebody comes (D13).
+//! Threads of its own, for some clients at a time, so that one that is slow holds nobody up; the cores are asked ten
+//! times a second at most, however often somebody comes (D13).
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};

@@ -1,6 +1,7 @@
 //! byway at the addresses that its host's kernel has, too.
 //!
-//! That kernel sends with a TTL (hop limit) of its own: so a frame from one of byway's ports tells by its TTL who sent it.
+//! That kernel sends with a TTL (hop limit) of its own: so a frame from one of byway's ports tells by its TTL who sent
+//! it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -42,8 +42,8 @@ struct Case {
 const REQUESTS: u64 = 600_000;
 /// What may go to showing the core to people and scrapers meanwhile.
 const WATCHING_MAX: f64 = 0.01;
-/// That is: so many connections shown, once, and so many snapshots. `byway conns` beside a busy core is slower than that, for
-/// it measures what a page costs in time, cache misses included, and waits 99 times as long before the next.
+/// That is: so many connections shown, once, and so many snapshots. `byway conns` beside a busy core is slower than
+/// that, for it measures what a page costs in time, cache misses included, and waits 99 times as long before the next.
 const SHOWN: u64 = 100_000;
 const SNAPSHOTS: u64 = 100;
 const HELLO: &str = "GET /hello, 64 connections, 64 segments a turn";
@@ -135,7 +135,7 @@ fn check() -> Result<(), String> {
     }
     let watching = watching(&now.instructions);
     say(&format!(
-        "\n{SHOWN} connections shown and {SNAPSHOTS} snapshots are {:.2} % of {REQUESTS} GET /hello: a second of a core's",
+        "\n{SHOWN} connections shown and {SNAPSHOTS} snapshots are {:.2} % of {REQUESTS} GET /hello, a core's second",
         watching * 100.0
     ));
     if watching > WATCHING_MAX {

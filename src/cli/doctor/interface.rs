@@ -230,8 +230,9 @@ fn queue_counts(nic: &Nic, queues: &[u32]) -> Finding {
     Finding::pass(CHECK, format!("{rx} receive, {tx} send, {} to be served", queues.len()))
 }
 
-/// The command for so many queues, in the words that the driver knows: veth and others have none that do both. Each of a
-/// veth's is fed by the peer's of the same number, and native XDP wants no fewer of them than of the peer's: those go first.
+/// The command for so many queues, in the words that the driver knows: veth and others have none that do both. Each of
+/// a veth's is fed by the peer's of the same number, and native XDP wants no fewer of them than of the peer's: those go
+/// first.
 fn set_queues(nic: &Nic, count: u32) -> String {
     let name = &nic.link.name;
     match nic.channels {

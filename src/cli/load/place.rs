@@ -9,9 +9,9 @@ use byway_tcp::stack::Config as StackConfig;
 
 use super::super::failure::Failure;
 
-/// Ports of connections from an address that the kernel has, too: those behind the ones that it gives its own connections
-/// by default (`net.ipv4.ip_local_port_range`, 32768 to 60999), so that as a rule nobody has one. Each is a descriptor
-/// and some 11 KiB of the kernel's memory: all of them 50 MiB, and half a second of the start.
+/// Ports of connections from an address that the kernel has, too: those behind the ones that it gives its own
+/// connections by default (`net.ipv4.ip_local_port_range`, 32768 to 60999), so that as a rule nobody has one. Each is a
+/// descriptor and some 11 KiB of the kernel's memory: all of them 50 MiB, and half a second of the start.
 pub(super) const SHARED_PORTS: Range<u16> = 61_000..65_535;
 
 /// The stack's addresses from which `remote` is reached, with ports for `connections`.
