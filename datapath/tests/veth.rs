@@ -426,9 +426,14 @@ fn a_link_that_flaps_loses_nothing_that_was_queued() {
         let peer = RawPeer::new();
         let mut reflector = Reflector::new(&small(), AttachMode::Native);
         for flap in 0..10 {
+            // The kernel gives the peer its queue back when it gets round to it; until then what is sent is lost.
+            let mut tries = (0..1000).map(|_| std::thread::sleep(Duration::from_millis(10)));
+            while !Link::query(PEERS).expect("peer").running {
+                tries.next().expect("the peer has a carrier");
+            }
             peer.send(&tcp_frame(100, flap));
             // The frame has to be here before the link goes, also on a loaded machine.
-            std::thread::sleep(Duration::from_millis(50));
+            reflector.port.park(10 * SECOND, &reflector.waker).expect("park");
             run(&format!("ip link set {OURS} down"));
             reflector.turn(0);
             assert!(reflector.port.held().tx > 0, "the frame waits");
