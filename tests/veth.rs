@@ -96,7 +96,7 @@ fn s4_5_partial_checksums_need_the_switch() {
     server.stop();
 }
 
-/// S6.1: jumbo frames in, in several frames each: bodies come back whole, and nothing is copied.
+/// S6.1: jumbo frames in and out, in several frames each: bodies come back whole, and nothing is copied.
 fn serves_jumbo_frames(attach: &str, offloads: bool) {
     if !is_root() {
         return;
@@ -105,7 +105,7 @@ fn serves_jumbo_frames(attach: &str, offloads: bool) {
     let lab = Lab::new(LabOptions { veth, impair: None }).expect("a lab");
     let more: &[&str] = if offloads { &["--accept-partial-checksums"] } else { &[] };
     let server = Server::start(&lab, &[&["--attach", attach], more].concat());
-    assert!(server.ready.contains("9000(received)"), "{}", server.ready);
+    assert!(server.ready.contains(" mtu=9000 "), "{}", server.ready);
     for remote in [v4(HTTP), v6(HTTP)] {
         curl_echo(&lab, remote, 1 << 20);
         curl_echo(&lab, remote, 64 << 20);
@@ -121,6 +121,7 @@ fn serves_jumbo_frames(attach: &str, offloads: bool) {
     let stats = server.ask(&lab, "stats");
     let number = |name| find_number(&stats, name).unwrap_or_else(|| panic!("no {name} in {stats}"));
     assert!(number("BywayFramesIn") > 2 * number("TcpInSegs"), "several frames a segment: {stats}");
+    assert!(2 * number("BywayFramesOut") > 3 * number("TcpOutSegs"), "sent, too: {stats}");
     assert_eq!(number("BywayPayloadBytesCopied"), 0);
     assert_eq!(number("BywayDropScattered"), 0);
     server.stop();

@@ -200,6 +200,14 @@ impl Config {
         u16::try_from(room).unwrap_or(u16::MAX)
     }
 
+    /// Frames that a packet may lie in that is sent, where packets may lie in several.
+    pub fn frames_sent_max(&self, zero_copy: bool) -> u8 {
+        /// No kernel is built with a smaller MAX_SKB_FRAGS than 17; a frame of 4 KiB each, that is 64 KiB.
+        const FRAGMENTS: u32 = 16;
+        let most = if zero_copy { self.zero_copy_segments } else { FRAGMENTS };
+        most.clamp(1, FRAGMENTS) as u8
+    }
+
     /// Largest IP packet that a NIC with this driver writes into one frame, behind the kernel's headroom.
     pub fn mtu_max(&self, driver: &str) -> u32 {
         let room = self.frame_size - XDP_HEADROOM;

@@ -67,7 +67,7 @@ pub trait Port {
     /// a reserve for answers (D2). Returns how many.
     fn refill<M: Memory>(&mut self, pool: &mut FramePool<M>) -> usize;
 
-    /// Puts frames into the TX ring, first ones first. Returns how many fitted; the others stay
+    /// Puts frames into the TX ring, first ones first and whole packets only. Returns how many fitted; the others stay
     /// the caller's. Never waits.
     fn tx_burst(&mut self, frames: &[FrameSlice]) -> usize;
 
@@ -159,19 +159,27 @@ impl MemPort {
         true
     }
 
-    /// The peer receives the next frame sent to it, which completes it. `None` if there is none,
+    /// The peer receives the next packet sent to it, which completes its frames. `None` if there is none,
     /// or no room in the completion ring.
     pub fn take<M: Memory, R>(
         &mut self,
         pool: &mut FramePool<M>,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
-        if self.completion.len() == self.sizes.completion as usize {
+        let frames = self.tx.iter().position(|slice| !slice.more)? + 1;
+        if self.completion.len() + frames > self.sizes.completion as usize {
             return None;
         }
-        let slice = self.tx.pop_front()?;
-        let result = look(pool.transmitted(slice));
-        self.completion.push_back(slice.index);
+        let octets = || self.tx.iter().take(frames).map(|&slice| pool.transmitted(slice));
+        let whole;
+        let packet = if frames == 1 {
+            pool.transmitted(self.tx[0])
+        } else {
+            whole = octets().collect::<Vec<_>>().concat();
+            &whole
+        };
+        let result = look(packet);
+        self.completion.extend(self.tx.drain(..frames).map(|slice| slice.index));
         Some(result)
     }
 
@@ -204,7 +212,8 @@ impl Port for MemPort {
     }
 
     fn tx_burst(&mut self, frames: &[FrameSlice]) -> usize {
-        let count = frames.len().min(self.sizes.tx as usize - self.tx.len());
+        let room = frames.len().min(self.sizes.tx as usize - self.tx.len());
+        let count = frames[..room].iter().rposition(|slice| !slice.more).map_or(0, |last| last + 1);
         self.counters.tx_ring_full += u64::from(count < frames.len());
         self.tx.extend(&frames[..count]);
         count

@@ -78,15 +78,13 @@ pub struct Ready {
     pub huge_pages: bool,
     /// Octets of a frame, headroom included.
     pub frame_size: u32,
-    /// Largest IP packet that is sent.
+    /// Largest IP packet that is taken and sent, in several frames if it has to.
     pub mtu: u16,
-    /// Largest that may arrive, in several frames if it has to.
-    pub receive_mtu: u16,
 }
 
 impl Ready {
     fn packet_max(&self) -> u32 {
-        self.frame_size.max(u32::from(self.receive_mtu) + LINK_HEADER_MAX)
+        self.frame_size.max(u32::from(self.mtu) + LINK_HEADER_MAX)
     }
 }
 
@@ -493,10 +491,13 @@ fn open<A: App>(
     let (datapath, mut config) = (&plan.datapath, plan.stack.clone());
     let most = if bound.scattered { datapath.scattered_mtu_max(bound.zero_copy) } else { config.mtu };
     config.receive_mtu = config.receive_mtu.min(most).max(config.mtu);
-    // Not limited any more by the headroom of what is received.
-    config.mtu = config.mtu.max(config.receive_mtu.min(datapath.sent_mtu_max()));
-    let (frame_size, mtu, receive_mtu) = (datapath.frame_size, config.mtu, config.receive_mtu);
-    let ready = Ready { bound, huge_pages, frame_size, mtu, receive_mtu };
+    if config.receive_mtu > config.mtu {
+        // Not limited any more by the headroom of what is received.
+        config.mtu = config.mtu.max(config.receive_mtu.min(datapath.sent_mtu_max()));
+        config.frames_sent = datapath.frames_sent_max(bound.zero_copy);
+    }
+    let (frame_size, mtu) = (datapath.frame_size, config.receive_mtu);
+    let ready = Ready { bound, huge_pages, frame_size, mtu };
     let pool = byway_tcp::frame::FramePool::new(umem);
     config.rss = config.rss.map(|rss| rss.for_queue(queue));
     let mut stack = Stack::new(config, pool);

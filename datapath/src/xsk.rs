@@ -40,6 +40,8 @@ const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
 /// `XDP_OPTIONS` (linux/if_xdp.h): what is in force, and its flag for zero-copy.
 const XDP_OPTIONS: i32 = 8;
 const XDP_OPTIONS_ZEROCOPY: u32 = 1;
+/// `XDP_PKT_CONTD` (linux/if_xdp.h): the packet goes on in the next descriptor.
+const XDP_PKT_CONTD: u32 = 1;
 const SO_PREFER_BUSY_POLL: i32 = 69;
 const SO_BUSY_POLL_BUDGET: i32 = 70;
 
@@ -328,7 +330,10 @@ impl Port for Xsk {
     #[inline]
     fn tx_burst(&mut self, frames: &[FrameSlice]) -> usize {
         let room = self.tx.nb_free(frames.len() as u32) as usize;
-        let fitting = &frames[..frames.len().min(room)];
+        // Whole packets: the kernel would wait for the rest of one.
+        let count =
+            frames[..frames.len().min(room)].iter().rposition(|slice| !slice.more).map_or(0, |last| last + 1);
+        let fitting = &frames[..count];
         self.counters.tx_ring_full += u64::from(fitting.len() < frames.len());
         for burst in fitting.chunks(BATCH) {
             for (desc, slice) in self.scratch.iter_mut().zip(burst) {
@@ -336,6 +341,7 @@ impl Port for Xsk {
                 assert!(slice.index < self.frame_count && end <= 1 << self.frame_shift, "{slice:?}");
                 let addr = ((slice.index as usize) << self.frame_shift) + usize::from(slice.offset);
                 *desc = self.layout.desc(addr, usize::from(slice.len));
+                desc.set_options(if slice.more { XDP_PKT_CONTD } else { 0 });
             }
             // SAFETY: the stack handed these frames to the kernel (`Owner::TxRing`); by `open`'s
             // contract they are of this UMEM, and they lie inside it (asserted above).

@@ -458,13 +458,14 @@ class Test:
             self.check("too large for native XDP" in refusal, f"--attach native: {refusal}")
             self.holds("refuses an MTU of 9,000 by name: the driver's XDP takes no packet in several buffers")
         else:
-            self.start(zero_copy="off", more=("9000(received)",))
+            self.start(zero_copy="off", more=(" mtu=9000 ",))
             for host in [nic.v4(2), f"[{nic.v6(2)}]"]:
                 body = os.urandom(8_000_000)
                 (self.scratch / "body").write_bytes(body)
                 self.same(body, self.curl("--data-binary", f"@{self.scratch / 'body'}", self.url("/", host)), "a body")
             counters = self.stats()["counters"]
-            self.check(counters["BywayFramesIn"] > 1.5 * counters["TcpInSegs"], f"one frame a segment: {counters}")
+            for frames, segments in [("BywayFramesIn", "TcpInSegs"), ("BywayFramesOut", "TcpOutSegs")]:
+                self.check(counters[frames] > 1.5 * counters[segments], f"one frame a segment: {counters}")
             self.conserved(whole=False)
             self.term()
             self.holds("at an MTU of 9,000: zero-copy refused, in copy mode 8 MB echoed whose segments lay in several frames")

@@ -78,8 +78,7 @@ pub(super) struct Facts {
     pub(super) queues: Vec<u32>,
     pub(super) cores: Vec<usize>,
     pub(super) checksums: &'static str,
-    /// Largest packet sent, and taken.
-    pub(super) mtu: (u16, u16),
+    pub(super) mtu: u16,
     pub(super) addresses: Vec<String>,
 }
 
@@ -242,10 +241,10 @@ impl<'a> Running<'a> {
                 warn(&format!("no busy polling on queue {queue} of {name}: {why}"));
             }
         }
-        let ((_, received), theirs) = (self.mtu(), self.link.mtu);
-        if u32::from(received) < theirs {
+        let (ours, theirs) = (self.mtu(), self.link.mtu);
+        if u32::from(ours) < theirs {
             warn(&format!(
-                "MTU {received} instead of {name}'s {theirs}: larger packets don't fit byway's frames, and neither kernel \
+                "MTU {ours} instead of {name}'s {theirs}: larger packets don't fit byway's frames, and neither kernel \
                  nor driver spreads them over several"
             ));
         }
@@ -270,16 +269,14 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Largest IP packet that every core sends, and that it takes.
-    fn mtu(&self) -> (u16, u16) {
-        let least = |of: fn(&Ready) -> u16| self.runtime.ready().map(|(.., ready)| of(ready)).min();
-        let ours = self.plan.stack.mtu;
-        (least(|ready| ready.mtu).unwrap_or(ours), least(|ready| ready.receive_mtu).unwrap_or(ours))
+    /// Largest IP packet that every core takes and sends.
+    fn mtu(&self) -> u16 {
+        self.runtime.ready().map(|(.., ready)| ready.mtu).min().unwrap_or(self.plan.stack.mtu)
     }
 
     /// For looking after the interface meanwhile.
     pub(super) fn link_watch(&self) -> LinkWatch {
-        LinkWatch::new(self.link, self.plan.lanes.len() as u32, self.mtu().0)
+        LinkWatch::new(self.link, self.plan.lanes.len() as u32, self.mtu())
     }
 
     /// What the interface gave.

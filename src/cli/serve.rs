@@ -248,16 +248,11 @@ fn ready_line(options: &Launch, facts: &Facts) -> String {
         joined(&facts.queues),
         joined(&facts.cores),
         facts.checksums,
-        mtu(facts.mtu),
+        facts.mtu,
         facts.addresses.join(","),
         joined(ports),
         options.network.nic.control_path().display(),
     )
-}
-
-/// One number, or two if what is sent has to be smaller than what may arrive.
-fn mtu((sent, received): (u16, u16)) -> String {
-    if sent == received { sent.to_string() } else { format!("{sent}(sent),{received}(received)") }
 }
 
 fn plan(options: &Launch, link: &Link) -> Result<Plan, Failure> {

@@ -703,6 +703,15 @@ impl<M: Memory> FramePool<M> {
         self.memory.frame(index)
     }
 
+    /// The whole frame, of one that is on its way to the port and hasn't been given to it: the caller has its slice.
+    ///
+    /// # Panics
+    /// If it isn't being sent.
+    pub(crate) fn amend(&mut self, index: u32) -> &mut [u8] {
+        assert_eq!(self.owner(index), Owner::TxRing, "frame {index} isn't being sent");
+        self.memory.frame_mut(index)
+    }
+
     /// What the NIC wrote, of a frame that the port has given and [`received`](Self::received) hasn't taken: for those
     /// who watch.
     pub fn arrived(&self, slice: FrameSlice) -> &[u8] {

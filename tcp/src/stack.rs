@@ -22,6 +22,7 @@ mod config;
 mod conn;
 mod control;
 mod fragments;
+mod merge;
 mod news;
 mod opener;
 mod pressure;

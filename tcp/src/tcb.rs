@@ -455,10 +455,13 @@ impl Tcb {
             recent_at: seconds(ctx.now),
         });
         // Eff.snd.MSS (RFC 9293 §3.7.1, MUST-16), less the options of every segment.
-        let mut mss = peer_mss(options, &self.tuple).min(ctx.config.send_mss(&self.tuple));
-        if self.timestamps.is_some() {
-            mss = mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN);
-        }
+        let peers = peer_mss(options, &self.tuple);
+        let less_options = |mss: u16| match self.timestamps {
+            Some(_) => mss.saturating_sub(TIMESTAMPS_LEN).max(MSS_MIN - TIMESTAMPS_LEN),
+            None => mss,
+        };
+        let mss = less_options(peers.min(ctx.config.send_mss(&self.tuple)));
+        self.merge_up_to(less_options(peers.min(ctx.config.mss(&self.tuple))));
         self.negotiated_mss(mss);
         let (algorithm, mss) = (ctx.config.congestion, u32::from(self.snd.mss));
         self.congestion = Controller::new(algorithm, mss, self.snd.iss.0);

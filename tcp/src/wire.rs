@@ -22,6 +22,7 @@ pub mod icmpv6;
 pub mod ip;
 mod ipv4;
 mod ipv6;
+pub(crate) mod merge;
 mod options;
 pub(crate) mod plain;
 pub mod tcp;

@@ -70,8 +70,9 @@ pub(crate) struct RawPeer {
 impl RawPeer {
     pub(crate) fn new() -> Self {
         let protocol = (libc::ETH_P_ALL as u16).to_be();
+        // Of no protocol until it is bound: otherwise it would get every interface's frames meanwhile.
         // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, i32::from(protocol)) };
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
         assert!(fd >= 0, "{}", io::Error::last_os_error());
         // SAFETY: the kernel just gave us this descriptor.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };

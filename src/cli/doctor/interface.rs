@@ -153,22 +153,25 @@ fn mtu(nic: &Nic) -> Finding {
         let text = format!("{mtu}: no word from the driver that XDP may take more than {largest}");
         return Finding::warn(CHECK, text, mend);
     }
-    Finding::pass(CHECK, format!("{mtu}: received in several frames of {frame_size} octets"))
+    Finding::pass(CHECK, format!("{mtu}: in several frames of {frame_size} octets a packet"))
 }
 
 /// Frames spread over several buffers (`xdp.frags`, XDP_USE_SG): only larger MTUs need it.
 fn multi_buffer(nic: &Nic) -> Option<Finding> {
     const CHECK: &str = "multi-buffer";
     let features = nic.features?;
-    let received = if features.fragments() { "received" } else { "not received" };
-    let sent = if features.sends_fragments() { "sent" } else { "not sent" };
-    let text = match (features.zero_copy(), nic.zero_copy_segments()) {
-        (false, _) => format!("packets in several buffers are {received}, and {sent}, in copy mode"),
-        (true, 1) => format!("packets in several buffers are {received}, and {sent}, but not with zero-copy"),
-        (true, most) => {
-            format!("packets in several buffers are {received}, and {sent}, {most} with zero-copy")
-        }
+    let taken = |is: bool| if is { "taken" } else { "not taken" };
+    let zero_copy = match (features.zero_copy(), nic.zero_copy_segments()) {
+        (false, _) => "no zero-copy".to_owned(),
+        (true, 1) => "not with zero-copy".to_owned(),
+        (true, most) => format!("up to {most} with zero-copy"),
     };
+    // The second is of other programs' redirects: AF_XDP doesn't send that way.
+    let text = format!(
+        "packets in several buffers: {} by XDP, {} by its redirects, {zero_copy}",
+        taken(features.fragments()),
+        taken(features.sends_fragments()),
+    );
     Some(Finding::pass(CHECK, text))
 }
 

@@ -137,7 +137,7 @@ impl Outcome<'_> {
                 "queues": facts.queues,
                 "cores": facts.cores,
                 "checksums": facts.checksums,
-                "mtu": facts.mtu.0,
+                "mtu": facts.mtu,
                 "congestion": options.nic.congestion.name(),
                 "version": env!("CARGO_PKG_VERSION"),
                 "commit": env!("BYWAY_COMMIT"),

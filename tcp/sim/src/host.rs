@@ -233,13 +233,16 @@ impl Host {
                     .push(format!("{} frames into a TX ring with room for {room}", self.slices.len()));
             }
             let any = !self.slices.is_empty();
-            for slice in self.slices.drain(..) {
-                let frame = self.stack.pool().transmitted(slice).to_vec();
-                self.nic.frames_out += 1;
+            for packet in self.slices.split_inclusive(|slice| !slice.more) {
+                let octets = packet.iter().map(|&slice| self.stack.pool().transmitted(slice));
+                let frame = octets.collect::<Vec<_>>().concat();
+                self.nic.frames_out += packet.len() as u64;
                 self.nic.octets_out += frame.len() as u64;
-                self.completions.push_back((now + self.spec.completion, slice.index));
+                let completed = now + self.spec.completion;
+                self.completions.extend(packet.iter().map(|slice| (completed, slice.index)));
                 out.push(frame);
             }
+            self.slices.clear();
             if !more || !any {
                 return;
             }
@@ -316,7 +319,8 @@ impl Host {
     fn check_queues(&mut self, now: Instant) -> Result<(), String> {
         let config = &self.spec.config;
         // A window may be as small as two segments, whatever the buffer; and a chunk, once begun, is taken.
-        let receive_max = config.receive_buffer.max(2 * u32::from(config.mtu)) + u32::from(config.mtu);
+        let mtu = u32::from(config.mtu.max(config.receive_mtu));
+        let receive_max = config.receive_buffer.max(2 * mtu) + mtu;
         let send_max = 2 * config.send_buffer.max(8 * 2048) + 2048;
         let (mut wrong, mut most) = (None, self.most_queued);
         self.stack.connections(0, u32::MAX, now, &mut |info| {

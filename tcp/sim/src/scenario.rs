@@ -129,6 +129,12 @@ impl Scenario {
             scenario.flows.push(flow);
         }
         dice.weather(&mut scenario);
+        for host in scenario.hosts.iter_mut().filter(|host| host.scatter.is_some_and(|size| size % 2 == 0)) {
+            // What it sends lies in several frames, too.
+            let config = &mut host.config;
+            (config.receive_mtu, config.frames_sent) = (config.mtu, 4);
+            config.mtu = (config.mtu / 2).max(552);
+        }
         for host in &mut scenario.hosts {
             let drawn = Algorithm::ALL[dice.below(Algorithm::ALL.len())];
             host.config.congestion = choices.congestion.unwrap_or(drawn);

@@ -98,10 +98,12 @@ pub enum Ecn {
 pub struct Config {
     /// Our Ethernet address.
     pub mac: MacAddr,
-    /// Largest IP packet that a frame holds and the link takes, in octets: what is sent.
+    /// Largest IP packet that a frame holds and the link takes, in octets: what is sent from one.
     pub mtu: u16,
     /// Largest that may arrive, in several frames, if that is more: what peers are told.
     pub receive_mtu: u16,
+    /// Frames that a packet may lie in that is sent: 1, or more if it may be as large as `receive_mtu`.
+    pub frames_sent: u8,
     /// Routers that a segment may pass: TTL, hop limit (RFC 9293 §3.9.2, MUST-49).
     pub hop_limit: u8,
     /// Our own addresses.
@@ -167,6 +169,7 @@ impl Config {
             mac,
             mtu: 1500,
             receive_mtu: 0,
+            frames_sent: 1,
             hop_limit: ip::HOP_LIMIT,
             addresses: Vec::new(),
             gateways: Vec::new(),

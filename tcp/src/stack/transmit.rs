@@ -58,8 +58,12 @@ impl<M: Memory> Stack<M> {
             return;
         }
         let Some((tcb, mut ctx)) = self.tcb(index, now) else { return };
+        let (fresh, before) = (tcb.snd.nxt, out.len());
         if tcb.output(room, out, &mut ctx) == Output::More {
             self.schedule_output(index);
+        }
+        if self.config.frames_sent > 1 && out.len() > before + 1 {
+            self.merge(index, fresh, &mut out[before..]);
         }
         self.sync_timer(index);
     }

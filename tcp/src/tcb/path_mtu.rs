@@ -41,6 +41,9 @@ pub(crate) const RAISE_AFTER_REPORT: Duration = Duration::from_secs(600);
 /// it is a router's word that has been missing.
 const RAISE_AFTER_SILENCE: Duration = Duration::from_secs(10);
 
+/// What is merged is limited to a multiple of this, so that a connection keeps an octet for it: at 9,000, by a fortieth.
+const MERGED_UNIT: u16 = 256;
+
 /// What one connection knows of its path.
 #[derive(Debug)]
 pub(super) struct PathMtu {
@@ -55,6 +58,9 @@ pub(super) struct PathMtu {
     /// Sequence number behind that segment, and its octets.
     probe: Option<SeqNumber>,
     probe_len: u16,
+    /// How much text several frames may carry together, in units of [`MERGED_UNIT`]: see stack/merge.rs. 0: each goes by
+    /// itself.
+    merged: u8,
     /// When a router last said that packets don't arrive; [`Instant::ZERO`]: never.
     trouble_at: Instant,
 }
@@ -74,6 +80,7 @@ impl PathMtu {
             raising: false,
             probe: None,
             probe_len: 0,
+            merged: 0,
             trouble_at: Instant::ZERO,
         }
     }
@@ -91,6 +98,16 @@ impl Tcb {
         self.path.full = full;
         // A path known to be smaller stays so.
         self.snd.mss = full.min(self.path_mss());
+        self.merge_up_to(self.merged_mss().min(self.path_mss()));
+    }
+
+    /// Octets of text that several frames may carry together.
+    pub(crate) fn merged_mss(&self) -> u16 {
+        u16::from(self.path.merged) * MERGED_UNIT
+    }
+
+    pub(super) fn merge_up_to(&mut self, octets: u16) {
+        self.path.merged = (octets / MERGED_UNIT) as u8;
     }
 
     /// Octets to cut the application's data to.
@@ -124,6 +141,7 @@ impl Tcb {
         let size = self.path_mss();
         self.congestion.on_mss(u32::from(self.snd.mss), u32::from(size));
         self.snd.mss = size;
+        self.path.merged = 0;
         self.path.raise_at = raise_at;
         self.path.raising = false;
         self.path.probe = None;

@@ -82,6 +82,8 @@ impl Tcb {
             return;
         }
         self.on_retransmission_timeout(ctx);
+        // Perhaps its size was too much for somebody.
+        self.merge_up_to(0);
         self.note_timeout();
         self.suspect_black_hole(ctx);
         if self.send.bytes() == 0 && self.fin_sent {

@@ -207,6 +207,8 @@ pub struct Probe {
     pub last_service: (u8, u8),
     /// Octets in and out, ARP not counted.
     pub octets: (usize, usize),
+    /// Octets of the largest frame that the link takes.
+    largest: usize,
 }
 
 pub fn config() -> Config {
@@ -244,6 +246,8 @@ impl Probe {
     }
 
     pub fn with(config: Config, frames: u32, now: Instant) -> Self {
+        let mtu = if config.frames_sent > 1 { config.receive_mtu } else { 1500 };
+        let largest = 14 + usize::from(mtu);
         let mut stack = Stack::new(config, FramePool::new(HeapMemory::new(frames, 2048)));
         stack.listen(Listener { port: PORT, backlog: BACKLOG });
         let app = Recorder { reads: true, closes: true, ..Recorder::default() };
@@ -259,6 +263,7 @@ impl Probe {
             last_dst: MacAddr::default(),
             last_service: (0, 0),
             octets: (0, 0),
+            largest,
         };
         probe.introduce();
         probe
@@ -341,19 +346,22 @@ impl Probe {
             let more = self.stack.poll_transmit(8, self.now, &mut out);
             assert!(out.len() <= 8, "poll_transmit keeps to the room it was given");
             let mut answers = Vec::new();
-            for slice in &out {
-                let octets = self.stack.pool().transmitted(*slice).to_vec();
-                if self.slow_nic {
-                    self.in_ring.push(slice.index);
-                } else {
-                    self.stack.pool_mut().completed(slice.index);
+            for frames in out.split_inclusive(|slice| !slice.more) {
+                let mut octets = Vec::new();
+                for slice in frames {
+                    octets.extend_from_slice(self.stack.pool().transmitted(*slice));
+                    if self.slow_nic {
+                        self.in_ring.push(slice.index);
+                    } else {
+                        self.stack.pool_mut().completed(slice.index);
+                    }
                 }
                 let packet = parse(&octets, Checksums::Verify).expect("the stack sends valid frames");
                 match packet.body {
                     Body::Tcp(header, seg) => {
                         self.last_dst = packet.link.dst;
                         self.last_service = service(&octets);
-                        assert!(header.payload.1 + header.payload.0 <= 1514, "within the MTU");
+                        assert!(header.payload.1 + header.payload.0 <= self.largest, "within the MTU");
                         self.octets.1 += octets.len();
                         let (at, len) = seg.payload;
                         segments.push((

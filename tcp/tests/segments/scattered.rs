@@ -464,3 +464,119 @@ fn s5_2_a_window_counts_the_frames_that_segments_take() {
     });
     assert!(read.iter().any(|seg| seg.window > 0), "the window opens again");
 }
+
+fn merging(frames_sent: u8) -> Probe {
+    Probe::with(Config { frames_sent, ..jumbo_config() }, 1024, Instant::from_millis(1000))
+}
+
+/// S6.1, S4.4: what leaves together leaves as one packet, as large as link and peer take; its checksum is right
+/// (the probe looks), its text whole, and PSH at its end.
+#[test]
+fn s6_1_segments_that_leave_together_are_one_packet() {
+    for peers in [8948, 5000, 1460] {
+        for (remote, a_frame) in [(v4(2), 1448), (v6(2), 1428)] {
+            let mut p = merging(16);
+            let mut peer = Peer { remote, ..p.peer() };
+            let syn_ack = p
+                .ask(&peer, &peer.seg(SYN).mss(peers).options(Options { mss: Some(peers), ..timestamps(1) }));
+            peer.seq += 1;
+            peer.ack = syn_ack.end();
+            p.give(&peer, &peer.seg(ACK).options(timestamps(2)));
+            peer.id = *p.app.opened.last().expect("open");
+            let out = p.send(&peer, &text(9000));
+            let data: Vec<u8> = out.iter().flat_map(|seg| seg.data.clone()).collect();
+            assert!(data == text(9000), "{remote} {peers}");
+            let most = (usize::from(peers.min(if remote.is_ipv4() { 8960 } else { 8940 })) - 12) / 256 * 256;
+            let mut expected: Vec<usize> = Vec::new();
+            for frame in data.chunks(a_frame) {
+                match expected.last_mut() {
+                    Some(packet) if *packet + frame.len() <= most => *packet += frame.len(),
+                    _ => expected.push(frame.len()),
+                }
+            }
+            assert_eq!(out.iter().map(|seg| seg.data.len()).collect::<Vec<_>>(), expected);
+            assert!(out[1..].iter().zip(&out).all(|(next, before)| before.end() == next.seq), "{out:?}");
+            let pushed: Vec<_> = out.iter().map(|seg| seg.flags.contains(PSH)).collect();
+            assert_eq!(pushed.iter().filter(|&&is| is).count(), 1);
+            assert!(pushed.last().is_some_and(|&is| is));
+            assert_eq!(p.stack.counters().tcp_out_segs, 1 + out.len() as u64, "as they are on the wire");
+            let ack = Seg { ack: out.last().expect("sent").end(), ..peer.seg(ACK).options(timestamps(3)) };
+            p.tell(&peer, &ack);
+            assert_eq!(p.info(peer.id).expect("open").unacked, 0);
+            p.stack.pool().assert_conserved();
+        }
+    }
+}
+
+/// S5.6, S6.2: what is lost is repeated in frames of its own, and after a timeout nothing is merged any more.
+#[test]
+fn s6_2_what_was_lost_for_its_size_is_repeated_in_smaller_pieces() {
+    let mut p = merging(16);
+    let peer = p.peer();
+    let peer = open(&mut p, peer);
+    let out = p.send(&peer, &text(6000));
+    assert_eq!(out.iter().map(|seg| seg.data.len()).collect::<Vec<_>>(), [6000]);
+    let repeated: Vec<_> = p.wait_ms(5000).into_iter().map(|(_, seg)| seg).collect();
+    assert!(!repeated.is_empty() && repeated.iter().all(|seg| seg.data.len() <= MSS), "{repeated:?}");
+    let ack = Seg { ack: out[0].end(), ..peer.seg(ACK) };
+    p.tell(&peer, &ack);
+    let peer = Peer { ack: out[0].end(), ..peer };
+    let out = p.send(&peer, &text(6000));
+    assert!(out.len() > 1 && out.iter().all(|seg| seg.data.len() <= MSS), "{out:?}");
+}
+
+/// P3: two stacks, of which one merges: the same text under the same numbers, whatever is written, acknowledged and
+/// lost; the one that merges sends no more packets.
+#[test]
+fn p3_merged_or_not_the_same_text_is_sent() {
+    for seed in 0..200 {
+        let mut both = [merging(1), merging(4)];
+        let mut sent = [0, 0];
+        let results = [0, 1].map(|n| {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let p = &mut both[n];
+            let mss = [600, 1460, 3000, 8960][rng.random_range(0..4)];
+            let (mut peer, _) =
+                p.half_open(Options { mss: Some(mss), sack_permitted: true, ..timestamps(1) });
+            p.give(&peer, &peer.seg(ACK).options(timestamps(1)));
+            peer.id = *p.app.opened.last().expect("open");
+            let start = peer.ack;
+            let mut stream = vec![None; 200_000];
+            let mut highest = start;
+            for step in 0..30u32 {
+                let len = rng.random_range(1..4000);
+                let chunk = text(len);
+                let out = p.act(&peer, |_, conn| {
+                    for part in chunk.chunks(rng.random_range(200..1600)) {
+                        let Some(mut chunk) = conn.alloc() else { break };
+                        conn.append(&mut chunk, part);
+                        if let Err(chunk) = conn.send(chunk) {
+                            conn.release(chunk);
+                        }
+                    }
+                });
+                let later = if rng.random_bool(0.2) { p.wait_ms(400) } else { Vec::new() };
+                for seg in out.iter().chain(later.iter().map(|(_, seg)| seg)) {
+                    sent[n] += 1;
+                    assert!(seg.data.len() <= usize::from(mss.min(8960)) - 12, "{} of {mss}", seg.data.len());
+                    let at = seg.seq.wrapping_sub(start) as usize;
+                    for (place, &octet) in stream[at..].iter_mut().zip(&seg.data) {
+                        assert!(place.is_none_or(|old| old == octet), "seed {seed}");
+                        *place = Some(octet);
+                    }
+                    highest = if seg.end().wrapping_sub(highest) < 1 << 31 { seg.end() } else { highest };
+                }
+                if rng.random_bool(0.5) {
+                    p.give(&peer, &Seg { ack: highest, ..peer.seg(ACK).options(timestamps(step + 2)) });
+                }
+                p.stack.assert_consistent();
+            }
+            p.stack.pool().assert_conserved();
+            let text: Vec<u8> = stream.into_iter().map_while(|octet| octet).collect();
+            text
+        });
+        let shorter = results[0].len().min(results[1].len());
+        assert!(shorter > 0 && results[0][..shorter] == results[1][..shorter], "seed {seed}");
+        assert!(sent[1] <= sent[0], "seed {seed}: {sent:?}");
+    }
+}
