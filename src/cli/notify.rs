@@ -6,6 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// A service manager that doesn't read, with ten datagrams waiting for it, is waited for so long and no longer: a signal
+/// is answered within a second (D13), and who runs systemd in earnest has none that stands still.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Sends `state` (`READY=1`, `STOPPING=1`, …) if a service manager asked for it.
 ///
 /// Returns what went wrong, for a warning: serving goes on without.
@@ -32,7 +36,9 @@ fn send(socket: &OsStr, state: &str) -> std::io::Result<()> {
         Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
+    let from = UnixDatagram::unbound()?;
+    from.set_write_timeout(Some(PATIENCE))?;
+    from.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }
 
@@ -58,5 +64,16 @@ mod tests {
         send(OsStr::new(&format!("@{name}")), "STOPPING=1").expect("send");
         let length = receiver.recv(&mut buffer).expect("receive");
         assert_eq!(&buffer[..length], b"STOPPING=1");
+    }
+
+    /// D13: nobody waits for ever for a manager that has stopped reading.
+    #[test]
+    fn d13_a_manager_that_does_not_read_is_an_error() {
+        let name = format!("byway-notify-deaf-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("name");
+        let _deaf = UnixDatagram::bind_addr(&address).expect("bind");
+        let name = format!("@{name}");
+        let sent = (0..10_000).map(|_| send(OsStr::new(&name), "WATCHDOG=1")).find_map(Result::err);
+        assert_eq!(sent.map(|error| error.kind()), Some(std::io::ErrorKind::WouldBlock));
     }
 }
