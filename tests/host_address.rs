@@ -207,6 +207,8 @@ fn routes_are_followed_to_a_host_behind_a_router() {
     for (namespace, command) in [
         (&lab.kernel, "ip addr add 198.51.100.1/24 dev inner".to_owned()),
         (&lab.kernel, "ip addr add 2001:db8:f::1/64 dev inner nodad".to_owned()),
+        // In its name a router asks for whom it forwards to, and every router has one (RFC 4861 §6.1.2).
+        (&lab.kernel, format!("ip addr add fe80::2/64 dev {KERNEL_INTERFACE} nodad")),
         (&lab.kernel, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1".to_owned()),
         (&far, format!("ip addr add {FAR}/24 dev outer")),
         (&far, "ip addr add 2001:db8:f::2/64 dev outer nodad".to_owned()),

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -36,11 +36,15 @@ fn echo_service(lab: &Lab, ip: IpAddr, stop: &AtomicBool, bound: std::sync::mpsc
     let listener = lab.kernel.enter(|| TcpListener::bind((ip, 0)).expect("binds"));
     bound.send(listener.local_addr().expect("bound")).expect("somebody waits");
     std::thread::scope(|scope| {
+        // Who has connected by then is served, too: closed over them, the listener would reset them.
         for stream in listener.incoming() {
             if stop.load(Ordering::Relaxed) {
-                return;
+                listener.set_nonblocking(true).expect("nonblocking");
             }
-            let mut stream = stream.expect("accepts");
+            let mut stream = match stream {
+                Err(none) if none.kind() == ErrorKind::WouldBlock => return,
+                stream => stream.expect("accepts"),
+            };
             scope.spawn(move || {
                 stream.set_nodelay(true).expect("nodelay");
                 stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
@@ -151,7 +155,7 @@ fn runs_beside(lab: &Lab, ours: IpAddr, theirs: IpAddr) -> u32 {
                 scope.spawn(move || knock(lab, SocketAddr::new(ours, port), stop));
             }
             let taken = lab.byway.enter(|| TcpListener::bind((ours, port))).expect_err("byway's");
-            assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+            assert_eq!(taken.kind(), ErrorKind::AddrInUse);
             let (requests, errors, said) = outcome(child, &scratch.0);
             assert!(requests > 0 && errors == 0, "{arguments}: {requests} requests, {errors} errors: {said}");
             assert_eq!(said, "", "{arguments}");
