@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::netlink::{self, Asker, Attributes, NLM_F_DUMP, field};
 use crate::reservation::holder;
+use crate::sys;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const XDP_SHOW_INFO: u32 = 1;
@@ -45,6 +46,21 @@ pub fn xdp_processes() -> Vec<String> {
         maps.lines().any(is_fill_ring)
     };
     holder::pids().filter(|pid| has_rings(pid)).map(|pid| holder::named(&pid)).collect()
+}
+
+/// Who has the queue, or might have it, as far as that may be seen.
+pub(crate) fn holder_of(interface: &str, queue: u32) -> String {
+    let unseen = || "a process that can't be seen from here".to_owned();
+    let index = sys::interface_index(interface);
+    if let Some(sockets) = index.and_then(xdp_sockets) {
+        let of_queue = sockets.into_iter().find(|socket| socket.queue == queue);
+        return of_queue.and_then(|socket| socket.holder).unwrap_or_else(unseen);
+    }
+    // Those of other queues, and byway itself, which has just tried to have one, are among them.
+    let me = format!("pid {} ", std::process::id());
+    let mut others = xdp_processes();
+    others.retain(|process| !process.starts_with(&me));
+    if others.is_empty() { unseen() } else { others.join(" or ") }
 }
 
 /// A line of /proc/PID/maps: addresses, permissions, offset, device, inode, path.

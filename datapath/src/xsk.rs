@@ -542,7 +542,9 @@ fn bind(umem: &Umem, config: &Config, interface: &str, queue: u32, mode: BindFla
 fn explain(error: io::Error, interface: &str, queue: u32) -> Error {
     let owned = || interface.to_owned();
     match error.raw_os_error() {
-        Some(libc::EBUSY) => Error::QueueBusy { interface: owned(), queue, holder: holder(interface, queue) },
+        Some(libc::EBUSY) => {
+            Error::QueueBusy { interface: owned(), queue, holder: sock_diag::holder_of(interface, queue) }
+        }
         Some(libc::EPERM) => {
             Error::Permission { what: "binding an AF_XDP socket", capability: "CAP_NET_RAW" }
         }
@@ -550,21 +552,6 @@ fn explain(error: io::Error, interface: &str, queue: u32) -> Error {
         Some(libc::ENETDOWN) => Error::LinkDown(owned()),
         _ => socket_error(interface, queue, "bind", error),
     }
-}
-
-/// Who has the queue, or might have it, as far as that may be seen.
-fn holder(interface: &str, queue: u32) -> String {
-    let unseen = || "a process that can't be seen from here".to_owned();
-    let index = crate::sys::interface_index(interface);
-    if let Some(sockets) = index.and_then(sock_diag::xdp_sockets) {
-        let of_queue = sockets.into_iter().find(|socket| socket.queue == queue);
-        return of_queue.and_then(|socket| socket.holder).unwrap_or_else(unseen);
-    }
-    // Those of other queues, and byway itself, which has just tried to have one, are among them.
-    let me = format!("pid {} ", std::process::id());
-    let mut others = sock_diag::xdp_processes();
-    others.retain(|process| !process.starts_with(&me));
-    if others.is_empty() { unseen() } else { others.join(" or ") }
 }
 
 fn socket_error(interface: &str, queue: u32, what: &'static str, source: io::Error) -> Error {

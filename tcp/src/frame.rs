@@ -14,10 +14,14 @@
 //! [`Chunk`], which can't be copied: it is moved from station to station until it is released.
 //! The payload stays where the NIC wrote it; headers are written into the headroom in front.
 
+mod free;
+
 use core::fmt;
 use core::ops::Range;
 
 use crate::tcb::rate::TxRecord;
+
+use free::FreeFrames;
 
 #[cfg(test)]
 mod tests;
@@ -248,35 +252,6 @@ pub(crate) struct Transmission {
     pub(crate) record: TxRecord,
 }
 
-/// The free frames, those on top that were used last. Two stacks, because a frame that was received was written by the
-/// NIC or another core: to write into it costs the exchange of its cache lines, at which a core that sends from
-/// frames of its own spent a tenth of its time.
-#[derive(Debug)]
-struct FreeFrames {
-    received: Vec<u32>,
-    written: Vec<u32>,
-}
-
-impl FreeFrames {
-    #[inline]
-    fn put(&mut self, index: u32, last: Owner) {
-        match last {
-            Owner::SendQueue | Owner::TxRing | Owner::Control => self.written.push(index),
-            Owner::Free | Owner::Fill | Owner::Rx | Owner::App => self.received.push(index),
-        }
-    }
-
-    #[inline]
-    fn take_to_fill(&mut self) -> Option<u32> {
-        self.received.pop().or_else(|| self.written.pop())
-    }
-
-    #[inline]
-    fn take_to_write(&mut self) -> Option<u32> {
-        self.written.pop().or_else(|| self.received.pop())
-    }
-}
-
 /// All frames of one core: the free ones, the ledger, and the bytes.
 pub struct FramePool<M> {
     memory: M,
@@ -312,11 +287,7 @@ impl<M: Memory> FramePool<M> {
         counts[Owner::Free as usize] = count;
         Self {
             memory,
-            // Low indices first: a lightly loaded core touches few pages.
-            free: FreeFrames {
-                received: (0..count).rev().collect(),
-                written: Vec::with_capacity(count as usize),
-            },
+            free: FreeFrames::all(count),
             meta: vec![meta; count as usize],
             transmissions: vec![transmission; count as usize],
             counts,
@@ -391,10 +362,13 @@ impl<M: Memory> FramePool<M> {
             counts[meta.owner as usize] += 1;
         }
         assert_eq!(counts, self.counts, "ledger: counts by owner drifted");
-        let free = || self.free.received.iter().chain(&self.free.written);
-        assert_eq!(free().count() as u32, self.free_count(), "ledger: free list and free count differ");
+        assert_eq!(
+            self.free.iter().count() as u32,
+            self.free_count(),
+            "ledger: free list and free count differ"
+        );
         assert!(
-            free().all(|&index| self.meta[index as usize].owner == Owner::Free),
+            self.free.iter().all(|&index| self.meta[index as usize].owner == Owner::Free),
             "ledger: an owned frame is in the free list"
         );
     }

@@ -2,18 +2,10 @@
 
 use core::net::IpAddr;
 
-use super::tcp::Flags;
+use super::tcp::{ACK, CHECKSUM, DATA_OFFSET, FLAGS, Flags, MIN_LEN, SEQ, WINDOW};
 use super::{be16, be32, checksum, ip, put};
 use crate::seq::SeqNumber;
 
-/// Octets of the fixed TCP header, and where its fields are.
-const TCP_LEN: usize = 20;
-const SEQ: usize = 4;
-const ACK: usize = 8;
-const DATA_OFFSET: usize = 12;
-const FLAGS: usize = 13;
-const WINDOW: usize = 14;
-const CHECKSUM: usize = 16;
 /// What may differ between segments that are merged.
 const AT_THE_END: Flags = Flags(Flags::FIN.0 | Flags::PSH.0);
 /// What isn't merged: it has a meaning of its own, or a place in the stream.
@@ -54,7 +46,7 @@ impl<'a> Sent<'a> {
     /// Whether `next` goes on `len` octets behind the beginning of this, and says the same otherwise.
     pub(crate) fn goes_on(&self, next: &Self, len: usize) -> bool {
         fn rest(sent: &[u8]) -> (&[u8], &[u8], &[u8]) {
-            (&sent[ACK..FLAGS], &sent[WINDOW..CHECKSUM], &sent[TCP_LEN..])
+            (&sent[ACK..FLAGS], &sent[WINDOW..CHECKSUM], &sent[MIN_LEN..])
         }
         // The first two octets of an IP header have DSCP and ECN.
         next.len > 0

@@ -23,12 +23,12 @@ pub const MIN_LEN: usize = 20;
 
 const SRC_PORT: usize = 0;
 const DST_PORT: usize = 2;
-const SEQ: usize = 4;
-const ACK: usize = 8;
-const DATA_OFFSET: usize = 12;
-const FLAGS: usize = 13;
-const WINDOW: usize = 14;
-const CHECKSUM: usize = 16;
+pub(super) const SEQ: usize = 4;
+pub(super) const ACK: usize = 8;
+pub(super) const DATA_OFFSET: usize = 12;
+pub(super) const FLAGS: usize = 13;
+pub(super) const WINDOW: usize = 14;
+pub(super) const CHECKSUM: usize = 16;
 const URGENT: usize = 18;
 
 /// The control bits (RFC 9293 §3.1, "ctl"). The four reserved bits are sent 0 and not looked at. S4.1

@@ -38,13 +38,8 @@ pub fn split(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8], id: u32, mt
 }
 
 fn accept_from(p: &mut Probe, remote: IpAddr) -> Peer {
-    let mut peer = Peer { remote, ..p.peer() };
-    let syn_ack = p.ask(&peer, &peer.seg(SYN).mss(1400));
-    peer.seq += 1;
-    peer.ack = syn_ack.end();
-    p.give(&peer, &peer.seg(ACK));
-    peer.id = *p.app.opened.last().expect("open");
-    peer
+    let peer = Peer { remote, ..p.peer() };
+    p.open_as(peer, 1400)
 }
 
 /// S6.2: a peer behind a tunnel of 1480 octets whose full segments come in two pieces, in any order.

@@ -87,13 +87,8 @@ fn remotes() -> [IpAddr; 2] {
 }
 
 fn accept_from(p: &mut Probe, remote: IpAddr) -> Peer {
-    let mut peer = Peer { remote, ..p.peer() };
-    let mss = if remote.is_ipv4() { 1460 } else { 1440 };
-    let syn_ack = p.ask(&peer, &peer.seg(SYN).mss(mss));
-    peer.seq += 1;
-    peer.ack = syn_ack.end();
-    p.give(&peer, &peer.seg(ACK));
-    peer.id = *p.app.opened.last().expect("open");
+    let peer = Peer { remote, ..p.peer() };
+    let peer = p.open_as(peer, if remote.is_ipv4() { 1460 } else { 1440 });
     assert_eq!(p.state(&peer), State::Established);
     peer
 }

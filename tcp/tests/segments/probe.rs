@@ -426,6 +426,16 @@ impl Probe {
         self.batch(peer, core::slice::from_ref(seg))
     }
 
+    /// Opens `peer`'s connection by the handshake; it announces this MSS.
+    pub fn open_as(&mut self, mut peer: Peer, mss: u16) -> Peer {
+        let syn_ack = self.ask(&peer, &peer.seg(SYN).mss(mss));
+        peer.seq += 1;
+        peer.ack = syn_ack.end();
+        self.give(&peer, &peer.seg(ACK));
+        peer.id = *self.app.opened.last().expect("open");
+        peer
+    }
+
     /// Gives a segment that is answered by exactly one.
     pub fn ask(&mut self, peer: &Peer, seg: &Seg) -> Seg {
         let mut out = self.give(peer, seg);

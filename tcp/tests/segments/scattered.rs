@@ -65,7 +65,7 @@ fn s6_1_a_segment_in_several_frames_is_delivered_without_a_copy() {
     for remote in [v4(2), v6(2)] {
         let mut p = jumbo();
         let peer = Peer { remote, ..p.peer() };
-        let mut peer = open(&mut p, peer);
+        let mut peer = p.open_as(peer, 8940);
         let data = text(8948);
         for round in 0..20 {
             let mut batch = Vec::new();
@@ -88,22 +88,13 @@ fn s6_1_a_segment_in_several_frames_is_delivered_without_a_copy() {
     }
 }
 
-fn open(p: &mut Probe, mut peer: Peer) -> Peer {
-    let syn_ack = p.ask(&peer, &peer.seg(SYN).mss(8940));
-    peer.seq += 1;
-    peer.ack = syn_ack.end();
-    p.give(&peer, &peer.seg(ACK));
-    peer.id = *p.app.opened.last().expect("open");
-    peer
-}
-
 /// S6.1: what a port may make of a packet: any frames, empty ones, headers in a frame of their own, padding behind it.
 #[test]
 fn s6_1_the_frames_may_be_cut_anywhere_behind_the_headers() {
     let mut rng = SmallRng::seed_from_u64(3);
     let mut p = jumbo();
     let peer = p.peer();
-    let mut peer = open(&mut p, peer);
+    let mut peer = p.open_as(peer, 8940);
     let data = text(3000);
     let mut expected = Vec::new();
     for round in 0..2000 {
@@ -271,7 +262,7 @@ fn s6_1_strangers_and_listeners_get_one_answer() {
 fn s6_1_fin_comes_with_the_last_frame() {
     let mut p = jumbo();
     let peer = p.peer();
-    let peer = open(&mut p, peer);
+    let peer = p.open_as(peer, 8940);
     let frame = p.frame(&peer, &peer.seg(FIN_ACK).data(&text(6000)));
     let out = p.give_packets(&[scatter(&frame)]);
     assert_eq!(out.last().map(|(_, seg)| seg.ack), Some(peer.seq + 6001));
@@ -284,7 +275,7 @@ fn s6_1_fin_comes_with_the_last_frame() {
 fn what_is_no_segment_is_discarded_as_one() {
     let mut p = jumbo();
     let peer = p.peer();
-    let peer = open(&mut p, peer);
+    let peer = p.open_as(peer, 8940);
     let free = p.stack.pool().free_count();
     let good = p.frame(&peer, &peer.seg(PSH_ACK).data(&text(5000)));
     let bent = |bend: &dyn Fn(&mut Vec<u8>)| {
@@ -374,7 +365,7 @@ fn a_partial_checksum_counts_over_the_whole() {
     for (checksums, taken) in [(Checksums::Verify, 0), (Checksums::AcceptPartial, 20_000)] {
         let mut p = Probe::with(Config { checksums, ..jumbo_config() }, 1024, Instant::from_millis(1000));
         let peer = p.peer();
-        let peer = open(&mut p, peer);
+        let peer = p.open_as(peer, 8940);
         let mut frame = p.frame(&peer, &peer.seg(PSH_ACK).data(&text(20_000)));
         let len = frame.len() - 34;
         let pseudo = byway_tcp::wire::checksum::pseudo_header(v4(2), v4(1), 6, len);
@@ -394,7 +385,7 @@ fn p1_p3_any_frames_panic_nobody_and_none_is_lost() {
         p.app.lenient = true;
         p.app.reads = rng.random_bool(0.7);
         let peer = p.peer();
-        let mut peer = open(&mut p, peer);
+        let mut peer = p.open_as(peer, 8940);
         for _ in 0..20 {
             let batch: Vec<Vec<Vec<u8>>> = (0..rng.random_range(1..8))
                 .map(|_| {
@@ -442,7 +433,7 @@ fn s5_2_a_window_counts_the_frames_that_segments_take() {
     let mut p = Probe::with(jumbo_config(), 1024, Instant::from_millis(1000));
     p.app.reads = false;
     let peer = p.peer();
-    let mut peer = open(&mut p, peer);
+    let mut peer = p.open_as(peer, 8940);
     let data = text(8940);
     for _ in 0..200 {
         let frame = p.frame(&peer, &peer.seg(PSH_ACK).data(&data));
@@ -513,7 +504,7 @@ fn s6_1_segments_that_leave_together_are_one_packet() {
 fn s6_2_what_was_lost_for_its_size_is_repeated_in_smaller_pieces() {
     let mut p = merging(16);
     let peer = p.peer();
-    let peer = open(&mut p, peer);
+    let peer = p.open_as(peer, 8940);
     let out = p.send(&peer, &text(6000));
     assert_eq!(out.iter().map(|seg| seg.data.len()).collect::<Vec<_>>(), [6000]);
     let repeated: Vec<_> = p.wait_ms(5000).into_iter().map(|(_, seg)| seg).collect();
