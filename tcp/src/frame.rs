@@ -368,7 +368,7 @@ impl<M: Memory> FramePool<M> {
             "ledger: free list and free count differ"
         );
         assert!(
-            self.free.iter().all(|&index| self.meta[index as usize].owner == Owner::Free),
+            self.free.iter().all(|index| self.meta[index as usize].owner == Owner::Free),
             "ledger: an owned frame is in the free list"
         );
     }

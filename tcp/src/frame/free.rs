@@ -4,21 +4,24 @@ use super::Owner;
 
 /// The free frames, those on top that were used last. Two stacks, because a frame that was received was written by the
 /// NIC or another core: to write into it costs the exchange of its cache lines, at which a core that sends from
-/// frames of its own spent a tenth of its time.
+/// frames of its own spent a tenth of its time. Those that were never used come last: a lightly loaded core touches few
+/// pages.
 #[derive(Debug)]
 pub(super) struct FreeFrames {
     received: Vec<u32>,
     written: Vec<u32>,
+    unused: core::ops::Range<u32>,
 }
 
 impl FreeFrames {
-    /// So many, none of them used yet. Low indices first: a lightly loaded core touches few pages.
+    /// So many, none of them used yet.
     pub(super) fn all(count: u32) -> Self {
-        Self { received: (0..count).rev().collect(), written: Vec::with_capacity(count as usize) }
+        let empty = || Vec::with_capacity(count as usize);
+        Self { received: empty(), written: empty(), unused: 0..count }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &u32> {
-        self.received.iter().chain(&self.written)
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.received.iter().chain(&self.written).copied().chain(self.unused.clone())
     }
 
     /// The frame's owner was `last`.
@@ -32,11 +35,11 @@ impl FreeFrames {
 
     #[inline]
     pub(super) fn take_to_fill(&mut self) -> Option<u32> {
-        self.received.pop().or_else(|| self.written.pop())
+        self.received.pop().or_else(|| self.written.pop()).or_else(|| self.unused.next())
     }
 
     #[inline]
     pub(super) fn take_to_write(&mut self) -> Option<u32> {
-        self.written.pop().or_else(|| self.received.pop())
+        self.written.pop().or_else(|| self.received.pop()).or_else(|| self.unused.next())
     }
 }

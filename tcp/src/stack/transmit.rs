@@ -47,6 +47,10 @@ impl<M: Memory> Stack<M> {
             self.counters.octets_out += u64::from(slice.len);
         }
         self.counters.frames_out += (out.len() - first) as u64;
+        if self.output.is_empty() {
+            // From its beginning again, which is near: it has room for every connection.
+            self.output.clear();
+        }
         !self.output.is_empty() || !self.control.is_empty()
     }
 
