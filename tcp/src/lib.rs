@@ -32,3 +32,6 @@ pub mod time;
 mod time_wait;
 pub mod timer;
 pub mod wire;
+
+/// Octets, of every x86-64 and most of the others.
+pub(crate) const CACHE_LINE: usize = 64;

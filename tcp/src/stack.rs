@@ -96,16 +96,18 @@ impl core::fmt::Display for ConnectError {
 
 impl core::error::Error for ConnectError {}
 
-/// A place for a connection, and which tenant it has had.
+/// A place for a connection, and which tenant it has had. Whole cache lines: in some of a million connections' a line more
+/// would be far away. Which of them a segment needs is up to [`Tcb`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Slot {
     generation: u32,
-    tcb: Option<Tcb>,
     /// Whether the slot is on the list of that name. A tenant may go before its turn comes; its successor
     /// then has that turn, and no list is ever longer than the slots are many.
     dirty: bool,
     output: bool,
     starved: bool,
+    tcb: Option<Tcb>,
 }
 
 impl Slot {

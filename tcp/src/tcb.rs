@@ -217,8 +217,8 @@ struct Owed {
 
 /// One connection.
 ///
-/// The order is kept: what nearly every segment needs lies together in front, what few do behind, so that among many
-/// connections a segment fetches two thirds of this from far away.
+/// The order is kept: what nearly every segment needs lies together in front, in ten cache lines, and in the one that the
+/// congestion controller begins; what few need lies between and behind. Among many connections each line is far away.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Tcb {
@@ -263,7 +263,6 @@ pub(crate) struct Tcb {
     pub(crate) rcv: RecvVars,
     pub(crate) timestamps: Option<Timestamps>,
     pub(crate) send: SendQueue,
-    pub(crate) recv: Reassembly,
     /// Last acceptable segment from the peer.
     last_heard: Instant,
     /// When RCV.NXT last moved.
@@ -274,12 +273,13 @@ pub(crate) struct Tcb {
     progressed: Instant,
     /// Last data or SYN sent.
     last_sent: Instant,
-    pub(crate) timers: Timers,
-    pub(crate) rtt: RttEstimator,
     pub(crate) hop: Hop,
-    pace: Pace,
+    pub(crate) rtt: RttEstimator,
     tuning: Tuning,
+    pace: Pace,
     path: PathMtu,
+    pub(crate) timers: Timers,
+    pub(crate) recv: Reassembly,
     recovery: Recovery,
     pub(crate) congestion: Controller,
     /// When the first probe or retransmission was sent that the peer hasn't answered; before `last_heard` if it has.
@@ -287,8 +287,8 @@ pub(crate) struct Tcb {
     pub(crate) state_since: Instant,
     /// From when on a segment out of place is answered again (RFC 5961 §7).
     challenge_from: Instant,
-    /// Octets that arrived twice: the next ACK says so (RFC 2883).
-    duplicate: Option<(SeqNumber, SeqNumber)>,
+    /// Octets that arrived twice, if the one isn't the other: the next ACK says so (RFC 2883).
+    duplicate: (SeqNumber, SeqNumber),
     pub(crate) retransmits: u32,
     limits: Limits,
     holding: Holding,
@@ -333,7 +333,7 @@ impl Tcb {
             congestion: Controller::new(config.congestion, u32::from(mss), iss.0),
             recovery: Recovery::new(iss),
             pace: Pace::default(),
-            duplicate: None,
+            duplicate: (iss, iss),
             path: PathMtu::new(mss),
             timers: Timers::default(),
             limits: Limits::new(config),
@@ -475,14 +475,12 @@ impl Tcb {
     /// Reads something of each cache line that most segments need, so that all of them are near.
     #[inline]
     pub(crate) fn touch(&self) -> u64 {
-        let first = u32::from(self.tuple.local_ip.is_ipv4()) ^ u32::from(self.tuple.local_port);
-        let early = first ^ self.snd.una.0 ^ self.rcv.nxt.0;
-        let middle = self.send.frames() ^ self.send.lost ^ self.recv.bytes() ^ self.tuning.touch();
-        let timers = [TimerKind::Retransmit, TimerKind::App].map(|kind| self.timers.deadline(kind));
-        let times = [self.last_heard, timers[0], timers[1], self.hop.fresh_until, self.path.raise_at()];
-        let late = self.recovery.touch();
+        let numbers =
+            [self.snd.una, self.rcv.nxt, self.recovery.again].iter().fold(0, |all, number| all ^ number.0);
+        let octets = self.send.lost ^ self.tuning.arrived ^ self.recv.bytes ^ self.congestion.cwnd();
+        let times = [self.hop.fresh_until, self.path.raise_at, self.timers.woken_by];
         let times = times.iter().fold(0, |all, time| all ^ time.as_nanos());
-        u64::from(early ^ middle ^ late) ^ times ^ self.congestion.touch()
+        times ^ u64::from(numbers ^ octets ^ u32::from(self.tuple.local_port))
     }
 
     /// Moves to `state`, keeping the counts.
@@ -716,13 +714,40 @@ pub(crate) fn window_scale(receive_buffer: u32) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::window_scale;
+    use core::mem::offset_of;
+
+    use super::{Tcb, window_scale};
+    use crate::CACHE_LINE;
+
+    /// Octets of a slot in front of its connection.
+    const SLOT_FRONT: usize = 8;
 
     /// Of 1 KiB that an idle connection may take in a table of ten million; its timer and its places in tables and lists
-    /// are the rest.
+    /// are the rest. A slot is that and eight octets, in whole cache lines.
     #[test]
     fn a_connection_stays_small() {
-        assert!(size_of::<super::Tcb>() <= 968, "{}", size_of::<super::Tcb>());
+        assert_eq!(size_of::<Tcb>(), 15 * CACHE_LINE - SLOT_FRONT);
+    }
+
+    /// The lines in front, one by one, and the congestion controller's first.
+    #[test]
+    fn whoever_touches_a_connection_touches_each_line_that_a_segment_needs() {
+        let touched = [
+            offset_of!(Tcb, tuple.local_port),
+            offset_of!(Tcb, snd.una),
+            offset_of!(Tcb, rcv.nxt),
+            offset_of!(Tcb, send.lost),
+            offset_of!(Tcb, hop.fresh_until),
+            offset_of!(Tcb, tuning.arrived),
+            offset_of!(Tcb, path.raise_at),
+            offset_of!(Tcb, timers.woken_by),
+            offset_of!(Tcb, recv.bytes),
+            offset_of!(Tcb, recovery.again),
+            offset_of!(Tcb, congestion),
+        ];
+        let lines = touched.map(|offset| (SLOT_FRONT + offset) / CACHE_LINE);
+        assert_eq!(lines, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]);
+        assert_eq!(offset_of!(Tcb, congestion) % CACHE_LINE, 0);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct Timers {
     deadlines: [Instant; TimerKind::COUNT],
     /// The wheel wakes the connection by then; [`Instant::NEVER`]: not at all; [`Instant::ZERO`]: it has to be told
     /// of an earlier deadline.
-    woken_by: Instant,
+    pub(crate) woken_by: Instant,
 }
 
 impl Default for Timers {

@@ -1,6 +1,7 @@
 //! A batch of frames on its way in: to a connection, to TIME-WAIT, or to a listener.
 
 use super::{ROOM_LOW, Stack};
+use crate::CACHE_LINE;
 use crate::app::App;
 use crate::counters::DropReason;
 use crate::flow_table::FourTuple;
@@ -17,8 +18,6 @@ use crate::wire::{self, Body, Packet, ethernet, ip};
 /// overlaps with what it fetches for the first, and few enough that all of it stays in the first-level cache.
 pub(super) const AHEAD: usize = 32;
 
-/// Octets, of every x86-64 and most of the others.
-const CACHE_LINE: usize = 64;
 /// Headers with timestamps are 66 octets, or 86; a short request's text is in the lines behind. Where more follows, the
 /// processor sees that it goes on.
 const LINES_AHEAD: usize = 3;

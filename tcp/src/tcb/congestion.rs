@@ -265,15 +265,6 @@ impl Controller {
         }
     }
 
-    /// Reads something of each cache line that an ACK needs, so that they are near.
-    #[inline]
-    pub(super) fn touch(&self) -> u64 {
-        match self {
-            Self::Cubic(cubic) => cubic.touch(),
-            Self::Reno(_) | Self::Bbr(_) => u64::from(self.cwnd()),
-        }
-    }
-
     /// Whether it has a [`sampler`](Congestion::sampler).
     #[inline]
     pub(super) fn samples(&self) -> bool {

@@ -324,7 +324,7 @@ impl Tcb {
     /// the network doubled them (RFC 2883). S5.7
     fn note_duplicate(&mut self, start: SeqNumber, octets: usize) {
         if self.sack && octets > 0 {
-            self.duplicate = Some((start, start + octets as u32));
+            self.duplicate = (start, start + octets as u32);
         }
     }
 

@@ -28,9 +28,12 @@ pub(super) struct Limits {
     /// 0: no keepalive.
     idle: u32,
     interval: u32,
+    /// [`NO_LINGER`]: close doesn't wait.
+    linger: u32,
     probes: u8,
-    linger: Option<u32>,
 }
+
+const NO_LINGER: u32 = u32::MAX;
 
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
@@ -47,7 +50,7 @@ impl Limits {
             idle: config.keepalive.map_or(0, millis),
             interval: millis(config.keepalive_interval),
             probes: config.keepalive_probes,
-            linger: None,
+            linger: NO_LINGER,
         }
     }
 }
@@ -191,22 +194,22 @@ impl Tcb {
     // --- linger -------------------------------------------------------------------------------
 
     pub(crate) fn set_linger(&mut self, linger: Option<Duration>, now: Instant) {
-        self.limits.linger = linger.map(millis);
+        self.limits.linger = linger.map_or(NO_LINGER, |linger| millis(linger).min(NO_LINGER - 1));
         self.start_linger(now);
     }
 
     /// Whether closing is to cut off at once.
     pub(super) fn closes_hard(&self) -> bool {
-        self.limits.linger == Some(0)
+        self.limits.linger == 0
     }
 
     /// The application has closed: so long has the peer to acknowledge everything.
     pub(super) fn start_linger(&mut self, now: Instant) {
         let waits = matches!(self.state, State::FinWait1 | State::Closing | State::LastAck);
         match self.limits.linger {
-            Some(limit) if waits => self.timers.set(TimerKind::FinWait2, now + from_millis(limit)),
-            None if waits => self.timers.clear(TimerKind::FinWait2),
-            _ => {}
+            _ if !waits => {}
+            NO_LINGER => self.timers.clear(TimerKind::FinWait2),
+            limit => self.timers.set(TimerKind::FinWait2, now + from_millis(limit)),
         }
     }
 

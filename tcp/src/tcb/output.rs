@@ -69,7 +69,7 @@ impl Tcb {
             _ => {}
         }
         self.restart_after_idle(ctx);
-        if self.owed.ack && (self.recv.has_holes() || self.duplicate.is_some()) {
+        if self.owed.ack && (self.recv.has_holes() || self.duplicate.0 != self.duplicate.1) {
             // A duplicate ACK carries no data (RFC 5681 §2), and SACK blocks need the room.
             self.emit_ack(out, ctx);
         }
@@ -480,7 +480,9 @@ impl Tcb {
         let mut sack = SackBlocks::default();
         if with_sack && self.sack {
             // The first block may tell of what arrived twice (RFC 2883 §4).
-            if let Some((start, end)) = self.duplicate.take() {
+            let (start, end) = self.duplicate;
+            if start != end {
+                self.duplicate.0 = end;
                 ctx.counters.tcp_dsack_sent += 1;
                 sack.push(start, end);
             }

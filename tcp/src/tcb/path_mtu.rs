@@ -52,7 +52,7 @@ pub(super) struct PathMtu {
     /// SND.MSS if the path takes packets of the link's MTU: what the peers negotiated.
     full: u16,
     /// When to try that again; [`Instant::NEVER`] while SND.MSS is that.
-    raise_at: Instant,
+    pub(super) raise_at: Instant,
     /// New data is cut to `full`, and one segment of it sent.
     raising: bool,
     /// Sequence number behind that segment, and its octets.
@@ -83,12 +83,6 @@ impl PathMtu {
             merged: 0,
             trouble_at: Instant::ZERO,
         }
-    }
-}
-
-impl PathMtu {
-    pub(super) fn raise_at(&self) -> Instant {
-        self.raise_at
     }
 }
 

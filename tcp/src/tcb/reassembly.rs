@@ -47,7 +47,7 @@ pub(crate) struct Reassembly {
     head: u32,
     tail: u32,
     frames: u32,
-    bytes: u32,
+    pub(super) bytes: u32,
     first_range: u32,
     last_range: u32,
     /// The ranges that changed last, the latest first: the SACK blocks (RFC 2018 §4).

@@ -36,42 +36,38 @@ use undo::{Frto, Undo, Undone};
 /// RFC 5681 §3.2
 const DUPLICATES_FOR_LOSS: u32 = 3;
 
+/// What every ACK needs is in front: see [`Tcb`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Recovery {
-    phase: Phase,
-    /// SND.NXT when the phase began ("recover", RFC 6582; RecoveryPoint, RFC 6675).
-    point: SeqNumber,
-    /// Duplicate ACKs in a row, when the peer doesn't do SACK.
-    duplicates: u32,
-    /// The next lost segment goes out whatever is in flight.
-    now: bool,
-    /// Timeouts since SND.UNA last moved.
-    timeouts: u32,
-    prr: Prr,
-    undo: Undo,
-    undone: Undone,
-    frto: Frto,
-    walk: Walk,
     pub(super) rack: Rack,
     probe: TailLossProbe,
-    /// The round trip was measured since the last tail loss probe, or the start (RFC 8985 §7.3).
-    measured: bool,
-    /// Segments that arrived twice.
-    duplicated: u32,
+    /// Duplicate ACKs in a row, when the peer doesn't do SACK.
+    duplicates: u32,
+    /// Timeouts since SND.UNA last moved.
+    timeouts: u32,
     /// SND.NXT when something was sent again last, or SND.UNA if that is further: below it an acknowledgement may be for
     /// an earlier transmission.
-    again: SeqNumber,
+    pub(super) again: SeqNumber,
+    phase: Phase,
+    /// The next lost segment goes out whatever is in flight.
+    now: bool,
+    /// The round trip was measured since the last tail loss probe, or the start (RFC 8985 §7.3).
+    measured: bool,
+    frto: Frto,
+    prr: Prr,
+    /// SND.NXT when the phase began ("recover", RFC 6582; RecoveryPoint, RFC 6675).
+    point: SeqNumber,
+    undo: Undo,
+    undone: Undone,
+    walk: Walk,
+    /// Segments that arrived twice.
+    duplicated: u32,
 }
 
 impl Recovery {
     pub(super) fn new(iss: SeqNumber) -> Self {
         Self { rack: Rack::new(iss), again: iss, ..Self::default() }
-    }
-
-    /// Reads something, so that it is near.
-    #[inline]
-    pub(super) fn touch(&self) -> u32 {
-        self.timeouts ^ self.rack.fack().0 ^ self.prr.window() ^ self.again.0
     }
 
     /// Whether a lost segment goes out however much is in flight: the first one, at once (RFC 5681 §3.2 step 3,

@@ -34,7 +34,7 @@ const WORTH_MEASURING: usize = 536 - 12;
 pub(super) struct Tuning {
     limit: u32,
     /// Octets since the round trip began, and in the one before.
-    arrived: u32,
+    pub(super) arrived: u32,
     before: u32,
     since: Instant,
     /// Round trip from the timestamps that the peer echoes, in µs; 0: none yet.
@@ -46,12 +46,6 @@ pub(super) struct Tuning {
 impl Tuning {
     pub(super) fn new(now: Instant) -> Self {
         Self { limit: INITIAL, arrived: 0, before: 0, since: now, rtt_us: 0, echo: 0 }
-    }
-
-    /// Reads something, so that it is near.
-    #[inline]
-    pub(super) fn touch(&self) -> u32 {
-        self.arrived
     }
 
     /// A full segment echoed a timestamp of ours, `age` old. The peer may have had nothing to send meanwhile: one long

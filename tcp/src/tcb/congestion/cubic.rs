@@ -101,18 +101,20 @@ struct Before {
     stage: Stage,
 }
 
-/// Slow start, then the cubic curve.
+/// Slow start, then the cubic curve. What an ACK needs whose window isn't what limits the sender is in front: see
+/// [`Tcb`](crate::tcb::Tcb).
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Cubic {
+    validation: Validation,
+    /// Since when the window isn't what limits the sender; `NEVER`: it does.
+    unused_since: Instant,
     cwnd: u32,
     ssthresh: u32,
     stage: Stage,
     /// Growth that isn't a whole octet yet, in octets · cwnd.
     credit: u64,
-    /// Since when the window isn't what limits the sender; `NEVER`: it does.
-    unused_since: Instant,
     hystart: HyStart,
-    validation: Validation,
     /// What was in flight when a loss met a window that wasn't validated; 0 otherwise.
     loss_flight: u32,
     before: Before,
@@ -127,12 +129,6 @@ impl Cubic {
         let (unused_since, hystart) = (Instant::NEVER, HyStart::new());
         let validation = Validation::new();
         Self { cwnd, ssthresh, stage, credit: 0, unused_since, hystart, validation, loss_flight: 0, before }
-    }
-
-    /// See [`Controller::touch`](super::Controller::touch).
-    #[inline]
-    pub(super) fn touch(&self) -> u64 {
-        u64::from(self.cwnd) ^ self.validation.touch() ^ self.unused_since.as_nanos()
     }
 
     /// Slow start (§4.10) by octets acknowledged (RFC 3465, T23), as far as ssthresh. Returns what is left

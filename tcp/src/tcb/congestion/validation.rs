@@ -34,12 +34,6 @@ impl Validation {
         Self { round: None, samples: None, half_ends: Instant::ZERO, since: Instant::NEVER }
     }
 
-    /// See [`Controller::touch`](super::Controller::touch).
-    #[inline]
-    pub(super) fn touch(&self) -> u64 {
-        self.half_ends.as_nanos()
-    }
-
     /// Octets known to fit through the path in a round trip (§4.2); 0: undefined.
     pub(super) fn pipe_ack(&self) -> u32 {
         self.samples.map_or(0, |(now, before)| now.max(before))

@@ -3,11 +3,12 @@
 
 /// One recovery's account, in octets.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Prr {
-    /// prr_delivered
-    delivered: u32,
     /// prr_out
     out: u32,
+    /// prr_delivered
+    delivered: u32,
     /// RecoverFS: in flight when recovery began.
     flight: u32,
     /// What may be in flight now.
