@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn s2_5_an_entry_with_its_timer_and_hash_slot_stays_within_64_octets() {
-        let timer = TimerWheel::NODE_SIZE;
+        let timer = TimerWheel::TIMER_SIZE;
         // Slot number and control octet in the hash table at 7/8 load, and a place in the free list.
         let hash = 6 + 4;
         assert!(size_of::<Entry>() + timer + hash <= 64, "{} + {timer} + {hash}", size_of::<Entry>());

@@ -15,12 +15,18 @@
 //! differs from the current tick, in the slot that this digit names. When time enters such a slot, its timers are due
 //! or sink to lower levels, which happens to each timer at most five times, and in practice once or never.
 //!
-//! Every slot is a doubly linked list through an array of nodes, one per id. A bit per slot says
+//! A slot is a stack of ids in blocks of a cache line, all of them full but the first, and each id knows its place: a
+//! timer that is taken away leaves it to the last that came. Of many connections nearly every one's memory is far away;
+//! linked one to the next, a slot's timers would be fetched one after the other. A bit per slot says
 //! whether it is occupied, so that passing over an hour of silence looks at some words instead of
 //! counting the ticks (T28).
 
+mod blocks;
+
 use crate::frame::NONE;
 use crate::time::Instant;
+
+use blocks::{Block, Blocks, EMPTY, Head, PLACE_BITS, PLACES};
 
 /// Slots of one tick. Of each 16 KiB that the stack's ticks make half a second of: twice Linux's least RTO, and
 /// what a tail loss probe waits for within a continent.
@@ -29,43 +35,37 @@ const NEAR_BITS: u32 = 12;
 /// Slots of each level beyond, and the bits of a tick that it looks at.
 const FAR: usize = 1 << FAR_BITS;
 const FAR_BITS: u32 = 8;
-/// With the near slots' bits these hold every deadline that a node can, so there is no list of timers too far
-/// away. The levels above the second cost 3 KiB and are empty until timers are days long.
+/// With the near slots' bits these hold every tick, so there is no list of timers too far away. The levels above the
+/// second cost 6 KiB and are empty until timers are days long, or such a digit changes.
 const FAR_LEVELS: usize = 5;
 /// The near slots' lists come first, then level by level.
 const LISTS: usize = NEAR + FAR_LEVELS * FAR;
 
-/// Bits of [`Node::place`] that name the list: fewer than 2^13, and "none".
-const LIST_BITS: u32 = 13;
-const LIST_MASK: u64 = (1 << LIST_BITS) - 1;
-/// In place of a list: not armed.
-const UNARMED: u64 = LIST_MASK;
-/// Latest tick: 51 bits, 73 years of the shortest ticks. Later deadlines are cut to it.
-const MAX_TICK: u64 = (1 << (64 - LIST_BITS)) - 1;
+/// Latest tick: 52 bits, 146 years of the shortest ticks. Later deadlines are cut to it.
+const MAX_TICK: u64 = (1 << (NEAR_BITS + FAR_LEVELS as u32 * FAR_BITS)) - 1;
 /// Shortest tick: 2^10 ns, about a microsecond; below it [`MAX_TICK`] could come.
 const MIN_TICK_SHIFT: u32 = 10;
+/// Ticks that a deadline may be ahead, so that 32 bits tell it: three days of the stack's ticks. Timers further ahead
+/// come up then, for nothing.
+const AHEAD_MAX: u64 = (1 << 31) - 1;
 
-/// One timer: 16 octets.
+/// One timer: 8 octets.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    next: u32,
-    prev: u32,
-    /// Deadline in ticks, and below it the index of the list, or [`UNARMED`].
-    place: u64,
+    /// Deadline in ticks, its lower half.
+    tick: u32,
+    /// Index of the block, and in the lowest bits the place in it; [`NONE`]: not armed.
+    at: u32,
 }
 
 impl Node {
     #[inline]
-    fn tick(&self) -> u64 {
-        self.place >> LIST_BITS
-    }
-    #[inline]
-    fn list(&self) -> usize {
-        (self.place & LIST_MASK) as usize
-    }
-    #[inline]
     fn is_armed(&self) -> bool {
-        self.place & LIST_MASK != UNARMED
+        self.at != NONE
+    }
+    #[inline]
+    fn place(&self) -> (usize, usize) {
+        ((self.at >> PLACE_BITS) as usize, (self.at & ((1 << PLACE_BITS) - 1)) as usize)
     }
 }
 
@@ -73,8 +73,8 @@ impl Node {
 #[derive(Debug)]
 pub struct TimerWheel {
     nodes: Box<[Node]>,
-    /// First node of each list.
-    heads: Box<[u32; LISTS]>,
+    heads: Box<[Head]>,
+    blocks: Blocks,
     /// Which lists aren't empty.
     occupied: [u64; LISTS / 64],
     tick_shift: u32,
@@ -88,8 +88,8 @@ pub struct TimerWheel {
 }
 
 impl TimerWheel {
-    /// Octets a timer takes.
-    pub const NODE_SIZE: usize = size_of::<Node>();
+    /// Octets an armed timer takes.
+    pub const TIMER_SIZE: usize = size_of::<Node>() + size_of::<Block>().div_ceil(PLACES);
 
     /// A wheel for the ids `0..capacity`. A tick lasts `2^tick_shift` ns; 16 (65 µs) suits TCP,
     /// whose shortest timers are around a millisecond. Time starts at [`Instant::ZERO`].
@@ -100,9 +100,9 @@ impl TimerWheel {
         assert!((MIN_TICK_SHIFT..=32).contains(&tick_shift), "tick of 2^{tick_shift} ns");
         assert!(capacity < NONE, "the last id means none");
         Self {
-            nodes: vec![Node { next: NONE, prev: NONE, place: UNARMED }; capacity as usize]
-                .into_boxed_slice(),
-            heads: Box::new([NONE; LISTS]),
+            nodes: vec![Node { tick: 0, at: NONE }; capacity as usize].into_boxed_slice(),
+            heads: vec![EMPTY; LISTS].into_boxed_slice(),
+            blocks: Blocks::new(capacity, LISTS),
             occupied: [0; LISTS / 64],
             tick_shift,
             current: 0,
@@ -133,11 +133,11 @@ impl TimerWheel {
     #[inline]
     pub fn deadline(&self, id: u32) -> Option<Instant> {
         let node = &self.nodes[id as usize];
-        node.is_armed().then(|| self.instant(node.tick()))
+        node.is_armed().then(|| self.instant(self.tick(node)))
     }
 
     /// Sets the deadline of `id`, in place of an earlier one. A deadline in the past comes up at the
-    /// next [`pop_expired`](Self::pop_expired); [`Instant::NEVER`] is none.
+    /// next [`pop_expired`](Self::pop_expired), one more than 2^31 ticks ahead then; [`Instant::NEVER`] is none.
     ///
     /// # Panics
     /// If `id` isn't below the capacity.
@@ -161,7 +161,7 @@ impl TimerWheel {
             return;
         }
         let node = &self.nodes[id as usize];
-        if !node.is_armed() || self.tick_of(deadline) < node.tick() {
+        if !node.is_armed() || self.tick_of(deadline) < self.tick(node) {
             self.arm(id, deadline);
         }
     }
@@ -174,7 +174,6 @@ impl TimerWheel {
     pub fn cancel(&mut self, id: u32) {
         if self.nodes[id as usize].is_armed() {
             self.unlink(id);
-            self.len -= 1;
         }
     }
 
@@ -203,7 +202,7 @@ impl TimerWheel {
         self.quiet_until = 0;
         loop {
             let here = self.current as usize % NEAR;
-            if self.heads[here] != NONE {
+            if self.is_occupied(here) {
                 return Some(self.pop(here));
             }
             if let Some(list) = self.entered
@@ -234,7 +233,7 @@ impl TimerWheel {
         if self.is_empty() {
             return Instant::NEVER;
         }
-        if self.entered.is_some_and(|list| self.heads[list] != NONE) {
+        if self.entered.is_some_and(|list| self.is_occupied(list)) {
             return self.instant(self.current);
         }
         self.first_occupied().map_or(Instant::NEVER, |(_, tick)| self.instant(tick))
@@ -243,9 +242,9 @@ impl TimerWheel {
     /// Takes timers out of a list that time has entered: the first that is due is returned, those
     /// before it sink to lower levels.
     fn sort_entered(&mut self, list: usize, target: u64) -> Option<u32> {
-        while self.heads[list] != NONE {
+        while self.is_occupied(list) {
             let id = self.pop(list);
-            let tick = self.nodes[id as usize].tick();
+            let tick = self.tick(&self.nodes[id as usize]);
             if tick <= target {
                 return Some(id);
             }
@@ -294,29 +293,51 @@ impl TimerWheel {
         None
     }
 
-    /// Takes the first timer out of a list that isn't empty.
+    #[inline]
+    fn is_occupied(&self, list: usize) -> bool {
+        self.heads[list].taken > 0
+    }
+
+    /// Takes the last timer that came out of a list that isn't empty. Its tick stays readable.
     #[inline]
     fn pop(&mut self, list: usize) -> u32 {
-        let id = self.heads[list];
-        debug_assert_ne!(id, NONE, "empty list");
-        self.unlink(id);
+        let Head { block, taken } = self.heads[list];
+        debug_assert!(taken > 0, "empty list");
+        let id = self.blocks.all[block as usize].ids[taken as usize - 1];
+        if taken > 1 {
+            self.heads[list].taken = taken - 1;
+        } else {
+            self.drop_block(list, block);
+        }
+        self.nodes[id as usize].at = NONE;
         self.len -= 1;
         id
     }
 
-    /// Puts a node at the head of the list where `tick`, or the current one if later, belongs.
+    /// The last timer of a list's first block has left it.
+    #[inline]
+    fn drop_block(&mut self, list: usize, block: u32) {
+        let next = self.blocks.give_back(block);
+        self.heads[list] = if next == NONE { EMPTY } else { Head { block: next, taken: PLACES as u32 } };
+        if next == NONE {
+            self.occupied[list / 64] &= !(1 << (list % 64));
+        }
+    }
+
+    /// Puts an id on the list where `tick`, or the current one if later, belongs.
     #[inline]
     fn link(&mut self, id: u32, tick: u64) {
-        let tick = tick.max(self.current);
+        let tick = tick.clamp(self.current, self.current + AHEAD_MAX);
         let (list, begins) = self.place_of(tick);
         self.quiet_until = self.quiet_until.min(begins);
-        let next = self.heads[list];
-        self.nodes[id as usize] = Node { next, prev: NONE, place: (tick << LIST_BITS) | list as u64 };
-        if next != NONE {
-            self.nodes[next as usize].prev = id;
+        let mut head = self.heads[list];
+        if head.taken == 0 || head.taken as usize == PLACES {
+            head = Head { block: self.blocks.take(list, head.block), taken: 0 };
+            self.occupied[list / 64] |= 1 << (list % 64);
         }
-        self.heads[list] = id;
-        self.occupied[list / 64] |= 1 << (list % 64);
+        self.blocks.all[head.block as usize].ids[head.taken as usize] = id;
+        self.nodes[id as usize] = Node { tick: tick as u32, at: head.block << PLACE_BITS | head.taken };
+        self.heads[list] = Head { taken: head.taken + 1, ..head };
     }
 
     /// The list for a tick that isn't past, and the first tick it can hold.
@@ -332,23 +353,23 @@ impl TimerWheel {
         (NEAR + level as usize * FAR + slot, tick >> shift << shift)
     }
 
-    /// Takes an armed node out of its list; its tick stays readable.
+    /// Takes an armed timer out of its list: the last that came takes its place.
     #[inline]
     fn unlink(&mut self, id: u32) {
         let node = self.nodes[id as usize];
-        let list = node.list();
-        self.nodes[id as usize].place |= UNARMED;
-        if node.next != NONE {
-            self.nodes[node.next as usize].prev = node.prev;
+        let (block, place) = node.place();
+        let last = self.pop(self.blocks.all[block].list as usize);
+        if last != id {
+            self.blocks.all[block].ids[place] = last;
+            self.nodes[last as usize].at = node.at;
+            self.nodes[id as usize].at = NONE;
         }
-        if node.prev != NONE {
-            self.nodes[node.prev as usize].next = node.next;
-            return;
-        }
-        self.heads[list] = node.next;
-        if node.next == NONE {
-            self.occupied[list / 64] &= !(1 << (list % 64));
-        }
+    }
+
+    /// A timer's deadline in ticks: none lies before the current one.
+    #[inline]
+    fn tick(&self, node: &Node) -> u64 {
+        self.current + u64::from(node.tick.wrapping_sub(self.current as u32))
     }
 
     /// The first tick at or after `deadline`.
@@ -376,252 +397,4 @@ fn first_set(words: &[u64], from: usize) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SHIFT: u32 = 16;
-    const TICK: u64 = 1 << SHIFT;
-
-    fn at(ticks: u64) -> Instant {
-        Instant::from_nanos(ticks * TICK)
-    }
-
-    fn expired(wheel: &mut TimerWheel, now: Instant) -> Vec<u32> {
-        core::iter::from_fn(|| wheel.pop_expired(now)).collect()
-    }
-
-    #[test]
-    fn a_node_is_16_octets() {
-        assert_eq!(size_of::<Node>(), 16);
-    }
-
-    #[test]
-    fn fires_at_the_deadline_rounded_up_to_a_tick_and_not_before() {
-        let mut wheel = TimerWheel::new(1, SHIFT);
-        for ticks in [
-            1,
-            255,
-            256,
-            4095,
-            4096,
-            4097,
-            65_536,
-            (1 << 20) - 1,
-            1 << 20,
-            (1 << 28) + 1,
-            1 << 36,
-            (1 << 40) + 12_345,
-        ] {
-            let mut wheel = TimerWheel::new(1, SHIFT);
-            wheel.arm(0, Instant::from_nanos(ticks * TICK - TICK + 1));
-            assert_eq!(wheel.deadline(0), Some(at(ticks)));
-            assert_eq!(wheel.pop_expired(Instant::from_nanos(ticks * TICK - 1)), None, "{ticks}");
-            assert_eq!(wheel.pop_expired(at(ticks)), Some(0), "{ticks}");
-            assert!(wheel.is_empty() && !wheel.is_armed(0));
-        }
-        wheel.arm(0, Instant::NEVER);
-        assert_eq!((wheel.len(), wheel.next_deadline()), (0, Instant::NEVER));
-    }
-
-    #[test]
-    fn a_deadline_in_the_past_comes_up_at_the_next_call() {
-        let mut wheel = TimerWheel::new(2, SHIFT);
-        assert_eq!(wheel.pop_expired(at(1000)), None);
-        wheel.arm(0, at(10));
-        wheel.arm(1, Instant::ZERO);
-        assert!(wheel.next_deadline() <= at(1000));
-        assert_eq!(wheel.pop_expired(at(999)), None, "time went backwards");
-        assert_eq!(expired(&mut wheel, at(1000)).len(), 2);
-    }
-
-    #[test]
-    fn an_expired_timer_can_be_armed_again_in_between() {
-        let mut wheel = TimerWheel::new(2, SHIFT);
-        wheel.arm(0, at(5));
-        wheel.arm(1, at(6));
-        let mut seen = Vec::new();
-        while let Some(id) = wheel.pop_expired(at(10)) {
-            seen.push(id);
-            let deadline = if seen.len() < 6 { at(3) } else { at(11) };
-            wheel.arm(id, deadline);
-        }
-        assert_eq!(seen.len(), 7);
-        assert_eq!(wheel.len(), 2);
-        assert_eq!(expired(&mut wheel, at(11)).len(), 2);
-    }
-
-    #[test]
-    fn arm_by_only_moves_a_deadline_forward() {
-        let mut wheel = TimerWheel::new(1, SHIFT);
-        wheel.arm_by(0, at(50));
-        wheel.arm_by(0, at(70));
-        wheel.arm_by(0, Instant::NEVER);
-        assert_eq!(wheel.deadline(0), Some(at(50)));
-        wheel.arm_by(0, at(40));
-        assert_eq!(wheel.deadline(0), Some(at(40)));
-    }
-
-    #[test]
-    fn t28_an_hour_of_silence_costs_no_more_than_a_tick() {
-        let mut wheel = TimerWheel::new(3, SHIFT);
-        let hour = 3_600_000_000_000 / TICK;
-        let mut now = 0;
-        // Counting ticks, this would take 5.5 billion steps.
-        for round in 0..100_000 {
-            wheel.arm(0, at(now + hour / 2));
-            wheel.arm(1, at(now + hour + 1));
-            now += hour;
-            assert_eq!(wheel.pop_expired(at(now)), Some(0), "{round}");
-            assert_eq!(wheel.pop_expired(at(now)), None, "{round}");
-        }
-    }
-
-    #[test]
-    fn t28_after_a_jump_the_caller_decides_how_many_come_up_at_once() {
-        let mut wheel = TimerWheel::new(10_000, SHIFT);
-        for id in 0..10_000 {
-            wheel.arm(id, at(1 + u64::from(id) * 7));
-        }
-        let mut turns = 0;
-        while !wheel.is_empty() {
-            assert!(wheel.next_deadline() <= at(1_000_000));
-            for _ in 0..64 {
-                wheel.pop_expired(at(1_000_000));
-            }
-            turns += 1;
-        }
-        assert_eq!(turns, 10_000_u32.div_ceil(64));
-    }
-
-    /// A loop that sleeps until `next_deadline` hears of every timer, and is woken for nothing at
-    /// most once per level.
-    #[test]
-    fn sleeping_until_next_deadline_finds_every_timer() {
-        for ticks in [3, 300, 4095, 4096, 70_000, 20_000_000, 5_000_000_000, 1 << 45] {
-            let mut wheel = TimerWheel::new(1, SHIFT);
-            wheel.pop_expired(at(77));
-            wheel.arm(0, at(77 + ticks));
-            let mut wakes = 0;
-            loop {
-                wakes += 1;
-                let now = wheel.next_deadline();
-                assert!(now <= at(77 + ticks) && wakes <= 1 + FAR_LEVELS);
-                if wheel.pop_expired(now).is_some() {
-                    assert_eq!(now, at(77 + ticks));
-                    break;
-                }
-            }
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Arm { id: u32, ahead: i64 },
-        ArmBy { id: u32, ahead: i64 },
-        Cancel { id: u32 },
-        Advance { nanos: u64, limit: usize },
-    }
-
-    /// Distances of all magnitudes, a few negative.
-    fn distance() -> impl Strategy<Value = i64> {
-        (any::<i64>(), 18_u32..63)
-            .prop_map(|(value, shift)| (value >> (63 - shift)).max(-(TICK as i64) * 400))
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let id = 0_u32..24;
-        prop_oneof![
-            6 => (id.clone(), distance()).prop_map(|(id, ahead)| Op::Arm { id, ahead }),
-            2 => (id.clone(), distance()).prop_map(|(id, ahead)| Op::ArmBy { id, ahead }),
-            2 => id.prop_map(|id| Op::Cancel { id }),
-            5 => (any::<u64>(), 16_u32..56, 1_usize..40)
-                .prop_map(|(value, shift, limit)| Op::Advance { nanos: value >> (63 - shift), limit }),
-        ]
-    }
-
-    /// The wheel and what it must be equal to.
-    struct Pair {
-        wheel: TimerWheel,
-        model: BTreeMap<u32, u64>,
-        now: u64,
-    }
-
-    impl Pair {
-        fn apply(&mut self, op: &Op) -> Result<(), TestCaseError> {
-            match *op {
-                Op::Arm { id, ahead } => {
-                    let deadline = self.now.saturating_add_signed(ahead);
-                    self.wheel.arm(id, Instant::from_nanos(deadline));
-                    self.model.insert(id, deadline.div_ceil(TICK));
-                }
-                Op::ArmBy { id, ahead } => {
-                    let deadline = self.now.saturating_add_signed(ahead);
-                    self.wheel.arm_by(id, Instant::from_nanos(deadline));
-                    let tick = self.model.entry(id).or_insert(u64::MAX);
-                    *tick = deadline.div_ceil(TICK).min(*tick);
-                }
-                Op::Cancel { id } => {
-                    self.wheel.cancel(id);
-                    self.model.remove(&id);
-                }
-                Op::Advance { nanos, limit } => {
-                    self.now = self.now.saturating_add(nanos);
-                    self.advance(limit)?;
-                }
-            }
-            self.check()
-        }
-
-        /// Takes at most `limit` timers: each is due, and "no more" is true.
-        fn advance(&mut self, limit: usize) -> Result<(), TestCaseError> {
-            let target = self.now / TICK;
-            for _ in 0..limit {
-                let Some(id) = self.wheel.pop_expired(Instant::from_nanos(self.now)) else {
-                    prop_assert!(self.model.values().all(|&tick| tick > target));
-                    break;
-                };
-                let tick = self.model.remove(&id);
-                prop_assert!(tick.is_some_and(|tick| tick <= target), "{id} {tick:?} at {target}");
-            }
-            Ok(())
-        }
-
-        fn check(&self) -> Result<(), TestCaseError> {
-            prop_assert_eq!(self.wheel.len() as usize, self.model.len());
-            let next = self.wheel.next_deadline();
-            prop_assert_eq!(next == Instant::NEVER, self.model.is_empty());
-            for id in 0..24 {
-                let deadline = self.wheel.deadline(id);
-                prop_assert_eq!(deadline.is_some(), self.model.contains_key(&id));
-                if let (Some(deadline), Some(&tick)) = (deadline, self.model.get(&id)) {
-                    prop_assert!(next <= deadline);
-                    // What was past already when armed is given as the present.
-                    let present = tick * TICK <= self.now && deadline.as_nanos() <= self.now;
-                    prop_assert!(deadline == at(tick) || present, "{deadline:?} {tick}");
-                }
-            }
-            Ok(())
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
-        #[test]
-        fn agrees_with_a_sorted_map(start in 0_u64..1 << 62, ops in prop::collection::vec(op(), 1..80)) {
-            let wheel = TimerWheel::new(24, SHIFT);
-            let mut pair = Pair { wheel, model: BTreeMap::new(), now: start };
-            pair.advance(1)?;
-            for op in &ops {
-                pair.apply(op)?;
-            }
-            // Everything left comes up in the end.
-            pair.now = u64::MAX - 1;
-            pair.advance(usize::MAX)?;
-            pair.check()?;
-        }
-    }
-}
+mod tests;
