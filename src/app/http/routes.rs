@@ -69,7 +69,7 @@ pub(super) fn answer<C: Conn>(
         // RFC 9110 §7.4: such a request is to be believed only over TLS.
         return Err(Refusal::new(Status::MISDIRECTED, "https is not spoken here"));
     }
-    if request.upgrade.websocket {
+    if request.fields.upgrade.websocket {
         let accepted = handshake::accept(request, &config.allowed_origins)?;
         let pushes = Pushes::on(request.path);
         if pushes == Some(Pushes::Stats) && core.feeds.is_full() {
@@ -82,7 +82,7 @@ pub(super) fn answer<C: Conn>(
         return Ok(echo(request, made, config));
     }
     let plain = b"text/plain".as_slice();
-    if request.method == Method::Other {
+    if !matches!(request.method, Method::Get | Method::Head) {
         return Ok(short(request, made, config, Status::NOT_FOUND, b"nothing here\n"));
     }
     match request.path {
@@ -121,7 +121,7 @@ fn parse_count(digits: &[u8]) -> Option<u64> {
 /// The body comes back as it is framed: same length, or the same chunks.
 fn echo(request: &Request<'_>, made: &mut Made, config: &Config) -> Answer {
     made.status(Status::OK).date(&config.clock);
-    if let Some(content_type) = request.content_type {
+    if let Some(content_type) = request.fields.content_type {
         made.field("Content-Type", content_type);
     }
     let body = match request.framing {
