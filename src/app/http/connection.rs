@@ -385,13 +385,17 @@ impl Connection {
     /// in a chunk of its own. `false`: no memory.
     fn place<C: Conn>(&mut self, conn: &mut C) -> bool {
         let made = self.made.as_ref().map_or(&[][..], |made| made.as_slice());
-        if let Some(mut input) = self.input.take() {
+        let mut placed = false;
+        if let Some(input) = &mut self.input {
             // Answers to pipelined requests are collected instead of spread over frames.
             let collect = self.due && (self.outbox.is_open() || input.unread_len() > 0);
             // A generated body goes behind its head, into the same chunk.
             let apart = matches!(self.phase, Phase::Generated(_)) || (collect && input.cursors.is_blank());
-            let placed = !apart && input.put(conn, made);
-            if !placed && !input.cursors.is_blank() {
+            placed = !apart && input.put(conn, made);
+        }
+        if !placed {
+            // What the frame has become so far goes first.
+            if let Some(input) = self.input.take_if(|input| !input.cursors.is_blank()) {
                 if input.unread_len() == 0 {
                     input.finish(conn, &mut self.outbox);
                 } else {
@@ -403,13 +407,7 @@ impl Connection {
                         }
                     }
                 }
-            } else {
-                self.input = Some(input);
             }
-            if !placed {
-                self.outbox.write(conn, made);
-            }
-        } else {
             self.outbox.write(conn, made);
         }
         if let Some(made) = &mut self.made {
@@ -427,7 +425,10 @@ impl Connection {
         self.bodiless = false;
         self.expects_continue = false;
         if self.keep_alive {
-            self.phase = Phase::Head;
+            // It is that already where a head is the whole answer: nothing is to be dropped.
+            if !matches!(self.phase, Phase::Head) {
+                self.phase = Phase::Head;
+            }
         } else {
             self.linger(conn);
         }
