@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(super) mod connection;
 pub(super) mod date;
+pub(crate) mod lines;
 #[cfg(test)]
 mod probes;
 pub(crate) mod request;

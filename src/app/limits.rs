@@ -14,7 +14,7 @@ pub struct Limits {
     pub header_block: usize,
     /// The request line alone. RFC 9112 §3 recommends at least 8,000 octets. H2
     pub request_line: usize,
-    /// Header lines, at most 128. Browsers send about 20; Apache's limit is 100. H2
+    /// Header lines. Browsers send about 20; Apache's limit is 100. H2
     pub headers: usize,
     /// `Content-Type` that is copied into the answer. RFC 6838 §4.2 holds type and subtype to 127
     /// octets each; 256 is that and a parameter's worth. A longer one is answered 431.

@@ -152,6 +152,10 @@ impl Outbox {
             self.queue.push_back(Item::Chunk(chunk));
             return;
         }
+        if chunk.len() <= conn.mss() {
+            Self::send_whole(conn, chunk);
+            return;
+        }
         let (sent, rest) = Self::send(conn, chunk);
         self.queue.extend(rest);
         if sent {
@@ -170,13 +174,14 @@ impl Outbox {
         } else {
             None
         };
-        match conn.send(chunk) {
-            Ok(()) => (true, rest),
-            Err(refused) => {
-                // Our side is closed; `closed` follows.
-                conn.release(refused);
-                (true, rest)
-            }
+        Self::send_whole(conn, chunk);
+        (true, rest)
+    }
+
+    fn send_whole<C: Conn>(conn: &mut C, chunk: Chunk) {
+        if let Err(refused) = conn.send(chunk) {
+            // Our side is closed; `closed` follows.
+            conn.release(refused);
         }
     }
 

@@ -128,6 +128,7 @@ impl Rewrite {
     }
 
     /// What is not yet read.
+    #[inline]
     pub(super) fn unread<'a, C: Conn>(&'a self, conn: &'a C) -> &'a [u8] {
         &conn.bytes(&self.chunk)[self.cursors.read..]
     }

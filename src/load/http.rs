@@ -6,8 +6,9 @@
 
 use crate::app::Limits;
 use crate::app::http::body::{Body, Event as Step};
+use crate::app::http::lines::{Lines, is};
 use crate::app::http::request::{has_token, list, parse_length};
-use crate::app::http::scanner::Scanner;
+use crate::app::http::scanner::Gathered;
 use crate::app::ws::handshake::ACCEPT;
 
 /// Interim answers (1xx) to one request. One is usual (100), a few are thinkable (103, 102); a flood is not.
@@ -15,11 +16,6 @@ const INTERIM_MAX: u32 = 8;
 /// Octets of one body, for `Limits::body`: four times what byway's own `/bytes/N` gives. What is slow is ended by the
 /// request's time limit.
 pub(super) const BODY_MAX: u64 = 4 << 30;
-/// Header lines of an answer; as the scanner's limit.
-const HEADERS_MAX: usize = 128;
-/// Of nearly all answers.
-const HEADERS_USUAL: usize = 24;
-const TOO_MANY: &str = "too many header fields";
 
 /// What a final answer's header block says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,15 +46,14 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Reader {
     phase: Phase,
-    scanner: Scanner,
-    /// A header block that began in an earlier frame; bounded by `Limits::header_block`.
-    head: Vec<u8>,
+    /// A header block that began in an earlier frame.
+    gathered: Gathered,
     interim: u32,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { phase: Phase::Head, scanner: Scanner::default(), head: Vec::new(), interim: 0 }
+        Self { phase: Phase::Head, gathered: Gathered::default(), interim: 0 }
     }
 }
 
@@ -75,18 +70,19 @@ impl Reader {
                 let (used, event) = self.read_body(rest, limits)?;
                 return Ok((at + used, event));
             }
-            let Some(end) = self.scanner.scan(rest, limits).map_err(|refusal| refusal.why)? else {
-                self.head.extend_from_slice(rest);
-                return Ok((octets.len(), Event::More));
+            // Nearly every block is all there, and all right.
+            let at_once = if self.gathered.is_empty() { Head::parse(rest, limits).ok() } else { None };
+            let (head, end) = match at_once {
+                Some(at_once) => at_once,
+                None => {
+                    let Some(end) = self.gathered.add(rest, limits).map_err(|refusal| refusal.why)? else {
+                        return Ok((octets.len(), Event::More));
+                    };
+                    let (head, _) = Head::parse(self.gathered.octets(), limits)?;
+                    self.gathered.clear();
+                    (head, end)
+                }
             };
-            let head = if self.head.is_empty() {
-                Head::parse(&rest[..end], limits)
-            } else {
-                self.head.extend_from_slice(&rest[..end]);
-                Head::parse(&self.head, limits)
-            }?;
-            self.head.clear();
-            self.scanner = Scanner::default();
             at += end;
             if (100..200).contains(&head.answer.status) && head.answer.status != 101 {
                 self.interim += 1;
@@ -135,23 +131,24 @@ struct Head {
 }
 
 impl Head {
-    fn parse(block: &[u8], limits: &Limits) -> Result<Self, &'static str> {
-        let end = block.iter().position(|&octet| octet == b'\n').map_or(block.len(), |index| index + 1);
-        let (line, fields) = block.split_at(end);
-        let (status, minor) = parse_status_line(line)?;
-        // Room for the usual number first, as for requests.
-        let known = match Fields::read::<HEADERS_USUAL>(fields) {
-            Err(TOO_MANY) => Fields::read::<HEADERS_MAX>(fields),
-            read => read,
-        }?;
-        known.conclude(status, minor, limits)
+    /// Reads a header block that is all there, whatever comes behind it, and how many octets it has. What is wrong with
+    /// one that isn't read, or whether it is only not all there, the scanner says.
+    fn parse(octets: &[u8], limits: &Limits) -> Result<(Self, usize), &'static str> {
+        let mut lines = Lines::new(octets);
+        let (status, minor) = parse_status_line(lines.start_line().ok_or(MALFORMED)?)?;
+        let mut known = Fields::default();
+        lines.fields(|why| why, |name, value| known.take(name, value))?;
+        if !lines.are_within(limits) {
+            return Err("the header block is too large");
+        }
+        Ok((known.conclude(status, minor, limits)?, lines.octets()))
     }
 }
 
+const MALFORMED: &str = "the status line is malformed";
+
 /// `HTTP/1.x SP 3DIGIT SP [reason]` (RFC 9112 §4).
 fn parse_status_line(line: &[u8]) -> Result<(u16, u8), &'static str> {
-    const MALFORMED: &str = "the status line is malformed";
-    let line = line.strip_suffix(b"\r\n").ok_or(MALFORMED)?;
     let rest = line.strip_prefix(b"HTTP/").ok_or("the answer isn't HTTP")?;
     let &[b'1', b'.', minor @ b'0'..=b'9', b' ', a @ b'1'..=b'5', b, c, ref reason @ ..] = rest else {
         return Err(MALFORMED);
@@ -160,8 +157,7 @@ fn parse_status_line(line: &[u8]) -> Result<(u16, u8), &'static str> {
         return Err(MALFORMED);
     }
     // The blank before an empty reason is often left out.
-    let printable = |&octet: &u8| octet == b'\t' || octet >= b' ' && octet != 0x7f;
-    if !reason.is_empty() && reason[0] != b' ' || !reason.iter().all(printable) {
+    if !reason.is_empty() && reason[0] != b' ' {
         return Err(MALFORMED);
     }
     let digit = |octet: u8| u16::from(octet - b'0');
@@ -183,50 +179,34 @@ struct Fields {
 }
 
 impl Fields {
-    /// Reads header lines, at most `N` of them.
-    fn read<const N: usize>(lines: &[u8]) -> Result<Self, &'static str> {
-        let mut headers = [httparse::EMPTY_HEADER; N];
-        let headers = match httparse::parse_headers(lines, &mut headers) {
-            Ok(httparse::Status::Complete((_, headers))) => headers,
-            Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY),
-            _ => return Err("a header field is malformed"),
-        };
-        let mut known = Self::default();
-        for header in headers.iter() {
-            known.take(header.name, header.value)?;
-        }
-        Ok(known)
-    }
-
-    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), &'static str> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
+    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         match name.len() {
-            7 if is("upgrade") => self.websocket |= has_token(value, b"websocket"),
-            10 if is("connection") => {
+            7 if is(name, b"upgrade") => self.websocket |= has_token(value, b"websocket"),
+            10 if is(name, b"connection") => {
                 self.close |= has_token(value, b"close");
                 self.keep_alive |= has_token(value, b"keep-alive");
                 self.upgrade |= has_token(value, b"upgrade");
             }
-            14 if is("content-length") => {
+            14 if is(name, b"content-length") => {
                 let length = parse_length(value).ok_or("Content-Length isn't a number")?;
                 if self.length.replace(length).is_some() {
                     return Err("Content-Length is repeated");
                 }
             }
-            17 if is("transfer-encoding") => {
+            17 if is(name, b"transfer-encoding") => {
                 for coding in list(value) {
                     self.codings += 1;
                     self.chunked = coding.eq_ignore_ascii_case(b"chunked");
                 }
             }
-            20 if is("sec-websocket-accept") => {
+            20 if is(name, b"sec-websocket-accept") => {
                 let accept = value.try_into().map_err(|_| "Sec-WebSocket-Accept is malformed")?;
                 if self.accept.replace(accept).is_some() {
                     return Err("Sec-WebSocket-Accept is repeated");
                 }
             }
-            22 if is("sec-websocket-protocol") => self.unasked = true,
-            24 if is("sec-websocket-extensions") => self.unasked = true,
+            22 if is(name, b"sec-websocket-protocol") => self.unasked = true,
+            24 if is(name, b"sec-websocket-extensions") => self.unasked = true,
             _ => {}
         }
         Ok(())

@@ -16,14 +16,13 @@ use super::super::service::Core;
 use super::super::ws::push::Push;
 use super::super::ws::session::{Session, Turn};
 use super::body::{Body, Event};
-use super::request::{self, Request};
+use super::request::{self, Method, Request};
 use super::response::{Made, Refusal, Status};
 use super::routes::{self, Answer, Pushes, Source};
-use super::scanner::Scanner;
+use super::scanner::Gathered;
 
-/// Octets of header block for which a connection's memory keeps room when it is re-used: most blocks are shorter, and
-/// few are cut at all.
-const HEAD_KEPT: usize = 2048;
+/// Nobody is told.
+const IN_PIECES: Refusal = Refusal::bad("the header block is in pieces");
 
 /// One HTTP connection's state.
 #[derive(Debug)]
@@ -32,9 +31,8 @@ pub(in crate::app) struct Connection {
     /// The received frame being read, and rewritten into its reply.
     input: Option<Rewrite>,
     outbox: Outbox,
-    scanner: Scanner,
-    /// A header block that began in an earlier frame; opened when the first one does.
-    head: Vec<u8>,
+    /// A header block that began in an earlier frame, or isn't all right.
+    head: Gathered,
     /// What is to be said next: a response head that waits for the body's first octet, say. Its memory is the core's, and
     /// here only while there is something in it.
     made: Option<Box<Made>>,
@@ -90,8 +88,7 @@ impl Connection {
             phase: Phase::Head,
             input: None,
             outbox: Outbox::default(),
-            scanner: Scanner::default(),
-            head: Vec::new(),
+            head: Gathered::default(),
             made: None,
             due: false,
             keep_alive: true,
@@ -110,8 +107,7 @@ impl Connection {
     /// The memory of a connection that is over becomes one that has just opened.
     pub(in crate::app) fn reopen(&mut self, now: Instant) {
         let mut head = core::mem::take(&mut self.head);
-        head.clear();
-        head.shrink_to(HEAD_KEPT);
+        head.reopen();
         let outbox = core::mem::take(&mut self.outbox);
         *self = Self { head, outbox, ..Self::new(now) };
     }
@@ -138,7 +134,7 @@ impl Connection {
         self.draining = true;
         self.keep_alive = false;
         self.run(conn, core);
-        if matches!(self.phase, Phase::Head) && self.input.is_none() && !self.scanner.has_begun() {
+        if matches!(self.phase, Phase::Head) && self.input.is_none() && !self.head.has_begun() {
             self.linger(conn);
         }
         self.ready(conn, Ready::default(), core);
@@ -254,41 +250,45 @@ impl Connection {
             return Step::Starved;
         };
         let unread = input.unread(conn);
-        let end = match self.scanner.scan(unread, &core.config.limits) {
-            Ok(Some(end)) => end,
-            Ok(None) => {
-                if self.scanner.has_begun() && !self.hurried {
-                    (self.since, self.hurried) = (conn.now(), true);
+        let limits = &core.config.limits;
+        // Nearly every block is all there, and all right. Otherwise it is the gathered octets that say what it is: the
+        // same however they came.
+        let mut request = if self.head.is_empty() { Request::parse(unread, limits) } else { Err(IN_PIECES) };
+        let mut end = request.as_ref().map_or(0, |request| request.octets);
+        if request.is_err() {
+            end = match self.head.add(unread, limits) {
+                Ok(Some(end)) => end,
+                Ok(None) => {
+                    if self.head.has_begun() && !self.hurried {
+                        (self.since, self.hurried) = (conn.now(), true);
+                    }
+                    input.cursors.skip(input.unread_len());
+                    return Step::Starved;
                 }
-                let octets = unread.len();
-                self.head.extend_from_slice(unread);
-                input.cursors.skip(octets);
-                return Step::Starved;
-            }
+                Err(refusal) => return self.refuse(conn, refusal, core),
+            };
+            request = Request::parse(self.head.octets(), limits);
+        }
+        let request = match &mut request {
+            Ok(request) => request,
             Err(refusal) => {
-                self.head.extend_from_slice(unread);
+                let refusal = *refusal;
                 return self.refuse(conn, refusal, core);
             }
         };
-        let block = if self.head.is_empty() {
-            &unread[..end]
-        } else {
-            self.head.extend_from_slice(&unread[..end]);
-            &self.head
-        };
-        self.bodiless = request::is_head(block);
-        let answer = Request::parse(block, &core.config.limits).and_then(|mut request| {
-            request.keep_alive &= !self.draining;
-            // What a feed says isn't compressed: no place among those that compress is taken for it.
-            let compresses = !core.contexts.is_full() && request.path != b"/feed";
-            request.upgrade.deflate = request.upgrade.deflate.filter(|_| compresses);
-            self.keep_alive = request.keep_alive;
-            self.expects_continue = request.expects_continue;
-            routes::answer(&request, made(&mut self.made, core), conn, core)
-        });
-        self.head.clear();
-        self.scanner = Scanner::default();
+        request.keep_alive &= !self.draining;
+        // What a feed says isn't compressed: no place among those that compress is taken for it.
+        if core.contexts.is_full() || request.path == b"/feed" {
+            request.fields.upgrade.deflate = None;
+        }
+        self.bodiless = request.method == Method::Head;
+        self.keep_alive = request.keep_alive;
+        self.expects_continue = request.fields.expects_continue;
+        let answer = routes::answer(request, made(&mut self.made, core), conn, core);
         input.cursors.skip(end);
+        if !self.head.is_empty() {
+            self.head.clear();
+        }
         match answer {
             Ok(answer) => self.follow(conn, answer, core),
             Err(refusal) => self.refuse(conn, refusal, core),
@@ -385,13 +385,17 @@ impl Connection {
     /// in a chunk of its own. `false`: no memory.
     fn place<C: Conn>(&mut self, conn: &mut C) -> bool {
         let made = self.made.as_ref().map_or(&[][..], |made| made.as_slice());
-        if let Some(mut input) = self.input.take() {
+        let mut placed = false;
+        if let Some(input) = &mut self.input {
             // Answers to pipelined requests are collected instead of spread over frames.
             let collect = self.due && (self.outbox.is_open() || input.unread_len() > 0);
             // A generated body goes behind its head, into the same chunk.
             let apart = matches!(self.phase, Phase::Generated(_)) || (collect && input.cursors.is_blank());
-            let placed = !apart && input.put(conn, made);
-            if !placed && !input.cursors.is_blank() {
+            placed = !apart && input.put(conn, made);
+        }
+        if !placed {
+            // What the frame has become so far goes first.
+            if let Some(input) = self.input.take_if(|input| !input.cursors.is_blank()) {
                 if input.unread_len() == 0 {
                     input.finish(conn, &mut self.outbox);
                 } else {
@@ -403,13 +407,7 @@ impl Connection {
                         }
                     }
                 }
-            } else {
-                self.input = Some(input);
             }
-            if !placed {
-                self.outbox.write(conn, made);
-            }
-        } else {
             self.outbox.write(conn, made);
         }
         if let Some(made) = &mut self.made {
@@ -427,7 +425,10 @@ impl Connection {
         self.bodiless = false;
         self.expects_continue = false;
         if self.keep_alive {
-            self.phase = Phase::Head;
+            // It is that already where a head is the whole answer: nothing is to be dropped.
+            if !matches!(self.phase, Phase::Head) {
+                self.phase = Phase::Head;
+            }
         } else {
             self.linger(conn);
         }
@@ -438,7 +439,7 @@ impl Connection {
         if let Some(input) = &mut self.input {
             input.cursors.skip(input.unread_len());
         }
-        let bodiless = self.bodiless || request::is_head(&self.head);
+        let bodiless = self.bodiless || request::is_head(self.head.octets());
         made(&mut self.made, core).refusal(refusal, &core.config.clock, !bodiless);
         self.due = true;
         self.linger(conn);
@@ -517,7 +518,7 @@ impl Connection {
             return;
         }
         match &self.phase {
-            Phase::Head if self.scanner.has_begun() => {
+            Phase::Head if self.head.has_begun() => {
                 let late = Refusal::new(Status::REQUEST_TIMEOUT, "the request took too long");
                 self.refuse(conn, late, core);
             }

@@ -22,15 +22,14 @@ const LAST: u64 = 253_402_300_799;
 pub struct WallClock {
     /// Nanoseconds from 1970 to [`Instant::ZERO`]; 0: not known.
     zero: Arc<AtomicU64>,
-    field: [u8; LEN],
-    len: usize,
+    field: Option<[u8; LEN]>,
     /// `field` is right up to here.
     until: Instant,
 }
 
 impl Default for WallClock {
     fn default() -> Self {
-        Self { zero: Arc::default(), field: [0; LEN], len: 0, until: Instant::ZERO }
+        Self { zero: Arc::default(), field: None, until: Instant::ZERO }
     }
 }
 
@@ -49,9 +48,9 @@ impl WallClock {
         }
     }
 
-    /// The whole line as of the last look; empty as long as the time isn't known.
-    pub(super) fn field(&self) -> &[u8] {
-        &self.field[..self.len]
+    /// The whole line as of the last look, if the time is known.
+    pub(super) fn field(&self) -> Option<&[u8; LEN]> {
+        self.field.as_ref()
     }
 
     #[cold]
@@ -63,8 +62,7 @@ impl WallClock {
         }
         let unix = zero.saturating_add(now.as_nanos());
         self.until = now + Duration::from_nanos(NANOS - unix % NANOS);
-        self.field = format(unix / NANOS);
-        self.len = LEN;
+        self.field = Some(format(unix / NANOS));
     }
 }
 
@@ -111,22 +109,22 @@ mod tests {
         let program = WallClock::default();
         let mut core = program.clone();
         core.look(Instant::from_millis(10));
-        assert_eq!(core.field(), b"", "nobody knows");
+        assert_eq!(core.field(), None, "nobody knows");
         // 700 ms of the second are left.
         program.set(Instant::from_millis(500), Duration::from_millis(784_111_777_300));
         core.look(Instant::from_millis(1_009));
-        assert_eq!(core.field(), b"", "not looked at yet");
+        assert_eq!(core.field(), None, "not looked at yet");
         core.look(Instant::from_millis(1_010));
-        assert_eq!(core.field(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        assert_eq!(core.field(), Some(b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"));
         core.look(Instant::from_millis(1_199));
-        assert!(core.field().ends_with(b":37 GMT\r\n"));
+        assert!(core.field().expect("a time").ends_with(b":37 GMT\r\n"));
         core.look(Instant::from_millis(1_200));
-        assert!(core.field().ends_with(b":38 GMT\r\n"));
+        assert!(core.field().expect("a time").ends_with(b":38 GMT\r\n"));
         // The host's clock is put back by an hour.
         program.set(Instant::from_millis(1_300), Duration::from_millis(784_108_178_100));
         core.look(Instant::from_millis(2_199));
-        assert!(core.field().ends_with(b" 08:49:38 GMT\r\n"));
+        assert!(core.field().expect("a time").ends_with(b" 08:49:38 GMT\r\n"));
         core.look(Instant::from_millis(2_200));
-        assert!(core.field().ends_with(b" 07:49:39 GMT\r\n"));
+        assert!(core.field().expect("a time").ends_with(b" 07:49:39 GMT\r\n"));
     }
 }

@@ -3,22 +3,19 @@
 //! Strict where tolerance has led to request smuggling: two readers of one octet stream must not
 //! see different requests (RFC 9112 §11.2).
 
-use memchr::memchr;
-
 use super::super::limits::Limits;
 use super::super::ws::extension::Agreed;
+use super::lines::{Lines, is};
 use super::response::{Refusal, Status};
-use super::scanner::MAX_HEADERS;
 use super::target::{self, Target, is_authority};
-
-/// Header lines of nearly all requests.
-const USUAL_HEADERS: usize = 24;
 
 /// The methods that byway tells apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::app) enum Method {
     Get,
     Head,
+    Options,
+    Connect,
     Other,
 }
 
@@ -35,6 +32,8 @@ pub(in crate::app) enum Framing {
 /// A request's header block, understood.
 #[derive(Debug)]
 pub(in crate::app) struct Request<'h> {
+    /// Of the header block.
+    pub(in crate::app) octets: usize,
     pub(in crate::app) method: Method,
     /// Path without query.
     pub(in crate::app) path: &'h [u8],
@@ -44,10 +43,7 @@ pub(in crate::app) struct Request<'h> {
     pub(in crate::app) minor: u8,
     pub(in crate::app) framing: Framing,
     pub(in crate::app) keep_alive: bool,
-    /// `Expect: 100-continue`.
-    pub(in crate::app) expects_continue: bool,
-    pub(in crate::app) content_type: Option<&'h [u8]>,
-    pub(in crate::app) upgrade: Upgrade<'h>,
+    pub(in crate::app) fields: Fields<'h>,
 }
 
 /// The fields of an upgrade (RFC 6455 §4.2.1); what they mean together is `ws::handshake`'s.
@@ -72,85 +68,108 @@ pub(in crate::app) struct Upgrade<'h> {
 const PROTOCOLS: [&str; 2] = ["chat", "superchat"];
 
 impl<'h> Request<'h> {
-    /// Reads a whole header block, as [`Scanner`] delimits it.
+    /// Reads a header block that is all there, whatever comes behind it. It has as many octets as
+    /// [`Scanner`](super::scanner::Scanner) finds, which also says what is wrong with a block that isn't read here.
     ///
     /// # Errors
     /// With the status to answer; the connection is to be closed.
-    pub(in crate::app) fn parse(block: &'h [u8], limits: &Limits) -> Result<Self, Refusal> {
-        let block = without_empty_lines(block);
-        let end = memchr(b'\n', block).map_or(block.len(), |index| index + 1);
-        let (line, fields) = block.split_at(end);
-        let line = line.strip_suffix(b"\r\n").ok_or(Refusal::bad("no request line"))?;
+    pub(in crate::app) fn parse(octets: &'h [u8], limits: &Limits) -> Result<Self, Refusal> {
+        let mut lines = Lines::new(octets);
+        lines.skip_empty();
+        let line = lines.start_line().ok_or(MALFORMED)?;
         let (method, target, minor) = parse_request_line(line)?;
-
-        // Room for the usual number first: clearing room for the largest costs 60 ns a request.
-        let fields = match Fields::read::<USUAL_HEADERS>(fields) {
-            Err(refusal) if refusal.status == Status::HEADERS_TOO_LARGE => {
-                Fields::read::<MAX_HEADERS>(fields)
-            }
-            read => read,
-        }?;
-        fields.conclude(method, target, minor, limits)
+        let mut request = Self {
+            octets: 0,
+            method,
+            path: target.path,
+            https: target.https,
+            minor,
+            framing: Framing::None,
+            keep_alive: false,
+            fields: Fields::default(),
+        };
+        let fields = &mut request.fields;
+        lines.fields(Refusal::bad, |name, value| fields.take(name, value))?;
+        if !lines.are_within(limits) {
+            return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "the header block is too large"));
+        }
+        // After an upgrade that isn't granted somebody in between may take what follows for the other protocol: it
+        // isn't read (H7).
+        request.keep_alive = !fields.close && !fields.upgrade.present && (minor > 0 || fields.keep_alive);
+        if minor == 0 {
+            // RFC 9110 §7.8, §10.1.1: in an HTTP/1.0 request they are ignored.
+            (fields.upgrade, fields.expects_continue, fields.expects_other) =
+                (Upgrade::default(), false, false);
+        }
+        request.framing = fields.check(minor, limits)?;
+        request.octets = lines.octets();
+        Ok(request)
     }
 }
 
 /// Whether a header block, or the beginning of one, is of a HEAD request, good or bad.
-pub(super) fn is_head(block: &[u8]) -> bool {
-    without_empty_lines(block).starts_with(b"HEAD ")
-}
-
-fn without_empty_lines(mut block: &[u8]) -> &[u8] {
+pub(super) fn is_head(mut block: &[u8]) -> bool {
     while let Some(rest) = block.strip_prefix(b"\r\n") {
         block = rest;
     }
-    block
+    block.starts_with(b"HEAD ")
 }
+
+const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
 
 /// `method SP request-target SP HTTP-version`, single spaces only (RFC 9112 §3).
 fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, u8), Refusal> {
-    const MALFORMED: Refusal = Refusal::bad("the request line is malformed");
-    let (method, rest) = line.split_at(line.iter().position(|&octet| octet == b' ').ok_or(MALFORMED)?);
-    let (target, version) = rest[1..].split_last_chunk::<9>().ok_or(MALFORMED)?;
-    if method.is_empty() || !method.iter().copied().all(is_tchar) {
-        return Err(MALFORMED);
-    }
-    let &[b' ', b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version
-    else {
-        return Err(MALFORMED);
+    let (rest, version) = line.split_last_chunk::<9>().ok_or(MALFORMED)?;
+    let (method, target) = match rest.strip_prefix(b"GET ") {
+        Some(target) => (Method::Get, target),
+        None => parse_method(rest).ok_or(MALFORMED)?,
     };
-    if major != b'1' {
-        if target.contains(&b' ') {
-            return Err(MALFORMED);
-        }
-        return Err(Refusal::new(Status::VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here"));
-    }
-    // A higher minor version is read as 1.1 (RFC 9110 §2.5).
-    let minor = (minor - b'0').min(1);
-    let target = Target::parse(target, method)?;
-    let method = match method {
+    let minor = if version == b" HTTP/1.1" { 1 } else { parse_version(version, target)? };
+    Ok((method, Target::parse(target, method)?, minor))
+}
+
+/// The method, and what comes after the space behind it.
+fn parse_method(octets: &[u8]) -> Option<(Method, &[u8])> {
+    let (name, rest) = octets.split_at(octets.iter().position(|&octet| !is_tchar(octet))?);
+    let method = match name {
+        b"" => return None,
         b"GET" => Method::Get,
         b"HEAD" => Method::Head,
+        b"OPTIONS" => Method::Options,
+        b"CONNECT" => Method::Connect,
         _ => Method::Other,
     };
-    Ok((method, target, minor))
+    Some((method, rest.strip_prefix(b" ")?))
+}
+
+/// x of ` HTTP/1.x`, but 1 for higher ones, which are read as 1.1 (RFC 9110 §2.5).
+fn parse_version(version: &[u8; 9], target: &[u8]) -> Result<u8, Refusal> {
+    match version {
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Ok((minor - b'0').min(1)),
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] if !target.contains(&b' ') => {
+            Err(Refusal::new(Status::VERSION_NOT_SUPPORTED, "HTTP/1.1 is spoken here"))
+        }
+        _ => Err(MALFORMED),
+    }
 }
 
 /// Header fields as they come, before they are seen together.
-#[derive(Default)]
-struct Fields<'h> {
+#[derive(Debug, Default)]
+pub(in crate::app) struct Fields<'h> {
     host: Option<&'h [u8]>,
     length: Option<u64>,
     codings: Codings,
     close: bool,
     keep_alive: bool,
-    expects_continue: bool,
+    /// `Expect: 100-continue`.
+    pub(in crate::app) expects_continue: bool,
     expects_other: bool,
-    content_type: Option<&'h [u8]>,
-    upgrade: Upgrade<'h>,
+    pub(in crate::app) content_type: Option<&'h [u8]>,
+    pub(in crate::app) upgrade: Upgrade<'h>,
 }
 
 /// What `Transfer-Encoding` lists.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Codings {
     present: bool,
     chunked: u32,
@@ -159,67 +178,72 @@ struct Codings {
 }
 
 impl<'h> Fields<'h> {
-    /// Reads header lines, at most `N` of them.
-    fn read<const N: usize>(lines: &'h [u8]) -> Result<Self, Refusal> {
-        let mut headers = [httparse::EMPTY_HEADER; N];
-        let headers = match httparse::parse_headers(lines, &mut headers) {
-            Ok(httparse::Status::Complete((_, headers))) => headers,
-            Ok(httparse::Status::Partial) => return Err(Refusal::bad("the header block isn't complete")),
-            Err(httparse::Error::TooManyHeaders) => {
-                return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "too many header fields"));
+    /// What is done with a field's value is apart, so that passing over the many others is as little as it looks.
+    #[inline(never)]
+    fn take(&mut self, name: &'h [u8], value: &'h [u8]) -> Result<(), Refusal> {
+        match name.len() {
+            4 if is(name, b"host") => once(&mut self.host, value, "Host is repeated"),
+            6 if is(name, b"expect") => self.take_expect(value),
+            6 if is(name, b"origin") => once(&mut self.upgrade.origin, value, "Origin is repeated"),
+            7 if is(name, b"upgrade") => self.take_upgrade(value),
+            10 if is(name, b"connection") => self.take_connection(value),
+            12 if is(name, b"content-type") => {
+                once(&mut self.content_type, value, "Content-Type is repeated")
             }
-            Err(_) => return Err(Refusal::bad("a header field is malformed")),
-        };
-        let mut fields = Self::default();
-        for header in headers.iter() {
-            fields.take(header.name, header.value)?;
+            14 if is(name, b"content-length") => self.take_length(value),
+            17 if is(name, b"transfer-encoding") => self.codings.take(value),
+            17 if is(name, b"sec-websocket-key") => {
+                once(&mut self.upgrade.key, value, "Sec-WebSocket-Key is repeated")
+            }
+            21 if is(name, b"sec-websocket-version") => {
+                once(&mut self.upgrade.version, value, "Sec-WebSocket-Version is repeated")
+            }
+            22 if is(name, b"sec-websocket-protocol") => self.take_protocols(value),
+            24 if is(name, b"sec-websocket-extensions") => self.take_extensions(value),
+            _ => Ok(()),
         }
-        Ok(fields)
     }
 
-    fn take(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refusal> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        // By length first: most fields are none of these.
-        match name.len() {
-            4 if is("host") => once(&mut self.host, value, "Host is repeated")?,
-            6 if is("expect") => {
-                let known = value.eq_ignore_ascii_case(b"100-continue");
-                self.expects_continue |= known;
-                self.expects_other |= !known;
-            }
-            6 if is("origin") => once(&mut self.upgrade.origin, value, "Origin is repeated")?,
-            7 if is("upgrade") => {
-                self.upgrade.present = true;
-                self.upgrade.websocket |= has_token(value, b"websocket");
-            }
-            10 if is("connection") => {
-                self.close |= has_token(value, b"close");
-                self.keep_alive |= has_token(value, b"keep-alive");
-                self.upgrade.connection |= has_token(value, b"upgrade");
-            }
-            12 if is("content-type") => once(&mut self.content_type, value, "Content-Type is repeated")?,
-            14 if is("content-length") => {
-                let length = parse_length(value).ok_or(Refusal::bad("Content-Length isn't a number"))?;
-                once(&mut self.length, length, "Content-Length is repeated")?;
-            }
-            17 if is("transfer-encoding") => self.codings.take(value),
-            17 if is("sec-websocket-key") => {
-                once(&mut self.upgrade.key, value, "Sec-WebSocket-Key is repeated")?
-            }
-            21 if is("sec-websocket-version") => {
-                once(&mut self.upgrade.version, value, "Sec-WebSocket-Version is repeated")?;
-            }
-            22 if is("sec-websocket-protocol") => self.take_protocols(value)?,
-            24 if is("sec-websocket-extensions") => {
-                let offer = Agreed::from_field(value)?;
-                self.upgrade.deflate = self.upgrade.deflate.or(offer);
-            }
-            _ => {}
+    #[inline(never)]
+    fn take_expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        let known = value.eq_ignore_ascii_case(b"100-continue");
+        self.expects_continue |= known;
+        self.expects_other |= !known;
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn take_upgrade(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        self.upgrade.present = true;
+        self.upgrade.websocket |= has_token(value, b"websocket");
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn take_connection(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for option in list(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade.connection |= option.eq_ignore_ascii_case(b"upgrade");
         }
         Ok(())
     }
 
+    #[inline(never)]
+    fn take_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        let length = parse_length(value).ok_or(Refusal::bad("Content-Length isn't a number"))?;
+        once(&mut self.length, length, "Content-Length is repeated")
+    }
+
+    #[inline(never)]
+    fn take_extensions(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        let offer = Agreed::from_field(value)?;
+        self.upgrade.deflate = self.upgrade.deflate.or(offer);
+        Ok(())
+    }
+
     /// RFC 6455 §4.1: tokens, in the client's order of preference.
+    #[inline(never)]
     fn take_protocols(&mut self, value: &[u8]) -> Result<(), Refusal> {
         for name in list(value) {
             if !name.iter().copied().all(is_tchar) {
@@ -231,13 +255,8 @@ impl<'h> Fields<'h> {
         Ok(())
     }
 
-    fn conclude(
-        self,
-        method: Method,
-        target: Target<'h>,
-        minor: u8,
-        limits: &Limits,
-    ) -> Result<Request<'h>, Refusal> {
+    /// What the fields say together: how the body is delimited, if nothing speaks against serving the request.
+    fn check(&self, minor: u8, limits: &Limits) -> Result<Framing, Refusal> {
         match self.host {
             // RFC 9112 §3.2: 400 for an HTTP/1.1 request without Host, or with a bad one; it is empty where the target
             // has no authority. In absolute-form it must be there and is good for nothing (§3.2.2). H5
@@ -251,24 +270,10 @@ impl<'h> Fields<'h> {
         if self.content_type.is_some_and(|value| value.len() > limits.content_type) {
             return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "Content-Type is too long"));
         }
-        // RFC 9110 §10.1.1: an expectation in an HTTP/1.0 request is ignored.
-        if minor > 0 && self.expects_other {
+        if self.expects_other {
             return Err(Refusal::new(Status::EXPECTATION_FAILED, "only 100-continue can be expected"));
         }
-        Ok(Request {
-            method,
-            path: target.path,
-            https: target.https,
-            minor,
-            framing,
-            // After an upgrade that isn't granted somebody in between may take what follows for the other protocol: it
-            // isn't read (H7).
-            keep_alive: !self.close && !self.upgrade.present && (minor > 0 || self.keep_alive),
-            expects_continue: self.expects_continue && minor > 0,
-            content_type: self.content_type,
-            // RFC 9110 §7.8: Upgrade in an HTTP/1.0 request is ignored.
-            upgrade: if minor > 0 { self.upgrade } else { Upgrade::default() },
-        })
+        Ok(framing)
     }
 
     /// RFC 9112 §6: where two readers could disagree, the request is refused (H3).
@@ -298,7 +303,8 @@ impl<'h> Fields<'h> {
 }
 
 impl Codings {
-    fn take(&mut self, value: &[u8]) {
+    #[inline(never)]
+    fn take(&mut self, value: &[u8]) -> Result<(), Refusal> {
         self.present = true;
         for coding in list(value) {
             // Without parameters: it has none (§7.1).
@@ -306,6 +312,7 @@ impl Codings {
             self.chunked += u32::from(self.chunked_last);
             self.others |= !self.chunked_last;
         }
+        Ok(())
     }
 }
 

@@ -9,28 +9,33 @@ use super::date::WallClock;
 pub(crate) struct Status {
     /// RFC 9110 §15.
     pub(in crate::app) code: u16,
-    reason: &'static str,
+    /// With its end.
+    line: &'static str,
 }
 
 impl Status {
-    pub(in crate::app) const SWITCHING_PROTOCOLS: Self = Self::new(101, "Switching Protocols");
-    pub(in crate::app) const OK: Self = Self::new(200, "OK");
-    pub(in crate::app) const BAD_REQUEST: Self = Self::new(400, "Bad Request");
-    pub(in crate::app) const FORBIDDEN: Self = Self::new(403, "Forbidden");
-    pub(in crate::app) const NOT_FOUND: Self = Self::new(404, "Not Found");
-    pub(in crate::app) const REQUEST_TIMEOUT: Self = Self::new(408, "Request Timeout");
-    const CONTENT_TOO_LARGE: Self = Self::new(413, "Content Too Large");
-    pub(in crate::app) const URI_TOO_LONG: Self = Self::new(414, "URI Too Long");
-    pub(in crate::app) const EXPECTATION_FAILED: Self = Self::new(417, "Expectation Failed");
-    pub(in crate::app) const MISDIRECTED: Self = Self::new(421, "Misdirected Request");
-    pub(in crate::app) const UPGRADE_REQUIRED: Self = Self::new(426, "Upgrade Required");
-    pub(in crate::app) const HEADERS_TOO_LARGE: Self = Self::new(431, "Request Header Fields Too Large");
-    pub(in crate::app) const NOT_IMPLEMENTED: Self = Self::new(501, "Not Implemented");
-    pub(in crate::app) const UNAVAILABLE: Self = Self::new(503, "Service Unavailable");
-    pub(in crate::app) const VERSION_NOT_SUPPORTED: Self = Self::new(505, "HTTP Version Not Supported");
+    pub(in crate::app) const SWITCHING_PROTOCOLS: Self = Self::new("HTTP/1.1 101 Switching Protocols\r\n");
+    pub(in crate::app) const OK: Self = Self::new("HTTP/1.1 200 OK\r\n");
+    pub(in crate::app) const BAD_REQUEST: Self = Self::new("HTTP/1.1 400 Bad Request\r\n");
+    pub(in crate::app) const FORBIDDEN: Self = Self::new("HTTP/1.1 403 Forbidden\r\n");
+    pub(in crate::app) const NOT_FOUND: Self = Self::new("HTTP/1.1 404 Not Found\r\n");
+    pub(in crate::app) const REQUEST_TIMEOUT: Self = Self::new("HTTP/1.1 408 Request Timeout\r\n");
+    const CONTENT_TOO_LARGE: Self = Self::new("HTTP/1.1 413 Content Too Large\r\n");
+    pub(in crate::app) const URI_TOO_LONG: Self = Self::new("HTTP/1.1 414 URI Too Long\r\n");
+    pub(in crate::app) const EXPECTATION_FAILED: Self = Self::new("HTTP/1.1 417 Expectation Failed\r\n");
+    pub(in crate::app) const MISDIRECTED: Self = Self::new("HTTP/1.1 421 Misdirected Request\r\n");
+    pub(in crate::app) const UPGRADE_REQUIRED: Self = Self::new("HTTP/1.1 426 Upgrade Required\r\n");
+    pub(in crate::app) const HEADERS_TOO_LARGE: Self =
+        Self::new("HTTP/1.1 431 Request Header Fields Too Large\r\n");
+    pub(in crate::app) const NOT_IMPLEMENTED: Self = Self::new("HTTP/1.1 501 Not Implemented\r\n");
+    pub(in crate::app) const UNAVAILABLE: Self = Self::new("HTTP/1.1 503 Service Unavailable\r\n");
+    pub(in crate::app) const VERSION_NOT_SUPPORTED: Self =
+        Self::new("HTTP/1.1 505 HTTP Version Not Supported\r\n");
 
-    const fn new(code: u16, reason: &'static str) -> Self {
-        Self { code, reason }
+    const fn new(line: &'static str) -> Self {
+        let [.., a, b, c] = line.as_bytes().first_chunk::<12>().expect("a status line");
+        let code = 100 * (*a - b'0') as u16 + 10 * (*b - b'0') as u16 + (*c - b'0') as u16;
+        Self { code, line }
     }
 }
 
@@ -110,29 +115,33 @@ impl Made {
     }
 
     /// Adds `octets`; the callers' limits see to it that they fit.
+    #[inline]
     pub(in crate::app) fn push(&mut self, octets: &[u8]) -> &mut Self {
-        self.octets[self.len..self.len + octets.len()].copy_from_slice(octets);
-        self.len += octets.len();
+        let end = self.len + octets.len();
+        self.octets[self.len..end].copy_from_slice(octets);
+        self.len = end;
         self
     }
 
     /// Adds a number in decimal.
+    #[inline]
     pub(in crate::app) fn push_decimal(&mut self, number: u64) -> &mut Self {
-        self.push_number(number, 10)
+        // As short bodies have it.
+        if number < 10 { self.push(&[b'0' + number as u8]) } else { self.push_number::<10>(number) }
     }
 
     /// Adds a number in hexadecimal.
     pub(in crate::app) fn push_hex(&mut self, number: u64) -> &mut Self {
-        self.push_number(number, 16)
+        self.push_number::<16>(number)
     }
 
-    fn push_number(&mut self, mut number: u64, base: u64) -> &mut Self {
+    fn push_number<const BASE: u64>(&mut self, mut number: u64) -> &mut Self {
         let mut digits = [0; 20];
         let mut at = digits.len();
         loop {
             at -= 1;
-            digits[at] = b"0123456789abcdef"[(number % base) as usize];
-            number /= base;
+            digits[at] = b"0123456789abcdef"[(number % BASE) as usize];
+            number /= BASE;
             if number == 0 {
                 return self.push(&digits[at..]);
             }
@@ -140,28 +149,35 @@ impl Made {
     }
 
     /// Begins a response.
+    #[inline]
     pub(in crate::app) fn status(&mut self, status: Status) -> &mut Self {
-        self.push(b"HTTP/1.1 ").push_decimal(u64::from(status.code)).push(b" ");
-        self.push(status.reason.as_bytes()).push(b"\r\n")
+        self.push(status.line.as_bytes())
     }
 
     /// Adds `Date`, if the time is known.
+    #[inline]
     pub(in crate::app) fn date(&mut self, clock: &WallClock) -> &mut Self {
-        self.push(clock.field())
+        match clock.field() {
+            Some(field) => self.push(field),
+            None => self,
+        }
     }
 
     /// Adds a field.
+    #[inline]
     pub(in crate::app) fn field(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.push(name.as_bytes()).push(b": ").push(value).push(b"\r\n")
     }
 
     /// Adds `Content-Length`.
+    #[inline]
     pub(in crate::app) fn length(&mut self, octets: u64) -> &mut Self {
         self.push(b"Content-Length: ").push_decimal(octets).push(b"\r\n")
     }
 
     /// Adds `Connection`, where it isn't what the client assumes: an HTTP/1.0 client doesn't
     /// expect a connection to persist, an HTTP/1.1 client does (RFC 9112 §9.3).
+    #[inline]
     pub(in crate::app) fn persistence(&mut self, keep_alive: bool, minor: u8) -> &mut Self {
         match (keep_alive, minor) {
             (true, 0) => self.field("Connection", b"keep-alive"),
@@ -171,6 +187,7 @@ impl Made {
     }
 
     /// Ends the head.
+    #[inline]
     pub(in crate::app) fn end(&mut self) -> &mut Self {
         self.push(b"\r\n")
     }

@@ -21,6 +21,10 @@ pub(super) const PAGE_POLICY: &str = "default-src 'none'; \
     style-src 'sha256-AeyIt4l5sUmGHB5z9/PkeyoMUveYZo1hrbMcV85M0YQ='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const TEXT: &str = "Content-Type: text/plain\r\n";
+const JSON: &str = "Content-Type: application/json\r\n";
+const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
+
 /// How a request is answered; the response's head is in the [`Made`] beside it.
 #[derive(Debug)]
 pub(super) enum Answer {
@@ -69,7 +73,7 @@ pub(super) fn answer<C: Conn>(
         // RFC 9110 §7.4: such a request is to be believed only over TLS.
         return Err(Refusal::new(Status::MISDIRECTED, "https is not spoken here"));
     }
-    if request.upgrade.websocket {
+    if request.fields.upgrade.websocket {
         let accepted = handshake::accept(request, &config.allowed_origins)?;
         let pushes = Pushes::on(request.path);
         if pushes == Some(Pushes::Stats) && core.feeds.is_full() {
@@ -81,8 +85,7 @@ pub(super) fn answer<C: Conn>(
     if request.framing != Framing::None {
         return Ok(echo(request, made, config));
     }
-    let plain = b"text/plain".as_slice();
-    if request.method == Method::Other {
+    if !matches!(request.method, Method::Get | Method::Head) {
         return Ok(short(request, made, config, Status::NOT_FOUND, b"nothing here\n"));
     }
     match request.path {
@@ -90,18 +93,14 @@ pub(super) fn answer<C: Conn>(
         b"/" => Ok(page(request, made, config)),
         b"/stats" => {
             let octets = stats::stats(conn);
-            Ok(generated(request, made, config, b"application/json", Source::Owned { octets, at: 0 }))
+            Ok(generated(request, made, config, JSON, Source::Owned { octets, at: 0 }))
         }
         path => match path.strip_prefix(b"/bytes/").map(parse_count) {
-            Some(Some(left)) if left <= config.limits.generated => Ok(generated(
-                request,
-                made,
-                config,
-                b"application/octet-stream",
-                Source::Pattern { at: 0, left },
-            )),
+            Some(Some(left)) if left <= config.limits.generated => {
+                Ok(generated(request, made, config, OCTETS, Source::Pattern { at: 0, left }))
+            }
             Some(Some(_)) => {
-                head(request, made, config, Status::BAD_REQUEST, plain, 14);
+                head(request, made, config, Status::BAD_REQUEST, TEXT, 14);
                 Ok(body_unless_head(request, made, b"at most 1 GiB\n"))
             }
             _ => Ok(short(request, made, config, Status::NOT_FOUND, b"nothing here\n")),
@@ -121,7 +120,7 @@ fn parse_count(digits: &[u8]) -> Option<u64> {
 /// The body comes back as it is framed: same length, or the same chunks.
 fn echo(request: &Request<'_>, made: &mut Made, config: &Config) -> Answer {
     made.status(Status::OK).date(&config.clock);
-    if let Some(content_type) = request.content_type {
+    if let Some(content_type) = request.fields.content_type {
         made.field("Content-Type", content_type);
     }
     let body = match request.framing {
@@ -143,15 +142,15 @@ fn head(
     made: &mut Made,
     config: &Config,
     status: Status,
-    content_type: &[u8],
+    content_type: &'static str,
     length: u64,
 ) {
-    made.status(status).date(&config.clock).field("Content-Type", content_type).length(length);
+    made.status(status).date(&config.clock).push(content_type.as_bytes()).length(length);
     made.persistence(request.keep_alive, request.minor).end();
 }
 
 fn short(request: &Request<'_>, made: &mut Made, config: &Config, status: Status, body: &[u8]) -> Answer {
-    head(request, made, config, status, b"text/plain", body.len() as u64);
+    head(request, made, config, status, TEXT, body.len() as u64);
     body_unless_head(request, made, body)
 }
 
@@ -173,7 +172,7 @@ fn generated(
     request: &Request<'_>,
     made: &mut Made,
     config: &Config,
-    content_type: &[u8],
+    content_type: &'static str,
     source: Source,
 ) -> Answer {
     head(request, made, config, Status::OK, content_type, source.len());

@@ -1,16 +1,15 @@
 //! Where a header block ends, of requests and of answers.
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 use super::super::limits::Limits;
 use super::request::is_tchar;
 use super::response::{Refusal, Status};
 
-/// Header lines there is room for; `Limits::headers` is at most this.
-pub(super) const MAX_HEADERS: usize = 128;
-
-/// Octets that are counted in eight bits before the counts are added up: as many as these can count.
-const PIECE: usize = u8::MAX as usize;
+/// Lines that a header block may have, the request line included, the empty one at the end not.
+pub(super) fn max_lines(limits: &Limits) -> usize {
+    limits.headers.saturating_add(1)
+}
 
 /// Looks for the end of a header block, wherever the frames cut it. Each octet is looked at once,
 /// and what is wrong is found at the same octet however the block is cut (H6).
@@ -39,11 +38,6 @@ impl Scanner {
     /// # Errors
     /// A bare LF, or a limit passed (H2, H4).
     pub(crate) fn scan(&mut self, octets: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
-        if self.octets == 0
-            && let Some(end) = end_of_block(octets, limits)
-        {
-            return Ok(Some(end));
-        }
         let mut at = 0;
         while at < octets.len() {
             self.check_first(octets[at])?;
@@ -102,47 +96,62 @@ impl Scanner {
             return Ok(self.lines > 0);
         }
         self.lines += 1;
-        if self.lines > limits.headers.min(MAX_HEADERS) + 1 {
+        if self.lines > max_lines(limits) {
             return Err(Refusal::new(Status::HEADERS_TOO_LARGE, "too many header fields"));
         }
         Ok(false)
     }
 }
 
-/// Where a header block ends that is all there, as nearly every one is: a request by itself, or an answer with its body
-/// behind. `None`: the lines tell.
-fn end_of_block(octets: &[u8], limits: &Limits) -> Option<usize> {
-    if octets.ends_with(b"\r\n\r\n") && is_a_block(octets, limits) {
-        return Some(octets.len());
-    }
-    let line = memchr_iter(b'\n', octets).find(|&line| octets[line + 1..].starts_with(b"\r\n"))?;
-    let end = line + 3;
-    is_a_block(&octets[..end], limits).then_some(end)
+/// A header block that comes in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    scanner: Scanner,
+    /// Opened when the first block is cut; bounded by `Limits::header_block` and a frame.
+    octets: Vec<u8>,
 }
 
-/// Whether the octets are a whole header block, and nothing else, so short that no limit of octets can be passed. In one
-/// pass that vectors do.
-fn is_a_block(octets: &[u8], limits: &Limits) -> bool {
-    let short = octets.len() <= limits.request_line.min(limits.header_block);
-    if !short || !octets.ends_with(b"\r\n\r\n") || !is_tchar(octets[0]) || octets[1] == b'\n' {
-        return false;
+impl Gathered {
+    /// Octets for which memory is kept when it is re-used: most blocks are shorter, and few are cut at all.
+    const KEPT: usize = 2048;
+
+    /// Adds what has come next. `Some(n)`: the block ends after the first `n` octets of it.
+    ///
+    /// # Errors
+    /// As [`Scanner::scan`].
+    pub(crate) fn add(&mut self, octets: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+        let end = self.scanner.scan(octets, limits);
+        let own = if let Ok(Some(end)) = end { &octets[..end] } else { octets };
+        self.octets.extend_from_slice(own);
+        end
     }
-    let (mut lines, mut bare, mut ends) = (0u32, 0u32, 0u32);
-    for start in (0..octets.len() - 2).step_by(PIECE) {
-        let piece = &octets[start..octets.len().min(start + PIECE + 2)];
-        let (mut piece_lines, mut piece_bare, mut piece_ends) = (0u8, 0u8, 0u8);
-        for ((&second, &last), &octet) in piece.iter().zip(&piece[1..]).zip(&piece[2..]) {
-            let line = octet == b'\n';
-            piece_lines += u8::from(line);
-            piece_bare += u8::from(line & (last != b'\r'));
-            piece_ends += u8::from(line & (second == b'\n'));
-        }
-        lines += u32::from(piece_lines);
-        bare += u32::from(piece_bare);
-        ends += u32::from(piece_ends);
+
+    /// What has come so far.
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.octets
     }
-    // The request line's end counts, the empty line's too.
-    bare == 0 && ends == 1 && lines as usize <= limits.headers.min(MAX_HEADERS) + 2
+
+    /// Whether nothing has come, not even empty lines.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    /// Whether any octet of a block has come, but for empty lines before it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.scanner.has_begun()
+    }
+
+    /// The next block begins.
+    pub(crate) fn clear(&mut self) {
+        self.scanner = Scanner::default();
+        self.octets.clear();
+    }
+
+    /// Another connection begins.
+    pub(crate) fn reopen(&mut self) {
+        self.clear();
+        self.octets.shrink_to(Self::KEPT);
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +196,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// H6: the pass that vectors do, over a block in one piece, and the lines of one in two.
+        /// H6: a block in one piece, and in two.
         #[test]
         fn h6_a_whole_block_ends_where_its_lines_say(
             pieces in proptest::collection::vec(proptest::sample::select(vec!["\r\n", "\r", "\n", "a", "a: b\r\n"]), 1..14),

@@ -5,6 +5,7 @@ use std::str::from_utf8;
 
 use memchr::memchr;
 
+use super::request::Method;
 use super::response::{Refusal, Status};
 
 /// Where octets may stand, as bits of [`CLASSES`].
@@ -13,18 +14,24 @@ const QUERY: u8 = 2;
 const REG_NAME: u8 = 4;
 /// RFC 9110 §5.6.2: methods and field names.
 pub(super) const TOKEN: u8 = 8;
+/// What nearly all hosts' names and IPv4 addresses are made of.
+const PLAIN: u8 = 16;
 
 /// What RFC 3986 §3 allows where, and what browsers send beyond it: the URL Standard's percent-encode sets leave
 /// `[]|^` in paths and also `\`, `` ` ``, `{}` in queries as they are. None of them ends anything for any reader.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     // Without the comma in names: it is what joins the values of repeated fields (RFC 9110 §5.3).
-    let sets: [(&[u8], u8); 5] = [
+    let sets: [(&[u8], u8); 6] = [
+        (b"-.", PLAIN),
         (b"-._~%!$&'()*+;=", PATH | QUERY | REG_NAME),
         (b",:@/[]|^", PATH | QUERY),
         (b"?\\`{}", QUERY),
         (b"!#$%&'*+-.^_`|~", TOKEN),
-        (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", PATH | QUERY | REG_NAME | TOKEN),
+        (
+            b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+            PATH | QUERY | REG_NAME | TOKEN | PLAIN,
+        ),
     ];
     let mut set = 0;
     while set < sets.len() {
@@ -60,9 +67,18 @@ pub(super) struct Target<'t> {
 impl<'t> Target<'t> {
     /// # Errors
     /// 400; 501 for CONNECT, which byway doesn't speak (RFC 9110 §9.1).
-    pub(super) fn parse(target: &'t [u8], method: &[u8]) -> Result<Self, Refusal> {
+    #[inline]
+    pub(super) fn parse(target: &'t [u8], method: Method) -> Result<Self, Refusal> {
+        if target.first() == Some(&b'/') && method != Method::Connect && all(target, PATH) {
+            // As nearly always.
+            return Ok(Self { path: target, https: false });
+        }
+        Self::parse_any(target, method)
+    }
+
+    fn parse_any(target: &'t [u8], method: Method) -> Result<Self, Refusal> {
         const MALFORMED: Refusal = Refusal::bad("the request target is malformed");
-        if method == b"CONNECT" {
+        if method == Method::Connect {
             // Authority-form, with a port (RFC 9110 §9.3.6).
             let port = target.rsplit(|&octet| octet == b':').next().is_some_and(|port| !port.is_empty());
             return Err(if port && target.contains(&b':') && is_authority(target) {
@@ -71,7 +87,7 @@ impl<'t> Target<'t> {
                 MALFORMED
             });
         }
-        if target == b"*" && method == b"OPTIONS" {
+        if target == b"*" && method == Method::Options {
             return Ok(Self { path: target, https: false });
         }
         let (relative, https) = match target.first() {
@@ -102,7 +118,12 @@ fn split_absolute(target: &[u8]) -> Option<(&[u8], bool)> {
 }
 
 /// `uri-host [ ":" port ]` with a host that isn't empty, and without userinfo, which RFC 9110 §4.2.4 calls an error.
+#[inline]
 pub(super) fn is_authority(octets: &[u8]) -> bool {
+    !octets.is_empty() && all(octets, PLAIN) || is_any_authority(octets)
+}
+
+fn is_any_authority(octets: &[u8]) -> bool {
     let (host, rest) = if octets.first() == Some(&b'[') {
         let Some(end) = octets.iter().position(|&octet| octet == b']') else { return false };
         (&octets[..=end], &octets[end + 1..])
@@ -194,8 +215,8 @@ mod tests {
 
     #[test]
     fn h5_the_four_forms() {
-        let parse = |target: &'static str, method: &str| {
-            Target::parse(target.as_bytes(), method.as_bytes())
+        let parse = |target: &'static str, method: Method| {
+            Target::parse(target.as_bytes(), method)
                 .map(|target| (from_utf8(target.path).expect("ASCII"), target.https))
                 .map_err(|refusal| refusal.status.code)
         };
@@ -209,10 +230,10 @@ mod tests {
             ("http://a?x", "/"),
             ("HTTP://[::1]:80/x?y", "/x"),
         ] {
-            assert_eq!(parse(target, "GET"), Ok((path, false)), "{target}");
+            assert_eq!(parse(target, Method::Get), Ok((path, false)), "{target}");
         }
-        assert_eq!(parse("Https://a/x", "GET"), Ok(("/x", true)));
-        assert_eq!(parse("*", "OPTIONS"), Ok(("*", false)));
+        assert_eq!(parse("Https://a/x", Method::Get), Ok(("/x", true)));
+        assert_eq!(parse("*", Method::Options), Ok(("*", false)));
         for target in [
             "",
             "x",
@@ -244,7 +265,7 @@ mod tests {
             "://a/",
             "?x",
         ] {
-            assert_eq!(parse(target, "GET"), Err(400), "{target}");
+            assert_eq!(parse(target, Method::Get), Err(400), "{target}");
         }
         for (target, code) in [
             ("a:80", 501),
@@ -255,7 +276,7 @@ mod tests {
             ("http://a:80/", 400),
             ("*", 400),
         ] {
-            assert_eq!(parse(target, "CONNECT"), Err(code), "{target}");
+            assert_eq!(parse(target, Method::Connect), Err(code), "{target}");
         }
     }
 }

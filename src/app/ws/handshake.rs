@@ -30,7 +30,7 @@ pub(in crate::app) struct Accepted {
 /// # Errors
 /// 400, 403 or 426 (W8).
 pub(in crate::app) fn accept(request: &Request<'_>, allowed_origins: &[String]) -> Result<Accepted, Refusal> {
-    let upgrade = &request.upgrade;
+    let upgrade = &request.fields.upgrade;
     if request.method != Method::Get || request.framing != Framing::None {
         return Err(Refusal::bad("an upgrade to WebSocket is a GET without a body"));
     }
