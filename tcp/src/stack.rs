@@ -56,7 +56,7 @@ use conn::StackConn;
 use control::RateLimit;
 use news::Outbox;
 use opener::StackOpener;
-use receive::Arrival;
+use receive::{Arrival, Hints};
 
 /// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
 const TICK_SHIFT: u32 = 17;
@@ -144,8 +144,7 @@ pub struct Stack<M> {
     control: VecDeque<FrameSlice>,
     /// Frames of the batch that are read and not acted on.
     arrivals: Vec<Arrival>,
-    /// The slot of the last segment: the next one is often of the same connection.
-    latest: u32,
+    hints: Hints,
     /// What became of the frames of the batch, if somebody watches.
     verdicts: Option<Vec<Option<DropReason>>>,
     /// Connections whose application has to be called.
@@ -191,7 +190,7 @@ impl<M: Memory> Stack<M> {
             slots: Vec::with_capacity(max as usize),
             free_slots: Vec::with_capacity(max as usize),
             arrivals: Vec::with_capacity(receive::AHEAD),
-            latest: 0,
+            hints: Hints::new(),
             verdicts: None,
             dirty: Vec::with_capacity(max as usize),
             output: VecDeque::with_capacity(max as usize),
@@ -340,7 +339,8 @@ impl<M: Memory> Stack<M> {
             count += 1;
         }
         // Fetched together, as in `receive`.
-        let timers = |&index: &u32| self.slots[index as usize].tcb.as_ref().map_or(0, |tcb| tcb.timers.touch());
+        let timers =
+            |&index: &u32| self.slots[index as usize].tcb.as_ref().map_or(0, |tcb| tcb.timers.touch());
         core::hint::black_box(woken[..count].iter().fold(0, |touched, index| touched ^ timers(index)));
         for &index in &woken[..count] {
             self.run_timers_of(index, now);

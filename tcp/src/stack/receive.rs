@@ -25,6 +25,23 @@ const LINES_AHEAD: usize = 3;
 /// So many connections' memory is never far: half a MiB, of a second-level cache of one or two.
 const NEAR: usize = 512;
 
+/// Where connections were found last, by their ports: while they are few, that spares most segments the hash and the
+/// table. Twice as many places as there are then connections.
+#[derive(Debug)]
+pub(super) struct Hints(Box<[u32; 2 * NEAR]>);
+
+impl Hints {
+    pub(super) fn new() -> Self {
+        Self(Box::new([0; 2 * NEAR]))
+    }
+
+    /// The slot that a connection with these ports may be in.
+    #[inline]
+    fn of(&mut self, tuple: &FourTuple) -> &mut u32 {
+        &mut self.0[usize::from(tuple.local_port ^ tuple.remote_port) % (2 * NEAR)]
+    }
+}
+
 /// A frame that is read and not acted on.
 #[derive(Debug)]
 pub(super) struct Arrival {
@@ -33,8 +50,8 @@ pub(super) struct Arrival {
     plain: Option<Plain>,
     /// Of its connection's tuple, if it is plain.
     hash: u64,
-    /// The slot that its connection may be in. Frames before it may change that.
-    hint: u32,
+    /// The slot that its connection may be in, if that is known. Frames before it may change that.
+    hint: Option<u32>,
 }
 
 impl<M: Memory> Stack<M> {
@@ -86,10 +103,11 @@ impl<M: Memory> Stack<M> {
             let chunk = self.pool.received(slice);
             let plain = self.read(&chunk);
             if near {
-                self.act_on(chunk, &plain, self.latest, now);
+                let hint = plain.as_ref().map(|plain| *self.hints.of(&plain.tuple));
+                self.act_on(chunk, &plain, hint, now);
             } else {
                 let hash = plain.as_ref().map_or(0, |plain| self.flows.hash(&plain.tuple));
-                arrivals.push(Arrival { chunk, plain, hash, hint: self.latest });
+                arrivals.push(Arrival { chunk, plain, hash, hint: None });
             }
         }
         self.fetch(&mut arrivals);
@@ -116,7 +134,7 @@ impl<M: Memory> Stack<M> {
     }
 
     #[inline]
-    fn act_on(&mut self, chunk: Chunk, plain: &Option<Plain>, hint: u32, now: Instant) {
+    fn act_on(&mut self, chunk: Chunk, plain: &Option<Plain>, hint: Option<u32>, now: Instant) {
         let chunk = match plain {
             Some(plain) => self.receive_plain(plain, chunk, hint, now),
             None => Some(chunk),
@@ -134,11 +152,9 @@ impl<M: Memory> Stack<M> {
     fn fetch(&self, arrivals: &mut [Arrival]) {
         let mut touched = 0;
         for arrival in arrivals.iter_mut().filter(|arrival| arrival.plain.is_some()) {
-            if let Some(index) = self.flows.guess(arrival.hash) {
-                arrival.hint = index;
-            }
+            arrival.hint = self.flows.guess(arrival.hash);
         }
-        let hinted = || arrivals.iter().filter_map(|arrival| self.slots.get(arrival.hint as usize));
+        let hinted = || arrivals.iter().filter_map(|arrival| self.slots.get(arrival.hint? as usize));
         for slot in hinted() {
             touched ^= slot.tcb.as_ref().map_or(0, Tcb::touch) ^ u64::from(slot.output);
         }
@@ -150,11 +166,23 @@ impl<M: Memory> Stack<M> {
 
     /// A plain segment for an established connection; the chunk comes back if there is none.
     #[inline]
-    fn receive_plain(&mut self, plain: &Plain, chunk: Chunk, hint: u32, now: Instant) -> Option<Chunk> {
-        let hinted = self.slots.get(hint as usize).is_some_and(|slot| slot.is_of(&plain.tuple));
-        let found = if hinted { Some(hint) } else { self.find(&plain.tuple) };
-        let Some(index) = found else { return Some(chunk) };
-        self.latest = index;
+    fn receive_plain(
+        &mut self,
+        plain: &Plain,
+        chunk: Chunk,
+        hint: Option<u32>,
+        now: Instant,
+    ) -> Option<Chunk> {
+        let is_it =
+            |index: &u32| self.slots.get(*index as usize).is_some_and(|slot| slot.is_of(&plain.tuple));
+        let index = match hint.filter(is_it) {
+            Some(index) => index,
+            None => {
+                let Some(index) = self.find(&plain.tuple) else { return Some(chunk) };
+                *self.hints.of(&plain.tuple) = index;
+                index
+            }
+        };
         let Some((tcb, mut ctx)) = self.tcb(index, now) else { return Some(chunk) };
         if tcb.state != State::Established {
             return Some(chunk);
