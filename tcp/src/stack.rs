@@ -58,7 +58,7 @@ use news::Outbox;
 use opener::StackOpener;
 use receive::{Arrival, Hints};
 
-/// 2^17 ns = 131 µs: fine enough for pacing, and four levels reach 6.5 days.
+/// 2^17 ns = 131 µs: fine enough for pacing, and the wheel tells deadlines of three days apart.
 const TICK_SHIFT: u32 = 17;
 /// Timers run per turn: a clock that jumps doesn't stall the loop (T28).
 const EXPIRE_MAX: usize = 4096;

@@ -101,8 +101,8 @@ struct Before {
     stage: Stage,
 }
 
-/// Slow start, then the cubic curve. What an ACK needs whose window isn't what limits the sender is in front: see
-/// [`Tcb`](crate::tcb::Tcb).
+/// Slow start, then the cubic curve.
+// In front is what an ACK needs whose window isn't what limits the sender: one cache line (see `Tcb`).
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Cubic {
