@@ -718,9 +718,7 @@ mod tests {
 
     use super::{Tcb, window_scale};
     use crate::CACHE_LINE;
-
-    /// Octets of a slot in front of its connection.
-    const SLOT_FRONT: usize = 8;
+    use crate::stack::SLOT_FRONT;
 
     /// Of 1 KiB that an idle connection may take in a table of ten million; its timer and its places in tables and lists
     /// are the rest. A slot is that and eight octets, in whole cache lines.
